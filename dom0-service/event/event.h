@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The event: one change of one file (or volume, or disk) as the net effect of one transaction, and
+ * its encoding as a CloudEvents 1.0 JSON object (docs/architecture.md, "Events").
+ */
+#ifndef TW_EVENT_EVENT_H
+#define TW_EVENT_EVENT_H
+
+#include "base/buf.h"
+#include "base/error.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+enum tw_event_type {
+	TW_EVENT_FILE_CREATED = 1,
+	TW_EVENT_FILE_MODIFIED,
+	TW_EVENT_FILE_TRUNCATED,
+	TW_EVENT_FILE_RENAMED,
+	TW_EVENT_FILE_LINKED,
+	TW_EVENT_FILE_UNLINKED,
+	TW_EVENT_FILE_DELETED,
+	TW_EVENT_FILE_ATTRIBUTES,
+	TW_EVENT_VOLUME_FOUND,
+	TW_EVENT_VOLUME_FORMATTED,
+	TW_EVENT_VOLUME_LOST,
+	TW_EVENT_DISK_ATTACHED,
+	TW_EVENT_DISK_DETACHED,
+	TW_EVENT_DISK_RESYNCED,
+	TW_EVENT_TYPE_END
+};
+
+enum tw_kind {
+	TW_KIND_NONE, /* volume and disk events */
+	TW_KIND_FILE,
+	TW_KIND_DIR,
+	TW_KIND_SYMLINK,
+	TW_KIND_FIFO,
+	TW_KIND_SOCKET,
+	TW_KIND_CHAR,
+	TW_KIND_BLOCK,
+};
+
+struct tw_bytes {
+	const void *data;
+	size_t len;
+};
+
+struct tw_time {
+	int64_t sec; /* since the epoch, may be negative */
+	uint32_t nsec;
+};
+
+struct tw_range {
+	uint64_t offset; /* bytes */
+	uint64_t length;
+};
+
+/* Who the disk is; the strings belong to the owner of this struct. */
+struct tw_disk_id {
+	const char *host;
+	const char *domain_uuid;
+	const char *domain_name;
+	uint32_t domid;
+	const char *vdev;
+	const char *epoch; /* disk epoch: new when the sequence starts again */
+};
+
+/* All pointers are borrowed for the time of the call that takes the event. */
+struct tw_event {
+	enum tw_event_type type;
+	uint64_t sequence;
+	const char *volume;    /* volume uuid, "" for disk events */
+	struct tw_time time;
+	struct tw_time observed;
+	struct tw_bytes path;  /* subject; raw bytes from the volume's root, begins with '/' */
+	struct tw_bytes old_path; /* data == NULL: absent; so for target */
+	struct tw_bytes target;
+	enum tw_kind kind;
+	uint64_t inode; /* inode .. ctime are encoded for file events only */
+	uint32_t generation;
+	uint64_t size;
+	uint32_t mode; /* the twelve permission bits */
+	uint32_t uid;
+	uint32_t gid;
+	uint32_t nlink;
+	struct tw_time mtime;
+	struct tw_time ctime;
+	uint32_t rdev_major; /* char and block */
+	uint32_t rdev_minor;
+	const struct tw_range *ranges;
+	size_t nranges;
+	uint32_t transaction; /* 0: none */
+	bool resync;
+	bool exchange;
+	const char *reason; /* volume and disk events: plain text, or NULL */
+};
+
+/* "org.tapwire.file.created" and so on; "?" for no type. */
+const char *tw_event_type_name(enum tw_event_type type);
+/* The type of a name, or 0. */
+enum tw_event_type tw_event_type_from_name(const char *name);
+const char *tw_kind_name(enum tw_kind kind);
+
+/* Appends the event as one JSON object, without a line end. */
+struct tw_error *tw_event_encode(const struct tw_event *event, const struct tw_disk_id *disk,
+	struct tw_buf *out) TW_MUST_CHECK;
+
+/* Appends the object that `tapwire crawl` prints for a name: path and the fields of an event's data. */
+struct tw_error *tw_event_encode_entry(const struct tw_event *entry, struct tw_buf *out) TW_MUST_CHECK;
+
+#endif
