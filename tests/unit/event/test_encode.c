@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The event's JSON, byte for byte: docs/architecture.md, "Events". */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "event/event.h"
+#include "event/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <yajl/yajl_tree.h>
+
+#define BYTES(text) ((struct tw_bytes){ text, sizeof(text) - 1 })
+
+static const struct tw_disk_id disk = {
+	.host = "dom0.example",
+	.domain_uuid = "6f9619ff-8b86-d011-b42d-00cf4fc964ff",
+	.domain_name = "web",
+	.domid = 7,
+	.vdev = "xvda",
+	.epoch = "ab12",
+};
+
+static struct tw_event file_event(void)
+{
+	return (struct tw_event){
+		.type = TW_EVENT_FILE_CREATED,
+		.sequence = 42,
+		.volume = "0b0e",
+		.time = { 1700000000, 5 },
+		.observed = { 1700000001, 123456789 },
+		.path = BYTES("/etc/motd"),
+		.kind = TW_KIND_FILE,
+		.inode = 12,
+		.generation = 4000000000u,
+		.size = 100,
+		.mode = 0644,
+		.uid = 1000,
+		.gid = 1001,
+		.nlink = 1,
+		.mtime = { 1700000000, 1 },
+		.ctime = { 1700000000, 2 },
+		.transaction = 9,
+	};
+}
+
+static char *encode(const struct tw_event *event)
+{
+	struct tw_buf out = TW_BUF_INIT;
+	assert_null(tw_event_encode(event, &disk, &out));
+	tw_buf_append(&out, "", 1);
+	assert_false(out.failed);
+	return out.data;
+}
+
+static void assert_has(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		fail_msg("no %s in %s", part, text);
+}
+
+static void assert_lacks(const char *text, const char *part)
+{
+	if (strstr(text, part))
+		fail_msg("%s in %s", part, text);
+}
+
+/* Parses the text and returns the string at a path of keys. */
+static void assert_string(const char *text, const char **path, const char *want)
+{
+	char why[256];
+	yajl_val tree = yajl_tree_parse(text, why, sizeof(why));
+	if (!tree)
+		fail_msg("%s: %s", why, text);
+	yajl_val at = yajl_tree_get(tree, path, yajl_t_string);
+	if (!at)
+		fail_msg("no such key in %s", text);
+	assert_string_equal(YAJL_GET_STRING(at), want);
+	yajl_tree_free(tree);
+}
+
+static void a_file_event_is_this_text(void **state)
+{
+	(void)state;
+	struct tw_event event = file_event();
+	char *text = encode(&event);
+	assert_string_equal(text,
+		"{\"specversion\":\"1.0\",\"id\":\"ab12-42\","
+		"\"source\":\"/xen/dom0.example/6f9619ff-8b86-d011-b42d-00cf4fc964ff/xvda/0b0e\","
+		"\"type\":\"org.tapwire.file.created\",\"subject\":\"/etc/motd\","
+		"\"time\":\"2023-11-14T22:13:20.000000005Z\","
+		"\"observedtime\":\"2023-11-14T22:13:21.123456789Z\",\"sequence\":\"42\","
+		"\"datacontenttype\":\"application/json\","
+		"\"data\":{\"inode\":12,\"generation\":4000000000,\"kind\":\"file\",\"size\":100,"
+		"\"mode\":\"0644\",\"uid\":1000,\"gid\":1001,\"nlink\":1,"
+		"\"mtime\":\"2023-11-14T22:13:20.000000001Z\","
+		"\"ctime\":\"2023-11-14T22:13:20.000000002Z\",\"transaction\":9,"
+		"\"domain\":{\"id\":7,\"name\":\"web\","
+		"\"uuid\":\"6f9619ff-8b86-d011-b42d-00cf4fc964ff\"}}}");
+	free(text);
+}
+
+static void what_a_type_needs_is_in_its_data(void **state)
+{
+	(void)state;
+	const struct tw_range ranges[] = { { 0, 4096 }, { UINT64_MAX - 1, 1 } };
+	struct tw_event event = file_event();
+	event.type = TW_EVENT_FILE_RENAMED;
+	event.kind = TW_KIND_SYMLINK;
+	event.old_path = BYTES("/old");
+	event.target = BYTES("../there");
+	event.ranges = ranges;
+	event.nranges = 2;
+	event.mode = 07777;
+	event.resync = true;
+	event.exchange = true;
+	event.transaction = 0;
+	char *text = encode(&event);
+	assert_has(text, "\"old_path\":\"/old\"");
+	assert_has(text, "\"target\":\"../there\"");
+	assert_has(text, "\"ranges\":[[0,4096],[18446744073709551614,1]]");
+	assert_has(text, "\"mode\":\"7777\"");
+	assert_has(text, "\"resync\":true,\"exchange\":true");
+	assert_lacks(text, "\"transaction\"");
+	assert_lacks(text, "_b64");
+	free(text);
+}
+
+static void what_is_absent_is_left_out(void **state)
+{
+	(void)state;
+	struct tw_event event = file_event();
+	char *text = encode(&event);
+	const char *const absent[] = { "old_path", "target", "ranges", "resync", "exchange",
+		"reason", "rdev", "b64" };
+	for (size_t i = 0; i < sizeof(absent) / sizeof(*absent); i++)
+		assert_lacks(text, absent[i]);
+	free(text);
+}
+
+static void a_device_has_its_number(void **state)
+{
+	(void)state;
+	struct tw_event event = file_event();
+	event.kind = TW_KIND_BLOCK;
+	event.rdev_major = 8;
+	event.rdev_minor = 1;
+	char *text = encode(&event);
+	assert_has(text, "\"kind\":\"block\"");
+	assert_has(text, "\"rdev_major\":8,\"rdev_minor\":1");
+	free(text);
+}
+
+static void a_disk_event_has_no_subject_and_no_volume(void **state)
+{
+	(void)state;
+	struct tw_event event = {
+		.type = TW_EVENT_DISK_RESYNCED,
+		.sequence = 1,
+		.volume = "",
+		.reason = "gap",
+	};
+	char *text = encode(&event);
+	assert_has(text,
+		"\"source\":\"/xen/dom0.example/6f9619ff-8b86-d011-b42d-00cf4fc964ff/xvda\",");
+	assert_lacks(text, "subject");
+	assert_lacks(text, "inode");
+	assert_has(text, "\"data\":{\"reason\":\"gap\",\"domain\":");
+	free(text);
+}
+
+static void the_source_is_a_uri_reference(void **state)
+{
+	(void)state;
+	struct tw_event event = file_event();
+	event.volume = "a/b c%\"\xff";
+	char *text = encode(&event);
+	assert_has(text, "/xvda/a%2Fb%20c%25%22%FF\"");
+	free(text);
+}
+
+static void bytes_that_are_not_utf8_come_twice(void **state)
+{
+	(void)state;
+	const char *subject[] = { "subject", NULL };
+	const char *path[] = { "data", "path_b64", NULL };
+	const char *old[] = { "data", "old_path_b64", NULL };
+	const char *target[] = { "data", "target_b64", NULL };
+	struct tw_event event = file_event();
+	event.path = BYTES("/a\xff" "b");
+	event.old_path = BYTES("/\xc3");
+	event.target = BYTES("\xed\xa0\x80");
+	char *text = encode(&event);
+	assert_string(text, subject, "/a\xef\xbf\xbd" "b");
+	assert_string(text, path, "L2H/Yg==");
+	assert_has(text, "\"old_path\":\"/\xef\xbf\xbd\"");
+	assert_string(text, old, "L8M=");
+	assert_string(text, target, "7aCA");
+	free(text);
+}
+
+static void control_characters_and_quotes_are_escaped(void **state)
+{
+	(void)state;
+	const char *subject[] = { "subject", NULL };
+	char raw[160] = "/";
+	for (int c = 1; c < 128; c++)
+		raw[c] = (char)c;
+	struct tw_event event = file_event();
+	event.path = (struct tw_bytes){ raw, 128 };
+	char *text = encode(&event);
+	for (const char *c = text; *c; c++)
+		assert_true((unsigned char)*c >= ' ');
+	assert_has(text, "\\n");
+	assert_has(text, "\\\"");
+	assert_string(text, subject, raw);
+	free(text);
+}
+
+static void an_entry_is_path_and_inode(void **state)
+{
+	(void)state;
+	struct tw_event event = file_event();
+	event.kind = TW_KIND_DIR;
+	event.path = BYTES("/d\xff");
+	struct tw_buf out = TW_BUF_INIT;
+	assert_null(tw_event_encode_entry(&event, &out));
+	tw_buf_append(&out, "", 1);
+	assert_string_equal(out.data,
+		"{\"path\":\"/d\xef\xbf\xbd\",\"path_b64\":\"L2T/\",\"volume\":\"0b0e\","
+		"\"inode\":12,\"generation\":4000000000,\"kind\":\"dir\",\"size\":100,"
+		"\"mode\":\"0644\",\"uid\":1000,\"gid\":1001,\"nlink\":1,"
+		"\"mtime\":\"2023-11-14T22:13:20.000000001Z\","
+		"\"ctime\":\"2023-11-14T22:13:20.000000002Z\"}");
+	tw_buf_deinit(&out);
+}
+
+static void encoding_appends(void **state)
+{
+	(void)state;
+	struct tw_buf out = TW_BUF_INIT;
+	struct tw_event event = file_event();
+	tw_buf_puts(&out, "[");
+	assert_null(tw_event_encode(&event, &disk, &out));
+	assert_memory_equal(out.data, "[{\"specversion\"", 15);
+	tw_buf_deinit(&out);
+}
+
+static void a_failed_buffer_is_out_of_memory(void **state)
+{
+	(void)state;
+	struct tw_buf out = TW_BUF_INIT;
+	struct tw_event event = file_event();
+	tw_buf_puts(&out, "x");
+	out.failed = true;
+	struct tw_error *err = tw_event_encode(&event, &disk, &out);
+	assert_non_null(err);
+	assert_int_equal(tw_error_code(err), TW_NOMEM);
+	assert_int_equal(out.len, 1);
+	tw_error_destroy(err);
+	tw_buf_deinit(&out);
+}
+
+static void times_are_rfc_3339_whatever_an_inode_says(void **state)
+{
+	(void)state;
+	static const struct {
+		struct tw_time time;
+		const char *text;
+	} cases[] = {
+		{ { 0, 0 }, "1970-01-01T00:00:00.000000000Z" },
+		{ { -1, 999999999 }, "1969-12-31T23:59:59.999999999Z" },
+		{ { 951782400, 0 }, "2000-02-29T00:00:00.000000000Z" },
+		{ { 4107542399, 0 }, "2100-02-28T23:59:59.000000000Z" },
+		{ { 4107542400, 0 }, "2100-03-01T00:00:00.000000000Z" },
+		{ { INT32_MIN, 0 }, "1901-12-13T20:45:52.000000000Z" },
+		{ { 15032385535, 1 }, "2446-05-10T22:38:55.000000001Z" },
+		{ { 253402300799, 0 }, "9999-12-31T23:59:59.000000000Z" },
+		{ { 253402300800, 0 }, "9999-12-31T23:59:59.999999999Z" },
+		{ { INT64_MAX, 0 }, "9999-12-31T23:59:59.999999999Z" },
+		{ { -62167219200, 0 }, "0000-01-01T00:00:00.000000000Z" },
+		{ { INT64_MIN, 7 }, "0000-01-01T00:00:00.000000000Z" },
+		{ { 1, UINT32_MAX }, "1970-01-01T00:00:01.999999999Z" },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		char text[TW_TIME_TEXT_BYTES];
+		tw_time_format(cases[i].time, text);
+		assert_string_equal(text, cases[i].text);
+	}
+}
+
+static void every_type_has_a_name_and_back(void **state)
+{
+	(void)state;
+	for (int t = 1; t < TW_EVENT_TYPE_END; t++) {
+		const char *name = tw_event_type_name((enum tw_event_type)t);
+		assert_memory_equal(name, "org.tapwire.", 12);
+		assert_int_equal(tw_event_type_from_name(name), t);
+	}
+	assert_string_equal(tw_event_type_name((enum tw_event_type)0), "?");
+	assert_string_equal(tw_event_type_name(TW_EVENT_TYPE_END), "?");
+	assert_int_equal(tw_event_type_from_name("org.tapwire.file.eaten"), 0);
+	assert_string_equal(tw_kind_name(TW_KIND_SOCKET), "socket");
+	assert_string_equal(tw_kind_name(TW_KIND_NONE), "?");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_file_event_is_this_text),
+		cmocka_unit_test(what_a_type_needs_is_in_its_data),
+		cmocka_unit_test(what_is_absent_is_left_out),
+		cmocka_unit_test(a_device_has_its_number),
+		cmocka_unit_test(a_disk_event_has_no_subject_and_no_volume),
+		cmocka_unit_test(the_source_is_a_uri_reference),
+		cmocka_unit_test(bytes_that_are_not_utf8_come_twice),
+		cmocka_unit_test(control_characters_and_quotes_are_escaped),
+		cmocka_unit_test(an_entry_is_path_and_inode),
+		cmocka_unit_test(encoding_appends),
+		cmocka_unit_test(a_failed_buffer_is_out_of_memory),
+		cmocka_unit_test(times_are_rfc_3339_whatever_an_inode_says),
+		cmocka_unit_test(every_type_has_a_name_and_back),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
