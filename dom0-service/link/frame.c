@@ -37,7 +37,8 @@ int64_t tw_frame_parse(const char *data, size_t len, struct tw_frame *out)
 		.sequence = le64toh(wire.sequence),
 		.body = data + sizeof(wire),
 	};
-	if (out->length > TW_FRAME_MAX_BODY || out->kind < TW_FRAME_HELLO || out->kind > TW_FRAME_TAIL)
+	if (out->length > TW_FRAME_MAX_BODY || out->kind < TW_FRAME_HELLO ||
+		out->kind >= TW_FRAME_KIND_END)
 		return -1;
 	if (len - sizeof(wire) < out->length)
 		return 0;

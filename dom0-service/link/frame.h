@@ -8,7 +8,9 @@
  *                          <- WELCOME sequence: last sequence stored for this epoch, 0 if none
  *   EVENT  sequence, type, body: JSON object     ->   (sequence = previous + 1)
  *                          <- ACK sequence: everything up to here is durable
- * A `tapwire tail` client sends TAIL instead of HELLO and then receives EVENT frames as they are stored.
+ * A `tapwire tail` client sends TAIL instead of HELLO and then receives EVENT frames as they are stored;
+ * one that does not keep up is dropped. A STATUS frame without a body is answered by a STATUS frame whose
+ * body is a JSON object; it may be sent instead of HELLO or TAIL, and again.
  * A peer that breaks this is disconnected. Events up to the welcomed sequence are not sent again.
  */
 #ifndef TW_LINK_FRAME_H
@@ -23,6 +25,8 @@ enum tw_frame_kind {
 	TW_FRAME_EVENT = 3,
 	TW_FRAME_ACK = 4,
 	TW_FRAME_TAIL = 5,
+	TW_FRAME_STATUS = 6,
+	TW_FRAME_KIND_END
 };
 
 #define TW_FRAME_HEADER_BYTES 16
