@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The options that say who a disk is when no Xen tells: --host --domain-uuid --domain-name --domid
+ * --vdev --epoch. */
+#ifndef TW_CLI_DISK_OPTIONS_H
+#define TW_CLI_DISK_OPTIONS_H
+
+#include "event/event.h"
+#include <argp.h>
+#include <limits.h>
+
+/* For struct argp.children; its input (struct argp_state.child_inputs) is a struct tw_disk_options. */
+extern const struct argp tw_disk_argp;
+
+struct tw_disk_options {
+	struct tw_disk_id id; /* points into argv, into host and at constants */
+	char host[HOST_NAME_MAX + 1];
+};
+
+/* This host, the nil domain uuid, domain "-" with id 0, vdev "disk", and the epoch given (a string
+ * that outlives the options; NULL leaves --epoch without a default). */
+void tw_disk_options_init(struct tw_disk_options *options, const char *epoch);
+
+#endif
