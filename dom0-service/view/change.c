@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "view/changeset.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct tw_error *tw_changeset_create(struct tw_view *view, tw_emit_fn emit, void *arg,
+	struct tw_changeset **out)
+{
+	struct tw_changeset *set = calloc(1, sizeof(*set));
+	if (!set)
+		return tw_error_nomem();
+	set->view = view;
+	set->emit = emit;
+	set->arg = arg;
+	*out = set;
+	return NULL;
+}
+
+static void reset(struct tw_changeset *set)
+{
+	struct tw_change *change, *next;
+	HASH_ITER(hh, set->changes, change, next) {
+		HASH_DEL(set->changes, change);
+		free(change->old_target);
+		free(change->ranges);
+		free(change);
+	}
+	set->nremoved = 0;
+	set->nadded = 0;
+	tw_buf_reset(&set->text);
+}
+
+void tw_changeset_destroy(struct tw_changeset *set)
+{
+	if (!set)
+		return;
+	reset(set);
+	free(set->removed);
+	free(set->added);
+	tw_buf_deinit(&set->text);
+	tw_buf_deinit(&set->path);
+	tw_buf_deinit(&set->old_path);
+	free(set);
+}
+
+struct tw_change *tw_changeset_find(struct tw_changeset *set, uint32_t ino)
+{
+	struct tw_change *change;
+	HASH_FIND(hh, set->changes, &ino, sizeof(ino), change);
+	return change;
+}
+
+struct tw_error *tw_changeset_inode(struct tw_changeset *set, uint32_t ino, struct tw_change **out)
+{
+	struct tw_change *change = tw_changeset_find(set, ino);
+	if (!change) {
+		change = calloc(1, sizeof(*change));
+		if (!change)
+			return tw_error_nomem();
+		change->ino = ino;
+		const struct tw_inode *inode = tw_view_inode(set->view, ino);
+		if (inode) {
+			change->old = inode->attr;
+			if (inode->target) {
+				change->old_target = strndup(inode->target, inode->target_len);
+				change->old_target_len = inode->target_len;
+			}
+		}
+		HASH_ADD(hh, set->changes, ino, sizeof(change->ino), change);
+	}
+	*out = change;
+	return NULL;
+}
+
+struct tw_error *tw_changeset_range(struct tw_change *change, uint64_t offset, uint64_t length)
+{
+	change->content = true;
+	if (!length)
+		return NULL;
+	/* Writes mostly come in order: join with the last one where that is enough. */
+	if (change->nranges) {
+		struct tw_range *last = &change->ranges[change->nranges - 1];
+		if (offset >= last->offset && offset <= last->offset + last->length) {
+			uint64_t end = offset + length;
+			if (end > last->offset + last->length)
+				last->length = end - last->offset;
+			return NULL;
+		}
+	}
+	if (!(change->nranges & (change->nranges - 1))) {
+		size_t cap = change->nranges ? change->nranges * 2 : 1;
+		struct tw_range *ranges = realloc(change->ranges, cap * sizeof(*ranges));
+		if (!ranges)
+			return tw_error_nomem();
+		change->ranges = ranges;
+	}
+	change->ranges[change->nranges++] = (struct tw_range){ offset, length };
+	return NULL;
+}
+
+struct tw_error *tw_changeset_remove_name(struct tw_changeset *set, struct tw_name *name)
+{
+	if (name->removed)
+		return NULL;
+	if (set->nremoved == set->capremoved) {
+		size_t cap = set->capremoved ? set->capremoved * 2 : 64;
+		struct tw_name **removed = realloc(set->removed, cap * sizeof(struct tw_name *));
+		if (!removed)
+			return tw_error_nomem();
+		set->removed = removed;
+		set->capremoved = cap;
+	}
+	name->removed = true;
+	set->removed[set->nremoved++] = name;
+	return NULL;
+}
+
+struct tw_error *tw_changeset_add_name(struct tw_changeset *set, uint32_t dir, uint64_t block,
+	uint32_t ino, const void *bytes, uint8_t len)
+{
+	if (set->nadded == set->capadded) {
+		size_t cap = set->capadded ? set->capadded * 2 : 64;
+		struct tw_newname *added = realloc(set->added, cap * sizeof(*added));
+		if (!added)
+			return tw_error_nomem();
+		set->added = added;
+		set->capadded = cap;
+	}
+	size_t at = set->text.len;
+	tw_buf_append(&set->text, bytes, len);
+	if (set->text.failed)
+		return tw_error_nomem();
+	set->added[set->nadded++] = (struct tw_newname){
+		.block = block, .dir = dir, .ino = ino, .bytes = at, .len = len
+	};
+	return NULL;
+}
+
+bool tw_change_identity(const struct tw_change *change, const struct tw_attr *now)
+{
+	if (!change->old.mode || !now->mode)
+		return change->old.mode != now->mode;
+	return change->old.generation != now->generation ||
+		(change->old.mode & S_IFMT) != (now->mode & S_IFMT);
+}
+
+/* A name that stayed while its inode became another one went and came. */
+static struct tw_error *replace_identities(struct tw_changeset *set)
+{
+	struct tw_change *change, *tmp;
+	HASH_ITER(hh, set->changes, change, tmp) {
+		const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
+		if (!inode || !change->old.mode || !tw_change_identity(change, &inode->attr))
+			continue;
+		for (struct tw_name *name = inode->names; name; name = name->next_of_inode) {
+			if (name->removed)
+				continue;
+			TW_TRY(tw_changeset_remove_name(set, name));
+			TW_TRY(tw_changeset_add_name(set, name->dir, name->block, name->ino,
+				name->bytes, name->len));
+		}
+	}
+	return NULL;
+}
+
+struct tw_error *tw_changeset_emit(struct tw_changeset *set, const struct tw_commit *commit)
+{
+	set->commit = commit;
+	struct tw_error *err = replace_identities(set);
+	if (!err)
+		err = tw_nameops_derive(set);
+	if (!err)
+		err = tw_nameops_perform(set);
+	tw_nameops_release(set);
+	if (!err)
+		err = tw_tell_inodes(set);
+	reset(set);
+	set->commit = NULL;
+	return err;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Inside of a changeset, shared by change.c (collecting), nameop.c (what happened to names), order.c
+ * (in which order) and tell.c (the events). */
+#ifndef TW_VIEW_CHANGESET_H
+#define TW_VIEW_CHANGESET_H
+
+#include "view/change.h"
+
+enum tw_nameop_kind {
+	TW_NAMEOP_CREATE,
+	TW_NAMEOP_LINK,
+	TW_NAMEOP_RENAME,
+	TW_NAMEOP_UNLINK,
+	TW_NAMEOP_DELETE,
+};
+
+enum tw_nameop_state { TW_NAMEOP_PENDING, TW_NAMEOP_UNDERWAY, TW_NAMEOP_DONE };
+
+/* A slot for a name that comes. */
+struct tw_newname {
+	uint64_t block;
+	uint32_t dir;
+	uint32_t ino;
+	size_t bytes; /* offset in the set's text */
+	uint8_t len;
+	bool moved; /* only moved between blocks of its directory */
+};
+
+struct tw_nameop {
+	enum tw_nameop_kind kind;
+	enum tw_nameop_state state;
+	bool parked;
+	uint32_t ino;
+	struct tw_name *from;	 /* RENAME, UNLINK, DELETE */
+	const struct tw_newname *to; /* CREATE, LINK, RENAME */
+	struct tw_nameop *next_in_dir; /* ops that take a name from the same directory */
+};
+
+/* Who takes a name out of a slot. Key: directory and bytes. */
+struct tw_slot {
+	struct tw_name *name;
+	struct tw_nameop *op;
+	UT_hash_handle hh;
+	uint8_t key[4 + 255];
+};
+
+/* The ops that wait for, or make, a directory. */
+struct tw_dirops {
+	uint32_t dir;
+	struct tw_nameop *leaving; /* list by next_in_dir */
+	struct tw_nameop *making;
+	UT_hash_handle hh;
+};
+
+struct tw_changeset {
+	struct tw_view *view;
+	tw_emit_fn emit;
+	void *arg;
+	struct tw_change *changes; /* by ino */
+	struct tw_name **removed;
+	size_t nremoved, capremoved;
+	struct tw_newname *added;
+	size_t nadded, capadded;
+	struct tw_buf text;
+	/* while emitting */
+	const struct tw_commit *commit;
+	struct tw_slot *slots;
+	struct tw_dirops *dirops;
+	struct tw_nameop *ops;
+	size_t nops;
+	struct tw_buf path, old_path;
+};
+
+static inline const char *tw_newname_bytes(const struct tw_changeset *set,
+	const struct tw_newname *name)
+{
+	return set->text.data + name->bytes;
+}
+
+/* The entry for the slot, or NULL when nobody leaves it. */
+struct tw_slot *tw_changeset_slot(struct tw_changeset *set, uint32_t dir, const void *bytes,
+	uint8_t len);
+
+/* Derives set->ops from the names that came and went. */
+struct tw_error *tw_nameops_derive(struct tw_changeset *set) TW_MUST_CHECK;
+void tw_nameops_release(struct tw_changeset *set);
+/* Carries the ops out, in an order that works, with an event each. */
+struct tw_error *tw_nameops_perform(struct tw_changeset *set) TW_MUST_CHECK;
+
+/* Events. The name op is carried out on the view as well. */
+struct tw_error *tw_tell_nameop(struct tw_changeset *set, struct tw_nameop *op) TW_MUST_CHECK;
+/* Swaps the slots of two renames: a is done by it, b goes on from a's old slot. */
+struct tw_error *tw_tell_exchange(struct tw_changeset *set, struct tw_nameop *a,
+	struct tw_nameop *b) TW_MUST_CHECK;
+/* Moves what op renames to a name of its own in the root directory, out of everybody's way. */
+struct tw_error *tw_tell_park(struct tw_changeset *set, struct tw_nameop *op) TW_MUST_CHECK;
+/* What is left to say of each changed inode. */
+struct tw_error *tw_tell_inodes(struct tw_changeset *set) TW_MUST_CHECK;
+
+#endif

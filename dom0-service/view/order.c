@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * In which order name ops can be carried out: a slot must be free, a parent must exist, a directory
+ * must be empty before it goes and must not be moved into itself. Dependencies are followed depth
+ * first with a stack of our own (their length is the guest's choice); a cycle of renames is broken
+ * by exchanges, any other cycle by parking one of its renames.
+ */
+#include "view/changeset.h"
+
+#include <stdlib.h>
+
+static bool exists(const struct tw_changeset *set, uint32_t dir)
+{
+	const struct tw_inode *inode = tw_view_inode(set->view, dir);
+	return dir == tw_view_root(set->view) || (inode && inode->names);
+}
+
+static struct tw_dirops *dirops_find(const struct tw_changeset *set, uint32_t dir)
+{
+	struct tw_dirops *ops;
+	HASH_FIND(hh, set->dirops, &dir, sizeof(dir), ops);
+	return ops;
+}
+
+/* The op that must make the parent first, or NULL. */
+static struct tw_nameop *waits_for_parent(const struct tw_changeset *set,
+	const struct tw_nameop *op)
+{
+	if (exists(set, op->to->dir))
+		return NULL;
+	const struct tw_dirops *ops = dirops_find(set, op->to->dir);
+	return ops && ops->making != op ? ops->making : NULL;
+}
+
+static struct tw_nameop *waits_for_slot(struct tw_changeset *set, const struct tw_nameop *op)
+{
+	const struct tw_slot *slot = tw_changeset_slot(set, op->to->dir,
+		tw_newname_bytes(set, op->to), op->to->len);
+	if (!slot || slot->op == op || !slot->op || slot->op->state == TW_NAMEOP_DONE)
+		return NULL;
+	return slot->op;
+}
+
+/* The op that takes a directory's name off the path from which op hangs, when op would move a directory into itself. */
+static struct tw_nameop *waits_for_ancestor(const struct tw_changeset *set,
+	const struct tw_nameop *op)
+{
+	struct tw_nameop *found = NULL;
+	uint32_t ino = op->to->dir, root = tw_view_root(set->view);
+	for (int depth = 0; ino != root && depth < 4096; depth++) {
+		if (ino == op->ino)
+			return found;
+		const struct tw_inode *dir = tw_view_inode(set->view, ino);
+		if (!dir || !dir->names)
+			return NULL;
+		const struct tw_dirops *ops = dirops_find(set, dir->names->dir);
+		for (struct tw_nameop *o = ops ? ops->leaving : NULL; o && !found; o = o->next_in_dir)
+			if (o->from == dir->names && o->state != TW_NAMEOP_DONE && o != op)
+				found = o;
+		ino = dir->names->dir;
+	}
+	return NULL;
+}
+
+static struct tw_nameop *waits_for_children(const struct tw_changeset *set,
+	const struct tw_nameop *op)
+{
+	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
+	if (!inode || !inode->nentries)
+		return NULL;
+	struct tw_dirops *ops = dirops_find(set, op->ino);
+	/* Done ones are passed over for good, so that a big directory is walked once. */
+	while (ops && ops->leaving && ops->leaving->state == TW_NAMEOP_DONE)
+		ops->leaving = ops->leaving->next_in_dir;
+	return ops ? ops->leaving : NULL;
+}
+
+static struct tw_nameop *dependency(struct tw_changeset *set, const struct tw_nameop *op)
+{
+	struct tw_nameop *on = NULL;
+	if (op->to) {
+		on = waits_for_parent(set, op);
+		if (!on)
+			on = waits_for_slot(set, op);
+		if (!on && op->kind == TW_NAMEOP_RENAME)
+			on = waits_for_ancestor(set, op);
+	} else if (op->kind == TW_NAMEOP_DELETE) {
+		on = waits_for_children(set, op);
+	}
+	return on;
+}
+
+/* True when ino is dir or above it. */
+static bool holds(const struct tw_changeset *set, uint32_t ino, uint32_t dir)
+{
+	uint32_t root = tw_view_root(set->view);
+	for (int depth = 0; depth < 4096; depth++) {
+		if (dir == ino)
+			return true;
+		const struct tw_inode *inode = tw_view_inode(set->view, dir);
+		if (dir == root || !inode || !inode->names)
+			return false;
+		dir = inode->names->dir;
+	}
+	return true;
+}
+
+/* op has left its slot for another one before its time: keep slots and directories in step. */
+static struct tw_error *relocated(struct tw_changeset *set, struct tw_nameop *op, uint32_t old_dir,
+	struct tw_slot *slot)
+{
+	struct tw_dirops *from = dirops_find(set, old_dir), *to = dirops_find(set, op->from->dir);
+	for (struct tw_nameop **at = from ? &from->leaving : NULL; at && *at;
+		at = &(*at)->next_in_dir) {
+		if (*at == op) {
+			*at = op->next_in_dir;
+			break;
+		}
+	}
+	op->next_in_dir = NULL;
+	if (to) {
+		op->next_in_dir = to->leaving;
+		to->leaving = op;
+	}
+	if (slot) {
+		slot->op = op;
+		slot->name = op->from;
+	}
+	return NULL;
+}
+
+static struct tw_error *exchange(struct tw_changeset *set, struct tw_nameop *a,
+	struct tw_nameop *b)
+{
+	struct tw_slot *of_a = tw_changeset_slot(set, a->from->dir, a->from->bytes, a->from->len);
+	struct tw_slot *of_b = tw_changeset_slot(set, b->from->dir, b->from->bytes, b->from->len);
+	uint32_t old_dir = b->from->dir;
+	TW_TRY(tw_tell_exchange(set, a, b));
+	of_b->op = NULL;
+	return relocated(set, b, old_dir, of_a);
+}
+
+static struct tw_error *park(struct tw_changeset *set, struct tw_nameop *op)
+{
+	struct tw_slot *slot =
+		tw_changeset_slot(set, op->from->dir, op->from->bytes, op->from->len);
+	uint32_t old_dir = op->from->dir;
+	TW_TRY(tw_tell_park(set, op));
+	if (slot)
+		slot->op = NULL;
+	return relocated(set, op, old_dir, NULL);
+}
+
+/* stack[0 .. n - 1] waits in a circle on itself: op is on top and waits for on, which is below. */
+static struct tw_error *break_cycle(struct tw_changeset *set, struct tw_nameop **stack, size_t *n,
+	struct tw_nameop *op, struct tw_nameop *on)
+{
+	if (op->kind == TW_NAMEOP_RENAME && on->kind == TW_NAMEOP_RENAME &&
+		waits_for_slot(set, op) == on && !holds(set, op->ino, on->from->dir) &&
+		!holds(set, on->ino, op->from->dir)) {
+		op->state = TW_NAMEOP_DONE;
+		(*n)--;
+		return exchange(set, op, on);
+	}
+	for (size_t i = *n; i-- > 0;)
+		if (stack[i]->kind == TW_NAMEOP_RENAME && !stack[i]->parked)
+			return park(set, stack[i]);
+	return tw_error_create(TW_BAD_DATA, "names of inode %u cannot be brought into an order",
+		op->ino);
+}
+
+static struct tw_error *perform(struct tw_changeset *set, struct tw_nameop **stack,
+	struct tw_nameop *op)
+{
+	size_t n = 0;
+	if (op->state != TW_NAMEOP_PENDING)
+		return NULL;
+	op->state = TW_NAMEOP_UNDERWAY;
+	stack[n++] = op;
+	while (n) {
+		op = stack[n - 1];
+		struct tw_nameop *on = dependency(set, op);
+		if (!on) {
+			op->state = TW_NAMEOP_DONE;
+			n--;
+			TW_TRY(tw_tell_nameop(set, op));
+		} else if (on->state == TW_NAMEOP_PENDING) {
+			on->state = TW_NAMEOP_UNDERWAY;
+			stack[n++] = on;
+		} else {
+			TW_TRY(break_cycle(set, stack, &n, op, on));
+		}
+	}
+	return NULL;
+}
+
+static bool is_dir(const struct tw_changeset *set, const struct tw_nameop *op)
+{
+	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
+	return inode && (inode->nblocks || tw_mode_kind(inode->attr.mode) == TW_KIND_DIR);
+}
+
+struct tw_error *tw_nameops_perform(struct tw_changeset *set)
+{
+	struct tw_nameop **stack = calloc(set->nops + 1, sizeof(struct tw_nameop *));
+	if (!stack)
+		return tw_error_nomem();
+	struct tw_error *err = NULL;
+	/* What is replaced or gone first, then directories, so that the rest is spoken of by its new path. */
+	for (size_t i = 0; i < set->nops && !err; i++)
+		if (!set->ops[i].to && !is_dir(set, &set->ops[i]))
+			err = perform(set, stack, &set->ops[i]);
+	for (size_t i = 0; i < set->nops && !err; i++)
+		if (set->ops[i].kind == TW_NAMEOP_RENAME && is_dir(set, &set->ops[i]))
+			err = perform(set, stack, &set->ops[i]);
+	for (size_t i = 0; i < set->nops && !err; i++)
+		err = perform(set, stack, &set->ops[i]);
+	free(stack);
+	return err;
+}

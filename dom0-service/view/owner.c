@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "view/owner.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define BUCKET_SHIFT 12
+#define BUCKET_BLOCKS (1u << BUCKET_SHIFT)
+
+/* An interval within a bucket; it never crosses the bucket's end. */
+struct interval {
+	uint16_t start; /* offset in the bucket */
+	uint16_t count; /* 1 .. BUCKET_BLOCKS */
+	uint32_t ino;
+	uint32_t lblk;
+	uint32_t kind;
+};
+
+struct bucket {
+	struct interval *at; /* sorted by start, disjoint */
+	uint16_t n;
+	uint16_t cap;
+};
+
+struct tw_owners {
+	uint64_t nblocks;
+	uint64_t nbuckets;
+	uint64_t count;
+	struct bucket *buckets;
+};
+
+struct tw_error *tw_owners_create(uint64_t nblocks, struct tw_owners **out)
+{
+	struct tw_owners *owners = calloc(1, sizeof(*owners));
+	if (!owners)
+		return tw_error_nomem();
+	owners->nblocks = nblocks;
+	owners->nbuckets = (nblocks >> BUCKET_SHIFT) + 1;
+	owners->buckets = calloc(owners->nbuckets, sizeof(*owners->buckets));
+	if (!owners->buckets) {
+		free(owners);
+		return tw_error_nomem();
+	}
+	*out = owners;
+	return NULL;
+}
+
+void tw_owners_destroy(struct tw_owners *owners)
+{
+	if (!owners)
+		return;
+	for (uint64_t i = 0; i < owners->nbuckets; i++)
+		free(owners->buckets[i].at);
+	free(owners->buckets);
+	free(owners);
+}
+
+/* Index of the first interval that ends after off. */
+static unsigned first_after(const struct bucket *b, uint32_t off)
+{
+	unsigned lo = 0, hi = b->n;
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+		if ((uint32_t)b->at[mid].start + b->at[mid].count > off)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo;
+}
+
+static bool joins(const struct interval *a, const struct interval *b)
+{
+	return a->start + a->count == b->start && a->ino == b->ino && a->kind == b->kind &&
+		a->lblk + a->count == b->lblk;
+}
+
+/* Replaces n intervals at index by the m given ones. */
+static struct tw_error *splice(struct tw_owners *owners, struct bucket *b, unsigned index,
+	unsigned n, const struct interval *with, unsigned m)
+{
+	if (b->n - n + m > b->cap) {
+		unsigned cap = b->cap ? b->cap * 2u : 4;
+		if (cap > BUCKET_BLOCKS)
+			cap = BUCKET_BLOCKS;
+		struct interval *at = realloc(b->at, cap * sizeof(*at));
+		if (!at)
+			return tw_error_nomem();
+		b->at = at;
+		b->cap = (uint16_t)cap;
+	}
+	memmove(b->at + index + m, b->at + index + n, (b->n - index - n) * sizeof(*b->at));
+	if (m)
+		memcpy(b->at + index, with, m * sizeof(*with));
+	b->n = (uint16_t)(b->n - n + m);
+	owners->count += m;
+	owners->count -= n;
+	return NULL;
+}
+
+static struct interval head_of(const struct interval *iv, uint32_t end)
+{
+	struct interval head = *iv;
+	head.count = (uint16_t)(end - iv->start);
+	return head;
+}
+
+static struct interval tail_of(const struct interval *iv, uint32_t start)
+{
+	struct interval tail = *iv;
+	tail.lblk += start - iv->start;
+	tail.count = (uint16_t)(iv->start + iv->count - start);
+	tail.start = (uint16_t)start;
+	return tail;
+}
+
+static struct tw_error *set_in_bucket(struct tw_owners *owners, struct bucket *b,
+	struct interval iv)
+{
+	uint32_t start = iv.start, end = start + iv.count;
+	unsigned first = first_after(b, start), last = first;
+	struct interval with[3];
+	unsigned m = 0;
+
+	if (first > 0 && joins(&b->at[first - 1], &iv)) {
+		first--;
+		iv.start = b->at[first].start;
+		iv.lblk = b->at[first].lblk;
+		iv.count = (uint16_t)(iv.count + b->at[first].count);
+	} else if (first < b->n && b->at[first].start < start) {
+		with[m++] = head_of(&b->at[first], start);
+	}
+	with[m++] = iv;
+	while (last < b->n && b->at[last].start < end)
+		last++;
+	if (last > first && b->at[last - 1].start + (uint32_t)b->at[last - 1].count > end)
+		with[m++] = tail_of(&b->at[last - 1], end);
+	else if (last < b->n && joins(&with[m - 1], &b->at[last]))
+		with[m - 1].count = (uint16_t)(with[m - 1].count + b->at[last++].count);
+	return splice(owners, b, first, last - first, with, m);
+}
+
+struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *owner)
+{
+	uint64_t block = owner->block, left = owner->count;
+	uint32_t lblk = owner->lblk;
+	while (left && block < owners->nblocks) {
+		uint32_t off = block & (BUCKET_BLOCKS - 1);
+		uint32_t n = BUCKET_BLOCKS - off;
+		if (n > left)
+			n = (uint32_t)left;
+		struct interval iv = { (uint16_t)off, (uint16_t)n, owner->ino, lblk, owner->kind };
+		TW_TRY(set_in_bucket(owners, &owners->buckets[block >> BUCKET_SHIFT], iv));
+		block += n;
+		left -= n;
+		lblk += n;
+	}
+	return NULL;
+}
+
+static struct tw_error *clear_in_bucket(struct tw_owners *owners, struct bucket *b, uint32_t start,
+	uint32_t end, uint32_t ino, enum tw_owner_kind kind)
+{
+	for (unsigned i = first_after(b, start); i < b->n && b->at[i].start < end;) {
+		struct interval iv = b->at[i];
+		if (iv.ino != ino || iv.kind != kind) {
+			i++;
+			continue;
+		}
+		struct interval with[2];
+		unsigned m = 0;
+		if (iv.start < start)
+			with[m++] = head_of(&iv, start);
+		if (iv.start + (uint32_t)iv.count > end)
+			with[m++] = tail_of(&iv, end);
+		TW_TRY(splice(owners, b, i, 1, with, m));
+		i += m;
+	}
+	return NULL;
+}
+
+struct tw_error *tw_owners_clear(struct tw_owners *owners, uint64_t block, uint64_t count,
+	uint32_t ino, enum tw_owner_kind kind)
+{
+	while (count && block < owners->nblocks) {
+		uint32_t off = block & (BUCKET_BLOCKS - 1);
+		uint32_t n = BUCKET_BLOCKS - off;
+		if (n > count)
+			n = (uint32_t)count;
+		TW_TRY(clear_in_bucket(owners, &owners->buckets[block >> BUCKET_SHIFT], off, off + n,
+			ino, kind));
+		block += n;
+		count -= n;
+	}
+	return NULL;
+}
+
+bool tw_owners_find(const struct tw_owners *owners, uint64_t block, uint64_t within,
+	struct tw_owner *out)
+{
+	uint64_t end;
+	if (__builtin_add_overflow(block, within, &end) || end > owners->nblocks)
+		end = owners->nblocks;
+	while (block < end) {
+		uint64_t base = block & ~(uint64_t)(BUCKET_BLOCKS - 1);
+		const struct bucket *b = &owners->buckets[block >> BUCKET_SHIFT];
+		unsigned i = first_after(b, (uint32_t)(block - base));
+		if (i < b->n) {
+			const struct interval *iv = &b->at[i];
+			if (base + iv->start >= end)
+				return false;
+			*out = (struct tw_owner){ base + iv->start, iv->count, iv->ino, iv->lblk,
+				iv->kind };
+			return true;
+		}
+		block = base + BUCKET_BLOCKS;
+	}
+	return false;
+}
+
+uint64_t tw_owners_count(const struct tw_owners *owners)
+{
+	return owners->count;
+}

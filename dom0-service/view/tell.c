@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The events of a changeset, each told while the view is just there where the event leaves it. */
+#include "view/changeset.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What an upper bound of ranges an event carries; more are joined over the smallest holes. */
+#define MAX_RANGES 1024
+
+static struct tw_event begin(const struct tw_changeset *set, enum tw_event_type type)
+{
+	return (struct tw_event){
+		.type = type,
+		.time = set->commit->time,
+		.observed = set->commit->observed,
+		.transaction = set->commit->transaction,
+		.resync = set->commit->resync,
+	};
+}
+
+static struct tw_bytes bytes_of(const struct tw_buf *buf)
+{
+	return (struct tw_bytes){ buf->data, buf->len };
+}
+
+static bool name_path(struct tw_changeset *set, const struct tw_name *name, struct tw_buf *out)
+{
+	tw_buf_reset(out);
+	return tw_view_path(set->view, name, out);
+}
+
+static int by_offset(const void *a, const void *b)
+{
+	const struct tw_range *x = a, *y = b;
+	return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+/* Sorts and joins the ranges and cuts them at the file's size. */
+static void tidy_ranges(struct tw_change *change, uint64_t size)
+{
+	struct tw_range *r = change->ranges;
+	size_t n = 0;
+	if (change->nranges)
+		qsort(r, change->nranges, sizeof(*r), by_offset);
+	for (size_t i = 0; i < change->nranges; i++) {
+		if (r[i].offset >= size)
+			break;
+		if (r[i].length > size - r[i].offset)
+			r[i].length = size - r[i].offset;
+		if (n && r[i].offset <= r[n - 1].offset + r[n - 1].length) {
+			uint64_t end = r[i].offset + r[i].length;
+			if (end > r[n - 1].offset + r[n - 1].length)
+				r[n - 1].length = end - r[n - 1].offset;
+		} else {
+			r[n++] = r[i];
+		}
+	}
+	while (n > MAX_RANGES) {
+		size_t m = 0;
+		for (size_t i = 0; i < n; i += 2) {
+			struct tw_range both = r[i];
+			if (i + 1 < n)
+				both.length = r[i + 1].offset + r[i + 1].length - both.offset;
+			r[m++] = both;
+		}
+		n = m;
+	}
+	change->nranges = n;
+}
+
+static struct tw_error *send(struct tw_changeset *set, struct tw_event *event)
+{
+	if (set->path.failed || set->old_path.failed)
+		return tw_error_nomem();
+	return set->emit(event, set->arg);
+}
+
+/* An event about the inode as it now is. */
+static struct tw_error *send_inode(struct tw_changeset *set, struct tw_event *event,
+	const struct tw_inode *inode)
+{
+	struct tw_change *change = tw_changeset_find(set, inode->ino);
+	tw_view_describe(inode, &inode->attr, event);
+	if (change) {
+		change->told = true;
+		if (event->type == TW_EVENT_FILE_CREATED) {
+			change->created = true;
+			tidy_ranges(change, inode->attr.size);
+			event->ranges = change->ranges;
+			event->nranges = change->nranges;
+		}
+	}
+	return send(set, event);
+}
+
+/* An event about an inode that has no name any more, or none of this identity: as it last was. */
+static struct tw_error *send_gone(struct tw_changeset *set, struct tw_event *event, uint32_t ino)
+{
+	const struct tw_inode *inode = tw_view_inode(set->view, ino);
+	const struct tw_change *change = tw_changeset_find(set, ino);
+	if (!inode)
+		return NULL;
+	struct tw_attr was = change ? change->old : inode->attr;
+	was.nlink = 0;
+	tw_view_describe(inode, &was, event);
+	event->target = (struct tw_bytes){ NULL, 0 };
+	if (change && event->kind == TW_KIND_SYMLINK)
+		event->target =
+			(struct tw_bytes){ change->old_target, change->old_target_len };
+	return send(set, event);
+}
+
+static void entries_changed(struct tw_changeset *set, uint32_t dir)
+{
+	struct tw_change *change = tw_changeset_find(set, dir);
+	if (change)
+		change->entries = true;
+}
+
+static struct tw_error *take_name(struct tw_changeset *set, struct tw_nameop *op,
+	struct tw_event *event)
+{
+	bool known = name_path(set, op->from, &set->path);
+	entries_changed(set, op->from->dir);
+	tw_view_name_remove(set->view, op->from);
+	op->from = NULL;
+	if (!known)
+		return NULL;
+	event->path = bytes_of(&set->path);
+	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
+	/* An unlinked inode is there still, unless its number has been given away meanwhile. */
+	if (op->kind == TW_NAMEOP_UNLINK && inode && inode->names)
+		return send_inode(set, event, inode);
+	return send_gone(set, event, op->ino);
+}
+
+static struct tw_error *give_name(struct tw_changeset *set, const struct tw_newname *to,
+	struct tw_name **out)
+{
+	entries_changed(set, to->dir);
+	return tw_view_name_add(set->view, to->dir, to->block, to->ino,
+		tw_newname_bytes(set, to), to->len, out);
+}
+
+static struct tw_error *rename_to(struct tw_changeset *set, struct tw_nameop *op,
+	const struct tw_newname *to, struct tw_name **out)
+{
+	struct tw_event event = begin(set, TW_EVENT_FILE_RENAMED);
+	bool known = name_path(set, op->from, &set->old_path);
+	entries_changed(set, op->from->dir);
+	tw_view_name_remove(set->view, op->from);
+	op->from = NULL;
+	TW_TRY(give_name(set, to, out));
+	if (!known || !name_path(set, *out, &set->path))
+		return NULL;
+	event.path = bytes_of(&set->path);
+	event.old_path = bytes_of(&set->old_path);
+	return send_inode(set, &event, tw_view_inode(set->view, op->ino));
+}
+
+struct tw_error *tw_tell_nameop(struct tw_changeset *set, struct tw_nameop *op)
+{
+	static const enum tw_event_type types[] = {
+		[TW_NAMEOP_CREATE] = TW_EVENT_FILE_CREATED,
+		[TW_NAMEOP_LINK] = TW_EVENT_FILE_LINKED,
+		[TW_NAMEOP_RENAME] = TW_EVENT_FILE_RENAMED,
+		[TW_NAMEOP_UNLINK] = TW_EVENT_FILE_UNLINKED,
+		[TW_NAMEOP_DELETE] = TW_EVENT_FILE_DELETED,
+	};
+	struct tw_event event = begin(set, types[op->kind]);
+	struct tw_name *name;
+	if (!op->to)
+		return take_name(set, op, &event);
+	if (op->kind == TW_NAMEOP_RENAME)
+		return rename_to(set, op, op->to, &name);
+	TW_TRY(give_name(set, op->to, &name));
+	if (!name_path(set, name, &set->path))
+		return NULL;
+	event.path = bytes_of(&set->path);
+	return send_inode(set, &event, tw_view_inode(set->view, op->ino));
+}
+
+struct tw_error *tw_tell_exchange(struct tw_changeset *set, struct tw_nameop *a,
+	struct tw_nameop *b)
+{
+	struct tw_event event = begin(set, TW_EVENT_FILE_RENAMED);
+	uint32_t dir = a->from->dir;
+	uint64_t block = a->from->block;
+	uint8_t bytes[255], len = a->from->len;
+	struct tw_name *name;
+	memcpy(bytes, a->from->bytes, len);
+	bool known = name_path(set, a->from, &set->old_path) &&
+		name_path(set, b->from, &set->path);
+	entries_changed(set, dir);
+	entries_changed(set, b->from->dir);
+	tw_view_name_remove(set->view, a->from);
+	tw_view_name_remove(set->view, b->from);
+	a->from = b->from = NULL;
+	TW_TRY(give_name(set, a->to, &name));
+	TW_TRY(tw_view_name_add(set->view, dir, block, b->ino, bytes, len, &b->from));
+	if (!known)
+		return NULL;
+	event.exchange = true;
+	event.path = bytes_of(&set->path);
+	event.old_path = bytes_of(&set->old_path);
+	return send_inode(set, &event, tw_view_inode(set->view, a->ino));
+}
+
+struct tw_error *tw_tell_park(struct tw_changeset *set, struct tw_nameop *op)
+{
+	char text[64];
+	int len = snprintf(text, sizeof(text), ".tapwire-parked-%u-%u", op->ino,
+		set->commit->transaction);
+	struct tw_newname to = {
+		.dir = tw_view_root(set->view), .ino = op->ino, .bytes = set->text.len,
+		.len = (uint8_t)len
+	};
+	tw_buf_append(&set->text, text, (size_t)len);
+	if (set->text.failed)
+		return tw_error_nomem();
+	op->parked = true;
+	return rename_to(set, op, &to, &op->from);
+}
+
+static bool same_time(struct tw_time a, struct tw_time b)
+{
+	return a.sec == b.sec && a.nsec == b.nsec;
+}
+
+static struct tw_error *tell_inode(struct tw_changeset *set, struct tw_change *change,
+	const struct tw_inode *inode)
+{
+	const struct tw_attr *was = &change->old, *now = &inode->attr;
+	bool file = tw_mode_kind(now->mode) == TW_KIND_FILE;
+	bool truncated = file && now->size < was->size;
+	if (file && now->size > was->size)
+		TW_TRY(tw_changeset_range(change, was->size, now->size - was->size));
+	tidy_ranges(change, now->size);
+	bool modified = file ? change->nranges > 0 : change->entries || now->size != was->size;
+	bool attributes = was->mode != now->mode || was->uid != now->uid || was->gid != now->gid ||
+		was->flags != now->flags || was->xattrs != now->xattrs;
+	bool touched = !same_time(was->mtime, now->mtime) || !same_time(was->ctime, now->ctime) ||
+		was->nlink != now->nlink;
+
+	tw_buf_reset(&set->path);
+	if (!tw_view_inode_path(set->view, inode, &set->path))
+		return NULL;
+	struct tw_event event = begin(set, TW_EVENT_FILE_TRUNCATED);
+	event.path = bytes_of(&set->path);
+	if (truncated)
+		TW_TRY(send_inode(set, &event, inode));
+	event.type = TW_EVENT_FILE_MODIFIED;
+	event.ranges = change->ranges;
+	event.nranges = file ? change->nranges : 0;
+	if (modified)
+		TW_TRY(send_inode(set, &event, inode));
+	event.type = TW_EVENT_FILE_ATTRIBUTES;
+	event.ranges = NULL;
+	event.nranges = 0;
+	if (attributes || (touched && !change->told))
+		TW_TRY(send_inode(set, &event, inode));
+	return NULL;
+}
+
+static int by_ino(const struct tw_change *a, const struct tw_change *b)
+{
+	return a->ino < b->ino ? -1 : a->ino > b->ino;
+}
+
+struct tw_error *tw_tell_inodes(struct tw_changeset *set)
+{
+	struct tw_change *change, *next;
+	HASH_SORT(set->changes, by_ino);
+	HASH_ITER(hh, set->changes, change, next) {
+		const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
+		bool named = inode && (inode->names || inode->ino == tw_view_root(set->view));
+		if (named && !change->created)
+			TW_TRY(tell_inode(set, change, inode));
+	}
+	return NULL;
+}
