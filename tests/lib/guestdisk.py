@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A guest's disk without a guest: this machine's kernel mounts an image whose writes go through a
+capture point.
+
+    image <- nbdkit (capture plugin) <- libnbd <- nbdfuse <- loop device <- ext4
+
+Needs root, /dev/fuse and /dev/loop-control.
+"""
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+
+from . import tree
+from .guard import Guard
+
+QUIET = {"stdin": subprocess.DEVNULL}
+
+
+def run(*argv, **kwargs):
+    """Runs a command to its end; a failure raises with what it said."""
+    argv = [os.fspath(arg) if isinstance(arg, os.PathLike) else str(arg) for arg in argv]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, **kwargs)
+    if done.returncode != 0:
+        raise RuntimeError("%s: exit %d: %s" % (" ".join(argv), done.returncode,
+                                                done.stdout.decode(errors="replace").strip()))
+    return done.stdout.decode(errors="replace").strip()
+
+
+def missing():
+    """Why no disk can be mounted here, or None."""
+    if os.geteuid() != 0:
+        return "not root"
+    for node in ("/dev/fuse", "/dev/loop-control"):
+        if not os.path.exists(node):
+            return "no " + node
+    for program in ("nbdkit", "nbdfuse", "losetup", "mkfs.ext4"):
+        if not shutil.which(program):
+            return "no " + program
+    return None
+
+
+def make_image(path, size="1G", mkfs=(), fstype="ext4", offset=0):
+    """A sparse image with a fresh file system, at a byte offset of the disk if asked."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    run("truncate", "-s", size, path)
+    options = [str(option) for option in mkfs]
+    if offset:
+        blocks = (os.path.getsize(path) - offset) // 1024
+        run("mke2fs", "-q", "-F", "-t", fstype, "-E", "offset=%d" % offset, *options, path,
+            "%dk" % blocks)
+        _write_mbr(path, offset)
+    else:
+        run("mke2fs", "-q", "-F", "-t", fstype, *options, path)
+
+
+def _write_mbr(path, offset):
+    """One Linux partition from offset to the end of the disk."""
+    first = offset // 512
+    count = os.path.getsize(path) // 512 - first
+    entry = b"\0\xfe\xff\xff\x83\xfe\xff\xff" + first.to_bytes(4, "little") \
+        + count.to_bytes(4, "little")
+    with open(path, "r+b") as image:
+        image.seek(440)
+        image.write(b"\x57\x49\x52\x45\0\0" + entry + bytes(48) + b"\x55\xaa")
+
+
+def copy_image(source, target):
+    """A copy that shares blocks where the host's file system can, and keeps the holes."""
+    run("cp", "--reflink=auto", "--sparse=always", source, target)
+
+
+@contextlib.contextmanager
+def mounted(image, where, options="", offset=0, guard=None, readonly=False):
+    """Mounts an image (or a file served by nbdfuse) over a loop device."""
+    own = guard is None
+    guard = guard or Guard()
+    os.makedirs(where, exist_ok=True)
+    args = ["--offset", str(offset)] if offset else []
+    if readonly:
+        args.append("-r")
+    loop = run("losetup", "-f", "--show", *args, image)
+    guard.push("losetup", "-d", loop)
+    try:
+        guard.push("umount", "-l", where)
+        try:
+            run("mount", "-t", "ext4", *(["-o", options] if options else []), loop, where)
+            try:
+                yield where
+            finally:
+                _unmount(where)
+        finally:
+            guard.pop()
+    finally:
+        _detach(loop)
+        guard.pop()
+        if own:
+            guard.close()
+
+
+def _unmount(where):
+    for _ in range(50):
+        done = subprocess.run(["umount", where], stderr=subprocess.PIPE, **QUIET)
+        if done.returncode == 0:
+            return
+        time.sleep(0.1)
+    raise RuntimeError(done.stderr.decode(errors="replace"))
+
+
+def _detach(loop):
+    run("losetup", "-d", loop)
+    backing = "/sys/block/%s/loop/backing_file" % os.path.basename(loop)
+    for _ in range(200):
+        if not os.path.exists(backing):
+            return
+        time.sleep(0.02)
+    raise RuntimeError("%s is still attached" % loop)
+
+
+class Served:
+    """A file DIR/disk that is the disk behind an NBD server, by nbdfuse."""
+
+    def __init__(self, directory, args, guard):
+        self.directory = directory
+        self.disk = os.path.join(directory, "disk")
+        self._guard = guard
+        os.makedirs(directory, exist_ok=True)
+        argv = ["nbdfuse", self.disk, *args]
+        self._log = open(directory + ".log", "wb")
+        self._proc = subprocess.Popen(argv, stdout=self._log, stderr=subprocess.STDOUT,
+                                      start_new_session=True, **QUIET)
+        guard.push("kill", self._proc.pid)
+        guard.push("umount", "-l", directory)
+        for _ in range(500):
+            if os.path.exists(self.disk):
+                return
+            if self._proc.poll() is not None:
+                break
+            time.sleep(0.02)
+        self.close()
+        with open(directory + ".log", "rb") as log:
+            raise RuntimeError("%s: %s" % (" ".join(argv), log.read().decode(errors="replace")))
+
+    def close(self):
+        if self._proc.poll() is None and os.path.ismount(self.directory):
+            _unmount(self.directory)
+        try:
+            self._proc.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._proc.kill()
+            self._proc.wait()
+        self._log.close()
+        self._guard.pop()
+        self._guard.pop()
+
+
+class Sync:
+    """What the disk showed when nothing was left to write: a clock and a listing."""
+
+    def __init__(self, clock_ns, listing, label):
+        self.clock_ns = clock_ns
+        self.listing = listing
+        self.label = label
+
+
+class GuestDisk:
+    """A disk that is mounted at .root, with its writes captured.
+
+    directory: scratch space; image: the image to serve, already formatted. Its state before the
+    mount is kept as .base. With plugin the image is served by nbdkit and recorded to .trace; with
+    socket an NBD server that someone else runs is used. Use as a context manager; afterwards the
+    image is the final state.
+    """
+
+    def __init__(self, directory, image, plugin=None, socket=None, options="", offset=0,
+                 plugin_args=()):
+        self.directory = os.fspath(directory)
+        self.image = os.fspath(image)
+        self.base = os.path.join(self.directory, "base.img")
+        self.trace = os.path.join(self.directory, "trace")
+        self.root = os.path.join(self.directory, "mnt")
+        self.syncs = []
+        self._plugin = plugin
+        self._socket = socket
+        self._options = options
+        self.offset = offset
+        self._plugin_args = [str(arg) for arg in plugin_args]
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            guard = Guard()
+            stack.callback(guard.close)
+            if not os.path.exists(self.base):
+                copy_image(self.image, self.base)
+            served = Served(os.path.join(self.directory, "nbd"), self._nbdfuse_args(), guard)
+            stack.callback(served.close)
+            stack.enter_context(mounted(served.disk, self.root, self._options, self.offset, guard))
+            self._stack = stack.pop_all()
+        return self
+
+    def _nbdfuse_args(self):
+        if self._socket:
+            return ["--unix", os.fspath(self._socket)]
+        return ["--command", "nbdkit", "-s", "--exit-with-parent", os.fspath(self._plugin),
+                "file=" + self.image, "record=" + self.trace, *self._plugin_args]
+
+    def __exit__(self, *exc):
+        return self._stack.__exit__(*exc)
+
+    def sync(self, label=""):
+        """Everything to the disk, then remembers the clock and what the mount shows. No writer may
+        be running."""
+        settle(self.root)
+        clock = time.time_ns()
+        self.syncs.append(Sync(clock, tree.listing(self.root), label or "sync %d" % len(self.syncs)))
+        return self.syncs[-1]
+
+
+def settle(root):
+    """Everything that was written is on the disk."""
+    run("sync", "-f", root)
