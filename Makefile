@@ -32,7 +32,8 @@ endif
 
 # A program's main is dom0-service/<part>/main.c; everything else is one static library.
 MAINS := $(wildcard dom0-service/*/main.c)
-LIB_SRC := $(filter-out $(MAINS),$(wildcard dom0-service/*/*.c)) tapdisk-plugin/ring.c tapdisk-plugin/trace.c
+LIB_SRC := $(filter-out $(MAINS),$(wildcard dom0-service/*/*.c)) $(addprefix tapdisk-plugin/, \
+	ring.c ring-file.c ring-reader.c trace.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 LIB := $(BUILD)/libtapwire.a
 
@@ -68,7 +69,7 @@ $(BUILD)/$(PROGRAM_$(1)): $(BUILD)/dom0-service/$(1)/main.o $(LIB)
 endef
 $(foreach p,inspect courier supervise cli,$(eval $(call program,$(p))))
 
-PLUGIN_SRC := tapdisk-plugin/nbdkit-tapwire.c tapdisk-plugin/ring.c tapdisk-plugin/trace.c
+PLUGIN_SRC := $(addprefix tapdisk-plugin/, nbdkit-tapwire.c range-lock.c ring.c ring-file.c trace.c)
 $(PLUGIN): $(PLUGIN_SRC) $(wildcard tapdisk-plugin/*.h)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
