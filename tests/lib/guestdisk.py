@@ -170,13 +170,13 @@ class GuestDisk:
     """A disk that is mounted at .root, with its writes captured.
 
     directory: scratch space; image: the image to serve, already formatted. Its state before the
-    mount is kept as .base. With plugin the image is served by nbdkit and recorded to .trace; with
-    socket an NBD server that someone else runs is used. Use as a context manager; afterwards the
+    mount is kept as .base. With plugin the image is served by nbdkit and, unless record is
+    false, recorded to .trace; with socket an NBD server that someone else runs is used. Use as a context manager; afterwards the
     image is the final state.
     """
 
     def __init__(self, directory, image, plugin=None, socket=None, options="", offset=0,
-                 plugin_args=()):
+                 plugin_args=(), record=True):
         self.directory = os.fspath(directory)
         self.image = os.fspath(image)
         self.base = os.path.join(self.directory, "base.img")
@@ -188,6 +188,8 @@ class GuestDisk:
         self._options = options
         self.offset = offset
         self._plugin_args = [str(arg) for arg in plugin_args]
+        if record:
+            self._plugin_args.append("record=" + self.trace)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self):
@@ -206,7 +208,7 @@ class GuestDisk:
         if self._socket:
             return ["--unix", os.fspath(self._socket)]
         return ["--command", "nbdkit", "-s", "--exit-with-parent", os.fspath(self._plugin),
-                "file=" + self.image, "record=" + self.trace, *self._plugin_args]
+                "file=" + self.image, *self._plugin_args]
 
     def __exit__(self, *exc):
         return self._stack.__exit__(*exc)
@@ -223,3 +225,36 @@ class GuestDisk:
 def settle(root):
     """Everything that was written is on the disk."""
     run("sync", "-f", root)
+
+
+def wait_until(condition, seconds):
+    """Whether condition() came true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def left_below(directory):
+    """Mounts, loop devices and processes that still use a directory, as text lines."""
+    directory = os.fspath(directory)
+    left = []
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+        left += [line.strip() for line in mounts if line.split()[1].startswith(directory)]
+    for name in os.listdir("/sys/block"):
+        try:
+            with open("/sys/block/%s/loop/backing_file" % name, encoding="utf-8") as backing:
+                left += [name] if backing.read().startswith(directory) else []
+        except OSError:
+            continue
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/cmdline" % pid, "rb") as cmdline:
+                words = cmdline.read()
+        except OSError:
+            continue
+        if os.fsencode(directory) in words and int(pid) != os.getpid():
+            left.append("%s %s" % (pid, words.replace(b"\0", b" ").decode(errors="replace")))
+    return left

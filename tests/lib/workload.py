@@ -32,11 +32,11 @@ class Mix(Model):
 
     # kind: weight. A kind is a method _do_KIND; it returns how many operations it made.
     WEIGHTS = {
-        "create": 14, "write": 14, "append": 8, "rewrite": 5, "shrink": 4, "grow": 3,
+        "create": 18, "write": 14, "append": 8, "rewrite": 5, "shrink": 4, "grow": 3,
         "allocate": 3, "punch": 4, "zero": 2, "shift": 1, "sparse": 1, "extents": 0.15, "map": 1,
         "rename": 6, "move": 5, "rename_over": 4, "rename_dir_over": 1, "move_dir": 3,
         "exchange": 3, "whiteout": 0.3, "rename_link": 0.3,
-        "link": 5, "symlink": 4, "unlink": 10, "mkdir": 5, "rmdir": 3, "rmtree": 0.2, "mknod": 3,
+        "link": 5, "symlink": 4, "unlink": 10, "mkdir": 5, "rmdir": 3, "rmtree": 0.1, "mknod": 3,
         "chmod": 4, "chown": 3, "utimens": 4, "setxattr": 4, "setxattr_large": 2,
         "removexattr": 2, "chattr": 1,
         "orphan": 2, "tmpfile": 1, "close": 3, "fsync": 2, "crowd": 0.1, "thin": 0.05,

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What every end-to-end test can ask for: the built programs, a scratch directory, a disk."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+
+import pytest
+
+TESTS = pathlib.Path(__file__).resolve().parent
+ROOT = TESTS.parent
+sys.path.insert(0, str(TESTS))
+
+from lib import guestdisk  # noqa: E402
+from lib.property import Tapwire  # noqa: E402
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", action="append", type=int, default=[],
+                     help="run the random mix with this seed (may be repeated)")
+    parser.addoption("--ops", type=int, default=20000, help="operations of a random mix")
+
+
+def pytest_generate_tests(metafunc):
+    if "seed" in metafunc.fixturenames:
+        seeds = metafunc.config.getoption("--seed") or getattr(metafunc.function, "seeds", [1])
+        metafunc.parametrize("seed", seeds)
+
+
+def pytest_configure(config):
+    # A SIGTERM unwinds like Ctrl-C: mounts and processes are undone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # umount and its like, with the environment that a cron job or a CI has.
+    os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def pytest_sessionfinish(session):
+    """Leaves the counts where tests/run finds them."""
+    counts = os.environ.get("TAPWIRE_COUNTS")
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not counts or reporter is None:
+        return
+
+    def number(*names):
+        return sum(len(reporter.stats.get(name, ())) for name in names)
+    with open(counts, "w", encoding="utf-8") as out:
+        json.dump({"passed": number("passed", "xpassed"), "failed": number("failed", "error"),
+                   "skipped": number("skipped", "xfailed")}, out)
+
+
+@pytest.fixture(scope="session")
+def build():
+    """The directory that make built into: TAPWIRE_BUILD, or build/."""
+    return pathlib.Path(os.environ.get("TAPWIRE_BUILD") or ROOT / "build").resolve()
+
+
+@pytest.fixture(scope="session")
+def tapwire(build):
+    programs = Tapwire(build)
+    for program in (programs.program, programs.plugin):
+        if not os.path.exists(program):
+            pytest.fail("%s is missing: run make first" % program)
+    return programs
+
+
+@pytest.fixture(scope="session")
+def asan(tapwire):
+    """The programs built with ASan and UBSan when there are any (make check builds them), else the
+    plain ones."""
+    directory = pathlib.Path(os.environ.get("TAPWIRE_ASAN_BUILD") or ROOT / "build" / "asan")
+    programs = Tapwire(directory.resolve())
+    return programs if os.path.exists(programs.program) else tapwire
+
+
+@pytest.fixture
+def scratch():
+    """A directory for images; TAPWIRE_KEEP=1 keeps it for a look afterwards."""
+    directory = tempfile.mkdtemp(prefix="tapwire-test-")
+    yield pathlib.Path(directory)
+    if os.environ.get("TAPWIRE_KEEP"):
+        print("kept:", directory)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def mountable():
+    """Skips where this machine cannot mount a disk that is served over NBD."""
+    reason = guestdisk.missing()
+    if reason:
+        pytest.skip("cannot mount a disk here: " + reason)
