@@ -85,4 +85,5 @@ $(BUILD)/tests/unit/%: tests/unit/%.c $(LIB)
 clean:
 	rm -rf $(BUILD) compile_commands.json
 
+-include tests/tests.mk
 -include $(LIB_OBJ:.o=.d) $(MAINS:%.c=$(BUILD)/%.d) $(UNIT:%=%.d)

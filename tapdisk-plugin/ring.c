@@ -177,15 +177,20 @@ static uint64_t longest_record(const struct tw_ring *ring, const void *payload)
 	return payload && fits < RING_MAX_SECTORS ? fits : RING_MAX_SECTORS;
 }
 
-void tw_ring_publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint64_t nsectors,
+static int gap_is_open(const struct tw_ring *ring)
+{
+	return load(&ring->shared->gap_state) & 1;
+}
+
+int tw_ring_publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint64_t nsectors,
 	const void *payload)
 {
 	const uint64_t disk = ring->geometry.disk_sectors;
 	const uint64_t time_ns = now_ns();
 	if (nsectors && sector >= disk)
-		return;
-	if (nsectors > disk - sector)
-		nsectors = nsectors ? disk - sector : 0;
+		return gap_is_open(ring);
+	if (nsectors && nsectors > disk - sector)
+		nsectors = disk - sector;
 	const bool open = !announce(ring);
 	const uint64_t longest = longest_record(ring, payload);
 	flags &= ~(uint32_t)(TW_RECORD_GAP | TW_RECORD_PAYLOAD);
@@ -209,6 +214,7 @@ void tw_ring_publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint
 		payload = payload ? (const char *)payload + bytes : NULL;
 	} while (nsectors > 0);
 	wake(ring);
+	return gap_is_open(ring);
 }
 
 int tw_ring_poll(struct tw_ring *ring)

@@ -46,8 +46,8 @@ int tw_ring_create(const char *path, uint64_t disk_bytes, uint64_t data_bytes, s
 
 /* Publishes one completed request: flags without TW_RECORD_GAP; payload may be NULL (range only).
  * A request larger than a quarter of the ring is split. Never waits, never fails; no system call when the
- * consumer is awake. */
-void tw_ring_publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint64_t nsectors,
+ * consumer is awake. Returns what tw_ring_poll would. */
+int tw_ring_publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint64_t nsectors,
 	const void *payload);
 /* Announces an open gap when there is room for it. 1 while there is a gap that is not announced, else 0:
  * whoever owns the ring calls it now and then (tens of milliseconds) while it returns 1, or the

@@ -1,0 +1,645 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The capture point for hosts without blktap: an nbdkit plugin that serves a raw image and puts
+ * every completed write into the ring, a trace, or both. See nbdkit-tapwire-plugin(1).
+ *
+ * nbdkit gives a plugin no context before its first connection, so the server's state is one static
+ * struct; nothing else in tapwire does this.
+ */
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "range-lock.h"
+#include "ring.h"
+#include "trace.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/falloc.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+#define GAP_POLL_MS 20
+
+_Static_assert(RANGE_LOCK_SLOTS <= TW_RING_INTENTS, "a slot of the range lock is an intent");
+
+static struct {
+	/* configuration */
+	char *file;
+	char *ring_path;
+	char *trace_path;
+	int64_t ring_bytes;
+	bool trace_append;
+
+	int fd;
+	bool readonly; /* the image cannot be written */
+	bool is_block;
+	uint64_t size;
+	struct range_lock ranges;
+
+	/* One lock for ring and trace: they have the same order. */
+	pthread_mutex_t capture;
+	struct tw_ring *ring;
+	struct tw_trace_writer *trace;
+	uint64_t trace_sequence;
+
+	/* Announces a gap when the guest is quiet. Under capture: */
+	pthread_t poller;
+	pthread_cond_t poller_wake;
+	bool poller_runs;
+	bool gap_open;
+	bool stop;
+} tw = {
+	.ring_bytes = TW_RING_DEFAULT_BYTES,
+	.fd = -1,
+	.ranges = RANGE_LOCK_INIT,
+	.capture = PTHREAD_MUTEX_INITIALIZER,
+	.poller_wake = PTHREAD_COND_INITIALIZER,
+};
+
+/* --- capture --- */
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Said once; the guest does not hear of it. */
+static void give_trace_up(int error)
+{
+	nbdkit_error("%s: the trace ends here, serving goes on: %s", tw.trace_path, strerror(-error));
+	(void)tw_trace_writer_destroy(tw.trace);
+	tw.trace = NULL;
+}
+
+static void record(uint32_t flags, uint64_t sector, uint64_t nsectors, const char *payload)
+{
+	const uint64_t time_ns = now_ns();
+	do {
+		const uint64_t n = nsectors < TW_TRACE_MAX_SECTORS ? nsectors : TW_TRACE_MAX_SECTORS;
+		const struct tw_record rec = {
+			.sequence = ++tw.trace_sequence,
+			.time_ns = time_ns,
+			.sector = sector,
+			.nsectors = (uint32_t)n,
+			.flags = flags | (payload ? TW_RECORD_PAYLOAD : 0),
+			.payload = payload,
+		};
+		int ret = tw_trace_write(tw.trace, &rec);
+		if (ret) {
+			give_trace_up(ret);
+			return;
+		}
+		sector += n;
+		nsectors -= n;
+		payload = payload ? payload + n * TW_SECTOR_SIZE : NULL;
+	} while (nsectors > 0);
+}
+
+/* sync: the guest was promised that what came so far is durable. */
+static void capture(uint32_t flags, uint64_t sector, uint64_t nsectors, const void *payload, bool sync)
+{
+	if (!tw.ring_path && !tw.trace_path)
+		return;
+	pthread_mutex_lock(&tw.capture);
+	if (tw.ring && tw_ring_publish(tw.ring, flags, sector, nsectors, payload) && !tw.gap_open) {
+		tw.gap_open = true;
+		pthread_cond_signal(&tw.poller_wake);
+	}
+	if (tw.trace)
+		record(flags, sector, nsectors, payload);
+	if (tw.trace && sync) {
+		int ret = tw_trace_flush(tw.trace);
+		if (ret)
+			give_trace_up(ret);
+	}
+	pthread_mutex_unlock(&tw.capture);
+}
+
+static void *poll_gap(void *unused)
+{
+	(void)unused;
+	pthread_mutex_lock(&tw.capture);
+	while (!tw.stop) {
+		struct timespec until;
+		if (!tw.gap_open) {
+			pthread_cond_wait(&tw.poller_wake, &tw.capture);
+			continue;
+		}
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += GAP_POLL_MS * 1000000L;
+		if (until.tv_nsec >= 1000000000L) {
+			until.tv_nsec -= 1000000000L;
+			until.tv_sec++;
+		}
+		(void)pthread_cond_timedwait(&tw.poller_wake, &tw.capture, &until);
+		tw.gap_open = tw_ring_poll(tw.ring);
+	}
+	pthread_mutex_unlock(&tw.capture);
+	return NULL;
+}
+
+/* A request's hold on the sectors that it touches. */
+struct hold {
+	uint64_t first; /* sector */
+	uint64_t count;
+	unsigned slot;
+};
+
+static struct hold hold_sectors(uint64_t offset, uint64_t count)
+{
+	struct hold hold;
+	hold.first = offset / TW_SECTOR_SIZE;
+	hold.count = (offset + count + TW_SECTOR_SIZE - 1) / TW_SECTOR_SIZE - hold.first;
+	hold.slot = range_lock(&tw.ranges, hold.first, hold.count);
+	if (tw.ring)
+		tw_ring_intent(tw.ring, hold.slot, hold.first, hold.count);
+	return hold;
+}
+
+/* Keeps errno. */
+static void let_go(const struct hold *hold)
+{
+	const int saved = errno;
+	if (tw.ring)
+		tw_ring_intent(tw.ring, hold->slot, 0, 0);
+	range_unlock(&tw.ranges, hold->slot);
+	errno = saved;
+}
+
+/* --- image --- */
+
+static int read_image(char *buf, uint64_t count, uint64_t offset)
+{
+	while (count > 0) {
+		ssize_t n = pread(tw.fd, buf, count, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == 0)
+			errno = EIO; /* somebody cut the image off */
+		if (n <= 0)
+			return -1;
+		buf += n;
+		offset += (uint64_t)n;
+		count -= (uint64_t)n;
+	}
+	return 0;
+}
+
+static int write_image(const char *buf, uint64_t count, uint64_t offset)
+{
+	while (count > 0) {
+		ssize_t n = pwrite(tw.fd, buf, count, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == 0)
+			errno = ENOSPC;
+		if (n <= 0)
+			return -1;
+		buf += n;
+		offset += (uint64_t)n;
+		count -= (uint64_t)n;
+	}
+	return 0;
+}
+
+static int write_zeroes(uint64_t count, uint64_t offset)
+{
+	static const char zeroes[64 << 10];
+	while (count > 0) {
+		const uint64_t n = count < sizeof(zeroes) ? count : sizeof(zeroes);
+		if (write_image(zeroes, n, offset) < 0)
+			return -1;
+		offset += n;
+		count -= n;
+	}
+	return 0;
+}
+
+static bool unsupported(int error)
+{
+	return error == EOPNOTSUPP || error == ENOTSUP || error == ENODEV || error == ENOSYS;
+}
+
+static int punch_hole(uint64_t count, uint64_t offset)
+{
+	return fallocate(tw.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)count);
+}
+
+static int zero_image(uint64_t count, uint64_t offset, uint32_t flags)
+{
+	const bool fast = flags & NBDKIT_FLAG_FAST_ZERO;
+	/* A device may take as long for it as for writing. */
+	if (fast && tw.is_block) {
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	if ((flags & NBDKIT_FLAG_MAY_TRIM) && punch_hole(count, offset) == 0)
+		return 0;
+	if (fallocate(tw.fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)count) == 0)
+		return 0;
+	if (!unsupported(errno) || fast)
+		return -1;
+	return write_zeroes(count, offset);
+}
+
+static int sync_if(bool wanted)
+{
+	return wanted ? fdatasync(tw.fd) : 0;
+}
+
+/* --- capture of what is not whole sectors --- */
+
+/* Captures whole sectors with what the image holds now; their hold is ours. Should the image not be
+ * readable, the consumer is told the range alone, and re-reads it. */
+static void capture_image(uint64_t first, uint64_t nsectors, bool sync)
+{
+	const uint64_t offset = first * TW_SECTOR_SIZE;
+	const uint64_t bytes = nsectors * TW_SECTOR_SIZE;
+	/* calloc: the last sector may reach beyond the end of the disk. */
+	char *buf = calloc(1, bytes);
+	const uint64_t there = bytes < tw.size - offset ? bytes : tw.size - offset;
+	if (buf && read_image(buf, there, offset) < 0) {
+		free(buf);
+		buf = NULL;
+	}
+	capture(0, first, nsectors, buf, sync);
+	free(buf);
+}
+
+/* Captures sectors that became zeroes, and the sectors of which only a part did. */
+static void capture_zeroes(uint64_t count, uint64_t offset, bool sync)
+{
+	const uint64_t end = offset + count;
+	const uint64_t first = (offset + TW_SECTOR_SIZE - 1) / TW_SECTOR_SIZE;
+	const uint64_t last = end / TW_SECTOR_SIZE;
+	if (first > last) { /* within one sector */
+		capture_image(last, 1, sync);
+		return;
+	}
+	if (offset % TW_SECTOR_SIZE)
+		capture_image(first - 1, 1, false);
+	if (first < last)
+		capture(TW_RECORD_ZEROES, first, last - first, NULL, sync && end % TW_SECTOR_SIZE == 0);
+	if (end % TW_SECTOR_SIZE)
+		capture_image(last, 1, sync);
+}
+
+/* --- requests --- */
+
+static int tapwire_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	(void)handle;
+	(void)flags;
+	if (read_image(buf, count, offset) < 0) {
+		nbdkit_error("%s: read: %m", tw.file);
+		return -1;
+	}
+	return 0;
+}
+
+static int tapwire_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	const bool fua = flags & NBDKIT_FLAG_FUA;
+	const struct hold hold = hold_sectors(offset, count);
+	(void)handle;
+	int ret = write_image(buf, count, offset);
+	if (ret == 0)
+		ret = sync_if(fua);
+	if (ret < 0)
+		nbdkit_error("%s: write: %m", tw.file);
+	else if ((offset | count) % TW_SECTOR_SIZE)
+		capture_image(hold.first, hold.count, fua);
+	else
+		capture(0, hold.first, hold.count, buf, fua);
+	let_go(&hold);
+	return ret;
+}
+
+static int tapwire_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	const bool fua = flags & NBDKIT_FLAG_FUA;
+	const struct hold hold = hold_sectors(offset, count);
+	(void)handle;
+	int ret = zero_image(count, offset, flags);
+	if (ret == 0)
+		ret = sync_if(fua);
+	if (ret == 0)
+		capture_zeroes(count, offset, fua);
+	else if (!unsupported(errno)) /* else it is the answer to a wish for speed */
+		nbdkit_error("%s: write zeroes: %m", tw.file);
+	let_go(&hold);
+	return ret;
+}
+
+/* Only whole sectors are discarded. Where the image cannot have holes nothing happens, and nothing
+ * is captured. */
+static int tapwire_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	const uint64_t first = (offset + TW_SECTOR_SIZE - 1) / TW_SECTOR_SIZE;
+	const uint64_t last = (offset + count) / TW_SECTOR_SIZE;
+	const bool fua = flags & NBDKIT_FLAG_FUA;
+	(void)handle;
+	if (first >= last)
+		return 0;
+	const struct hold hold = hold_sectors(first * TW_SECTOR_SIZE, (last - first) * TW_SECTOR_SIZE);
+	int ret = punch_hole((last - first) * TW_SECTOR_SIZE, first * TW_SECTOR_SIZE);
+	const bool nothing = ret < 0 && unsupported(errno);
+	if (ret == 0)
+		ret = sync_if(fua);
+	if (nothing)
+		ret = 0;
+	else if (ret < 0)
+		nbdkit_error("%s: trim: %m", tw.file);
+	else
+		capture(TW_RECORD_DISCARD | TW_RECORD_ZEROES, first, last - first, NULL, fua);
+	let_go(&hold);
+	return ret;
+}
+
+static int tapwire_flush(void *handle, uint32_t flags)
+{
+	(void)handle;
+	(void)flags;
+	if (fdatasync(tw.fd) < 0) {
+		nbdkit_error("%s: flush: %m", tw.file);
+		return -1;
+	}
+	capture(TW_RECORD_FLUSH, 0, 0, NULL, true);
+	return 0;
+}
+
+/* --- start and end --- */
+
+static int set_path(char **to, const char *value)
+{
+	/* nbdkit goes to / when it goes into the background. */
+	free(*to);
+	*to = nbdkit_absolute_path(value);
+	return *to ? 0 : -1;
+}
+
+static int tapwire_config(const char *key, const char *value)
+{
+	if (strcmp(key, "file") == 0)
+		return set_path(&tw.file, value);
+	if (strcmp(key, "ring") == 0)
+		return set_path(&tw.ring_path, value);
+	if (strcmp(key, "record") == 0)
+		return set_path(&tw.trace_path, value);
+	if (strcmp(key, "ring-size") == 0) {
+		tw.ring_bytes = nbdkit_parse_size(value);
+		return tw.ring_bytes < 0 ? -1 : 0;
+	}
+	if (strcmp(key, "record-append") == 0) {
+		int on = nbdkit_parse_bool(value);
+		tw.trace_append = on == 1;
+		return on < 0 ? -1 : 0;
+	}
+	nbdkit_error("unknown parameter '%s' (known: file, ring, ring-size, record, record-append)", key);
+	return -1;
+}
+
+static int tapwire_config_complete(void)
+{
+	if (tw.file)
+		return 0;
+	nbdkit_error("file=IMAGE is missing: which raw image shall be served?");
+	return -1;
+}
+
+static int open_image(void)
+{
+	struct stat st;
+	tw.fd = open(tw.file, O_RDWR | O_CLOEXEC);
+	if (tw.fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM)) {
+		tw.readonly = true;
+		tw.fd = open(tw.file, O_RDONLY | O_CLOEXEC);
+	}
+	if (tw.fd < 0 || fstat(tw.fd, &st) < 0) {
+		nbdkit_error("file=%s: %m", tw.file);
+		return -1;
+	}
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		nbdkit_error("file=%s: neither a regular file nor a block device", tw.file);
+		return -1;
+	}
+	off_t end = lseek(tw.fd, 0, SEEK_END);
+	if (end < 0) {
+		nbdkit_error("file=%s: cannot tell its size: %m", tw.file);
+		return -1;
+	}
+	tw.is_block = S_ISBLK(st.st_mode);
+	tw.size = (uint64_t)end;
+	return 0;
+}
+
+static int open_ring(void)
+{
+	int ret = tw_ring_create(tw.ring_path, tw.size, (uint64_t)tw.ring_bytes, &tw.ring);
+	if (ret == -EBUSY)
+		nbdkit_error("ring=%s: another capture point is using this ring", tw.ring_path);
+	else if (ret == -EEXIST)
+		nbdkit_error("ring=%s: there is a file of that name that is no ring; it was left alone",
+			tw.ring_path);
+	else if (ret == -ENOSPC)
+		nbdkit_error("ring=%s: no room for a ring of %" PRId64 " bytes and its dirty map",
+			tw.ring_path, tw.ring_bytes);
+	else if (ret)
+		nbdkit_error("ring=%s: cannot create the ring: %s", tw.ring_path, strerror(-ret));
+	return ret ? -1 : 0;
+}
+
+/* The path may be a typo for an image: only an empty file or an older trace is overwritten. */
+static bool may_overwrite(const char *path)
+{
+	char magic[sizeof(TW_TRACE_MAGIC) - 1];
+	struct stat st;
+	if (stat(path, &st) < 0 || (S_ISREG(st.st_mode) && st.st_size == 0))
+		return true;
+	if (!S_ISREG(st.st_mode))
+		return !S_ISBLK(st.st_mode);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return true; /* creating it says why not */
+	ssize_t n = read(fd, magic, sizeof(magic));
+	close(fd);
+	return n == sizeof(magic) && memcmp(magic, TW_TRACE_MAGIC, sizeof(magic)) == 0;
+}
+
+static int open_trace(void)
+{
+	if (!may_overwrite(tw.trace_path)) {
+		nbdkit_error("record=%s: there is a file of that name that is no trace; it was left alone",
+			tw.trace_path);
+		return -1;
+	}
+	int ret = tw.trace_append ? tw_trace_writer_append(tw.trace_path, tw.size, &tw.trace,
+					    &tw.trace_sequence) :
+				    tw_trace_writer_create(tw.trace_path, tw.size, &tw.trace);
+	if (ret == -EINVAL)
+		nbdkit_error("record=%s: is the trace of a disk of another size", tw.trace_path);
+	else if (ret == -EBADMSG || ret == -ERANGE)
+		nbdkit_error("record=%s: damaged; cannot append to it", tw.trace_path);
+	else if (ret)
+		nbdkit_error("record=%s: %s", tw.trace_path, strerror(-ret));
+	return ret ? -1 : 0;
+}
+
+/* Still in the foreground: what fails here keeps the server from starting. */
+static int tapwire_get_ready(void)
+{
+	if (open_image() < 0)
+		return -1;
+	if (tw.ring_path && open_ring() < 0)
+		return -1;
+	if (tw.trace_path && open_trace() < 0)
+		return -1;
+	return 0;
+}
+
+/* No thread survives the fork into the background, so it is made here. */
+static int tapwire_after_fork(void)
+{
+	if (!tw.ring)
+		return 0;
+	tw.gap_open = tw_ring_poll(tw.ring);
+	int error = pthread_create(&tw.poller, NULL, poll_gap, NULL);
+	if (error) {
+		nbdkit_error("pthread_create: %s", strerror(error));
+		return -1;
+	}
+	tw.poller_runs = true;
+	return 0;
+}
+
+static void tapwire_cleanup(void)
+{
+	if (!tw.poller_runs)
+		return;
+	pthread_mutex_lock(&tw.capture);
+	tw.stop = true;
+	pthread_cond_signal(&tw.poller_wake);
+	pthread_mutex_unlock(&tw.capture);
+	pthread_join(tw.poller, NULL);
+	tw.poller_runs = false;
+}
+
+static void tapwire_unload(void)
+{
+	int ret = tw_trace_writer_destroy(tw.trace);
+	if (ret)
+		nbdkit_error("%s: the trace is incomplete: %s", tw.trace_path, strerror(-ret));
+	tw_ring_destroy(tw.ring);
+	if (tw.fd >= 0)
+		close(tw.fd);
+	free(tw.file);
+	free(tw.ring_path);
+	free(tw.trace_path);
+}
+
+/* --- what nbdkit asks --- */
+
+/* Connections share the image and have no state of their own. */
+static void *tapwire_open(int readonly)
+{
+	(void)readonly; /* nbdkit itself refuses writes then */
+	return NBDKIT_HANDLE_NOT_NEEDED;
+}
+
+static int64_t tapwire_get_size(void *handle)
+{
+	(void)handle;
+	return (int64_t)tw.size;
+}
+
+static int tapwire_can_write(void *handle)
+{
+	(void)handle;
+	return !tw.readonly;
+}
+
+static int tapwire_yes(void *handle)
+{
+	(void)handle;
+	return 1;
+}
+
+static int tapwire_can_fua(void *handle)
+{
+	(void)handle;
+	return NBDKIT_FUA_NATIVE;
+}
+
+static int tapwire_can_cache(void *handle)
+{
+	(void)handle;
+	return NBDKIT_CACHE_EMULATE;
+}
+
+static int tapwire_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
+{
+	(void)handle;
+	*minimum = 1;
+	*preferred = 4096;
+	*maximum = 0xffffffff;
+	return 0;
+}
+
+static void tapwire_dump_plugin(void)
+{
+	printf("tapwire_trace=%s\n", TW_TRACE_MAGIC);
+	printf("tapwire_ring_default_bytes=%u\n", TW_RING_DEFAULT_BYTES);
+	printf("tapwire_ring_min_bytes=%u\n", TW_RING_MIN_BYTES);
+	printf("tapwire_ring_block_bytes=%u\n", 1u << TW_RING_DIRTY_SHIFT);
+}
+
+static struct nbdkit_plugin plugin = {
+	.name = "tapwire",
+	.longname = "tapwire capture point",
+	.version = TW_VERSION,
+	.description = "serves a raw image and captures every completed write",
+	.unload = tapwire_unload,
+	.config = tapwire_config,
+	.config_complete = tapwire_config_complete,
+	.config_help = "file=IMAGE           (required) Raw image or block device to serve.\n"
+		       "ring=PATH            Ring for the inspector; made if it is not there.\n"
+		       "ring-size=SIZE       Bytes of data that the ring holds (default 64M).\n"
+		       "record=FILE          Also write the stream of writes to FILE, a trace.\n"
+		       "record-append=BOOL   Go on with the trace that FILE holds (default false).",
+	.magic_config_key = "file",
+	.dump_plugin = tapwire_dump_plugin,
+	.get_ready = tapwire_get_ready,
+	.after_fork = tapwire_after_fork,
+	.cleanup = tapwire_cleanup,
+	.open = tapwire_open,
+	.get_size = tapwire_get_size,
+	.block_size = tapwire_block_size,
+	.can_write = tapwire_can_write,
+	.can_flush = tapwire_yes,
+	.can_trim = tapwire_yes,
+	.can_zero = tapwire_yes,
+	.can_fast_zero = tapwire_yes,
+	.can_fua = tapwire_can_fua,
+	.can_multi_conn = tapwire_yes,
+	.can_cache = tapwire_can_cache,
+	.pread = tapwire_pread,
+	.pwrite = tapwire_pwrite,
+	.zero = tapwire_zero,
+	.trim = tapwire_trim,
+	.flush = tapwire_flush,
+	.errno_is_preserved = 1,
+};
+
+struct nbdkit_plugin *plugin_init(void); /* nbdkit's macro declares none */
+NBDKIT_REGISTER_PLUGIN(plugin)
