@@ -69,7 +69,7 @@ $(BUILD)/$(PROGRAM_$(1)): $(BUILD)/dom0-service/$(1)/main.o $(LIB)
 endef
 $(foreach p,inspect courier supervise cli,$(eval $(call program,$(p))))
 
-PLUGIN_SRC := $(addprefix tapdisk-plugin/, nbdkit-tapwire.c range-lock.c ring.c ring-file.c trace.c)
+PLUGIN_SRC := $(addprefix tapdisk-plugin/, nbdkit-tapwire.c capture.c range-lock.c ring.c ring-file.c trace.c)
 $(PLUGIN): $(PLUGIN_SRC) $(wildcard tapdisk-plugin/*.h)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)

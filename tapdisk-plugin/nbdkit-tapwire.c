@@ -9,27 +9,21 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "range-lock.h"
+#include "capture.h"
 #include "ring.h"
 #include "trace.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/falloc.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
-#define GAP_POLL_MS 20
-
-_Static_assert(RANGE_LOCK_SLOTS <= TW_RING_INTENTS, "a slot of the range lock is an intent");
 
 static struct {
 	/* configuration */
@@ -43,139 +37,8 @@ static struct {
 	bool readonly; /* the image cannot be written */
 	bool is_block;
 	uint64_t size;
-	struct range_lock ranges;
-
-	/* One lock for ring and trace: they have the same order. */
-	pthread_mutex_t capture;
-	struct tw_ring *ring;
-	struct tw_trace_writer *trace;
-	uint64_t trace_sequence;
-
-	/* Announces a gap when the guest is quiet. Under capture: */
-	pthread_t poller;
-	pthread_cond_t poller_wake;
-	bool poller_runs;
-	bool gap_open;
-	bool stop;
-} tw = {
-	.ring_bytes = TW_RING_DEFAULT_BYTES,
-	.fd = -1,
-	.ranges = RANGE_LOCK_INIT,
-	.capture = PTHREAD_MUTEX_INITIALIZER,
-	.poller_wake = PTHREAD_COND_INITIALIZER,
-};
-
-/* --- capture --- */
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-/* Said once; the guest does not hear of it. */
-static void give_trace_up(int error)
-{
-	nbdkit_error("%s: the trace ends here, serving goes on: %s", tw.trace_path, strerror(-error));
-	(void)tw_trace_writer_destroy(tw.trace);
-	tw.trace = NULL;
-}
-
-static void record(uint32_t flags, uint64_t sector, uint64_t nsectors, const char *payload)
-{
-	const uint64_t time_ns = now_ns();
-	do {
-		const uint64_t n = nsectors < TW_TRACE_MAX_SECTORS ? nsectors : TW_TRACE_MAX_SECTORS;
-		const struct tw_record rec = {
-			.sequence = ++tw.trace_sequence,
-			.time_ns = time_ns,
-			.sector = sector,
-			.nsectors = (uint32_t)n,
-			.flags = flags | (payload ? TW_RECORD_PAYLOAD : 0),
-			.payload = payload,
-		};
-		int ret = tw_trace_write(tw.trace, &rec);
-		if (ret) {
-			give_trace_up(ret);
-			return;
-		}
-		sector += n;
-		nsectors -= n;
-		payload = payload ? payload + n * TW_SECTOR_SIZE : NULL;
-	} while (nsectors > 0);
-}
-
-/* sync: the guest was promised that what came so far is durable. */
-static void capture(uint32_t flags, uint64_t sector, uint64_t nsectors, const void *payload, bool sync)
-{
-	if (!tw.ring_path && !tw.trace_path)
-		return;
-	pthread_mutex_lock(&tw.capture);
-	if (tw.ring && tw_ring_publish(tw.ring, flags, sector, nsectors, payload) && !tw.gap_open) {
-		tw.gap_open = true;
-		pthread_cond_signal(&tw.poller_wake);
-	}
-	if (tw.trace)
-		record(flags, sector, nsectors, payload);
-	if (tw.trace && sync) {
-		int ret = tw_trace_flush(tw.trace);
-		if (ret)
-			give_trace_up(ret);
-	}
-	pthread_mutex_unlock(&tw.capture);
-}
-
-static void *poll_gap(void *unused)
-{
-	(void)unused;
-	pthread_mutex_lock(&tw.capture);
-	while (!tw.stop) {
-		struct timespec until;
-		if (!tw.gap_open) {
-			pthread_cond_wait(&tw.poller_wake, &tw.capture);
-			continue;
-		}
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += GAP_POLL_MS * 1000000L;
-		if (until.tv_nsec >= 1000000000L) {
-			until.tv_nsec -= 1000000000L;
-			until.tv_sec++;
-		}
-		(void)pthread_cond_timedwait(&tw.poller_wake, &tw.capture, &until);
-		tw.gap_open = tw_ring_poll(tw.ring);
-	}
-	pthread_mutex_unlock(&tw.capture);
-	return NULL;
-}
-
-/* A request's hold on the sectors that it touches. */
-struct hold {
-	uint64_t first; /* sector */
-	uint64_t count;
-	unsigned slot;
-};
-
-static struct hold hold_sectors(uint64_t offset, uint64_t count)
-{
-	struct hold hold;
-	hold.first = offset / TW_SECTOR_SIZE;
-	hold.count = (offset + count + TW_SECTOR_SIZE - 1) / TW_SECTOR_SIZE - hold.first;
-	hold.slot = range_lock(&tw.ranges, hold.first, hold.count);
-	if (tw.ring)
-		tw_ring_intent(tw.ring, hold.slot, hold.first, hold.count);
-	return hold;
-}
-
-/* Keeps errno. */
-static void let_go(const struct hold *hold)
-{
-	const int saved = errno;
-	if (tw.ring)
-		tw_ring_intent(tw.ring, hold->slot, 0, 0);
-	range_unlock(&tw.ranges, hold->slot);
-	errno = saved;
-}
+	struct capture *capture;
+} tw = { .ring_bytes = TW_RING_DEFAULT_BYTES, .fd = -1 };
 
 /* --- image --- */
 
@@ -266,6 +129,8 @@ static void capture_image(uint64_t first, uint64_t nsectors, bool sync)
 {
 	const uint64_t offset = first * TW_SECTOR_SIZE;
 	const uint64_t bytes = nsectors * TW_SECTOR_SIZE;
+	if (!capture_wanted(tw.capture))
+		return;
 	/* calloc: the last sector may reach beyond the end of the disk. */
 	char *buf = calloc(1, bytes);
 	const uint64_t there = bytes < tw.size - offset ? bytes : tw.size - offset;
@@ -273,7 +138,7 @@ static void capture_image(uint64_t first, uint64_t nsectors, bool sync)
 		free(buf);
 		buf = NULL;
 	}
-	capture(0, first, nsectors, buf, sync);
+	capture_publish(tw.capture, 0, first, nsectors, buf, sync);
 	free(buf);
 }
 
@@ -288,9 +153,9 @@ static void capture_zeroes(uint64_t count, uint64_t offset, bool sync)
 		return;
 	}
 	if (offset % TW_SECTOR_SIZE)
-		capture_image(first - 1, 1, false);
+		capture_image(first - 1, 1, sync);
 	if (first < last)
-		capture(TW_RECORD_ZEROES, first, last - first, NULL, sync && end % TW_SECTOR_SIZE == 0);
+		capture_publish(tw.capture, TW_RECORD_ZEROES, first, last - first, NULL, sync);
 	if (end % TW_SECTOR_SIZE)
 		capture_image(last, 1, sync);
 }
@@ -308,10 +173,11 @@ static int tapwire_pread(void *handle, void *buf, uint32_t count, uint64_t offse
 	return 0;
 }
 
-static int tapwire_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
+static int tapwire_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
+	uint32_t flags)
 {
 	const bool fua = flags & NBDKIT_FLAG_FUA;
-	const struct hold hold = hold_sectors(offset, count);
+	const struct capture_hold hold = capture_begin(tw.capture, offset, count);
 	(void)handle;
 	int ret = write_image(buf, count, offset);
 	if (ret == 0)
@@ -319,17 +185,17 @@ static int tapwire_pwrite(void *handle, const void *buf, uint32_t count, uint64_
 	if (ret < 0)
 		nbdkit_error("%s: write: %m", tw.file);
 	else if ((offset | count) % TW_SECTOR_SIZE)
-		capture_image(hold.first, hold.count, fua);
+		capture_image(hold.sector, hold.nsectors, fua);
 	else
-		capture(0, hold.first, hold.count, buf, fua);
-	let_go(&hold);
+		capture_publish(tw.capture, 0, hold.sector, hold.nsectors, buf, fua);
+	capture_end(tw.capture, &hold);
 	return ret;
 }
 
 static int tapwire_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	const bool fua = flags & NBDKIT_FLAG_FUA;
-	const struct hold hold = hold_sectors(offset, count);
+	const struct capture_hold hold = capture_begin(tw.capture, offset, count);
 	(void)handle;
 	int ret = zero_image(count, offset, flags);
 	if (ret == 0)
@@ -338,7 +204,7 @@ static int tapwire_zero(void *handle, uint32_t count, uint64_t offset, uint32_t 
 		capture_zeroes(count, offset, fua);
 	else if (!unsupported(errno)) /* else it is the answer to a wish for speed */
 		nbdkit_error("%s: write zeroes: %m", tw.file);
-	let_go(&hold);
+	capture_end(tw.capture, &hold);
 	return ret;
 }
 
@@ -348,22 +214,25 @@ static int tapwire_trim(void *handle, uint32_t count, uint64_t offset, uint32_t 
 {
 	const uint64_t first = (offset + TW_SECTOR_SIZE - 1) / TW_SECTOR_SIZE;
 	const uint64_t last = (offset + count) / TW_SECTOR_SIZE;
+	const uint64_t start = first * TW_SECTOR_SIZE;
+	const uint64_t bytes = (last - first) * TW_SECTOR_SIZE;
 	const bool fua = flags & NBDKIT_FLAG_FUA;
 	(void)handle;
 	if (first >= last)
 		return 0;
-	const struct hold hold = hold_sectors(first * TW_SECTOR_SIZE, (last - first) * TW_SECTOR_SIZE);
-	int ret = punch_hole((last - first) * TW_SECTOR_SIZE, first * TW_SECTOR_SIZE);
-	const bool nothing = ret < 0 && unsupported(errno);
+	const struct capture_hold hold = capture_begin(tw.capture, start, bytes);
+	int ret = punch_hole(bytes, start);
+	const bool no_holes = ret < 0 && unsupported(errno);
 	if (ret == 0)
 		ret = sync_if(fua);
-	if (nothing)
+	if (no_holes)
 		ret = 0;
 	else if (ret < 0)
 		nbdkit_error("%s: trim: %m", tw.file);
 	else
-		capture(TW_RECORD_DISCARD | TW_RECORD_ZEROES, first, last - first, NULL, fua);
-	let_go(&hold);
+		capture_publish(tw.capture, TW_RECORD_DISCARD | TW_RECORD_ZEROES, first, last - first,
+			NULL, fua);
+	capture_end(tw.capture, &hold);
 	return ret;
 }
 
@@ -375,7 +244,7 @@ static int tapwire_flush(void *handle, uint32_t flags)
 		nbdkit_error("%s: flush: %m", tw.file);
 		return -1;
 	}
-	capture(TW_RECORD_FLUSH, 0, 0, NULL, true);
+	capture_publish(tw.capture, TW_RECORD_FLUSH, 0, 0, NULL, true);
 	return 0;
 }
 
@@ -444,103 +313,30 @@ static int open_image(void)
 	return 0;
 }
 
-static int open_ring(void)
-{
-	int ret = tw_ring_create(tw.ring_path, tw.size, (uint64_t)tw.ring_bytes, &tw.ring);
-	if (ret == -EBUSY)
-		nbdkit_error("ring=%s: another capture point is using this ring", tw.ring_path);
-	else if (ret == -EEXIST)
-		nbdkit_error("ring=%s: there is a file of that name that is no ring; it was left alone",
-			tw.ring_path);
-	else if (ret == -ENOSPC)
-		nbdkit_error("ring=%s: no room for a ring of %" PRId64 " bytes and its dirty map",
-			tw.ring_path, tw.ring_bytes);
-	else if (ret)
-		nbdkit_error("ring=%s: cannot create the ring: %s", tw.ring_path, strerror(-ret));
-	return ret ? -1 : 0;
-}
-
-/* The path may be a typo for an image: only an empty file or an older trace is overwritten. */
-static bool may_overwrite(const char *path)
-{
-	char magic[sizeof(TW_TRACE_MAGIC) - 1];
-	struct stat st;
-	if (stat(path, &st) < 0 || (S_ISREG(st.st_mode) && st.st_size == 0))
-		return true;
-	if (!S_ISREG(st.st_mode))
-		return !S_ISBLK(st.st_mode);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return true; /* creating it says why not */
-	ssize_t n = read(fd, magic, sizeof(magic));
-	close(fd);
-	return n == sizeof(magic) && memcmp(magic, TW_TRACE_MAGIC, sizeof(magic)) == 0;
-}
-
-static int open_trace(void)
-{
-	if (!may_overwrite(tw.trace_path)) {
-		nbdkit_error("record=%s: there is a file of that name that is no trace; it was left alone",
-			tw.trace_path);
-		return -1;
-	}
-	int ret = tw.trace_append ? tw_trace_writer_append(tw.trace_path, tw.size, &tw.trace,
-					    &tw.trace_sequence) :
-				    tw_trace_writer_create(tw.trace_path, tw.size, &tw.trace);
-	if (ret == -EINVAL)
-		nbdkit_error("record=%s: is the trace of a disk of another size", tw.trace_path);
-	else if (ret == -EBADMSG || ret == -ERANGE)
-		nbdkit_error("record=%s: damaged; cannot append to it", tw.trace_path);
-	else if (ret)
-		nbdkit_error("record=%s: %s", tw.trace_path, strerror(-ret));
-	return ret ? -1 : 0;
-}
-
 /* Still in the foreground: what fails here keeps the server from starting. */
 static int tapwire_get_ready(void)
 {
 	if (open_image() < 0)
 		return -1;
-	if (tw.ring_path && open_ring() < 0)
-		return -1;
-	if (tw.trace_path && open_trace() < 0)
-		return -1;
-	return 0;
+	return capture_create(tw.ring_path, (uint64_t)tw.ring_bytes, tw.trace_path, tw.trace_append,
+		tw.size, nbdkit_error, &tw.capture);
 }
 
-/* No thread survives the fork into the background, so it is made here. */
+/* No thread survives the fork into the background. */
 static int tapwire_after_fork(void)
 {
-	if (!tw.ring)
-		return 0;
-	tw.gap_open = tw_ring_poll(tw.ring);
-	int error = pthread_create(&tw.poller, NULL, poll_gap, NULL);
-	if (error) {
-		nbdkit_error("pthread_create: %s", strerror(error));
-		return -1;
-	}
-	tw.poller_runs = true;
-	return 0;
+	return capture_start(tw.capture);
 }
 
 static void tapwire_cleanup(void)
 {
-	if (!tw.poller_runs)
-		return;
-	pthread_mutex_lock(&tw.capture);
-	tw.stop = true;
-	pthread_cond_signal(&tw.poller_wake);
-	pthread_mutex_unlock(&tw.capture);
-	pthread_join(tw.poller, NULL);
-	tw.poller_runs = false;
+	if (tw.capture)
+		capture_stop(tw.capture);
 }
 
 static void tapwire_unload(void)
 {
-	int ret = tw_trace_writer_destroy(tw.trace);
-	if (ret)
-		nbdkit_error("%s: the trace is incomplete: %s", tw.trace_path, strerror(-ret));
-	tw_ring_destroy(tw.ring);
+	capture_destroy(tw.capture);
 	if (tw.fd >= 0)
 		close(tw.fd);
 	free(tw.file);

@@ -2,6 +2,20 @@
 #include "range-lock.h"
 
 #include <stdbool.h>
+#include <string.h>
+
+void range_lock_init(struct range_lock *lock)
+{
+	memset(lock, 0, sizeof(*lock));
+	pthread_mutex_init(&lock->mutex, NULL);
+	pthread_cond_init(&lock->changed, NULL);
+}
+
+void range_lock_deinit(struct range_lock *lock)
+{
+	pthread_cond_destroy(&lock->changed);
+	pthread_mutex_destroy(&lock->mutex);
+}
 
 static void wait_for_change(struct range_lock *lock)
 {

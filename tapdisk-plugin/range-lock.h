@@ -25,7 +25,8 @@ struct range_lock {
 	} slots[RANGE_LOCK_SLOTS];
 };
 
-#define RANGE_LOCK_INIT { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER }
+void range_lock_init(struct range_lock *lock);
+void range_lock_deinit(struct range_lock *lock);
 
 /* Waits for all earlier requests that overlap. count > 0. Returns the slot, for range_unlock. */
 unsigned range_lock(struct range_lock *lock, uint64_t first, uint64_t count);
