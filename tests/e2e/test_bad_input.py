@@ -2,15 +2,15 @@
 """Bad input gets one clear line and a sysexits status, and harms nothing. Runs the programs built
 with sanitizers where there are any."""
 import os
+import random
 import struct
 import subprocess
 
 import pytest
 
-from lib import guestdisk
+from lib import guestdisk, trace as traces
 
 USAGE, DATAERR, NOINPUT, UNSUPPORTED = 64, 65, 66, 69
-MAGIC = b"TWTRACE1"
 SIZE = 64 << 20
 
 
@@ -21,13 +21,13 @@ def image(tmp_path_factory):
     return path
 
 
-def header(size=SIZE, magic=MAGIC, sector=512, zero=0):
-    return magic + struct.pack("<IIQ", sector, zero, size)
+def header(size=SIZE, **fields):
+    return traces.header(size, **fields)
 
 
 def record(sequence=1, sector=2000, payload=b"", flags=1, count=None, clock=10**18):
     count = len(payload) // 512 if count is None else count
-    return struct.pack("<QQQII", sequence, clock, sector, count, flags) + payload
+    return traces.encode(traces.Record(sequence, clock, sector, count, flags, payload))
 
 
 def refused(tapwire, args, status, *words, before=b""):
@@ -281,7 +281,6 @@ def test_directory_as_a_trace(asan, image, tmp_path):
 
 def test_random_metadata_writes(asan, image, tmp_path):
     """Noise over every part of the file system: events or one line, never a crash."""
-    import random
     rnd = random.Random(5)
     parts = [header()]
     for sequence in range(1, 400):

@@ -200,8 +200,9 @@ def attributes(root, sync):
         os.utime(name, ns=(0, (number - 30) * 10**17 // 7))
         os.setxattr(name, b"user.small", b"v" * number)
     sync("changed")
+    large = min(2000, os.statvfs(root).f_bsize - 200)  # has to fit a block
     for number, name in enumerate(names):
-        os.setxattr(name, b"user.large", bytes([number]) * 2000)
+        os.setxattr(name, b"user.large", bytes([number]) * large)
         if number % 2:
             os.removexattr(name, b"user.small")
     _run("setfattr", "-n", "user.dir", "-v", "x", directory)
