@@ -49,7 +49,7 @@ struct tw_error *tw_cmd_crawl(int argc, char **argv)
 		.children = children,
 	};
 	struct args args = { 0 };
-	tw_disk_options_init(&args.disk, "crawl");
+	tw_disk_options_init(&args.disk);
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
 	return tw_run_crawl(args.image, &args.disk.id, stdout);
 }

@@ -3,7 +3,7 @@
 #include "cli/disk_options.h"
 #include "inspect/run.h"
 
-enum { OPT_JSON = 0x100, OPT_STATS };
+enum { OPT_JSON = 0x100, OPT_STATS, OPT_EPOCH };
 
 struct args {
 	struct tw_disk_options disk;
@@ -15,6 +15,7 @@ struct args {
 static const struct argp_option options[] = {
 	{ "disk", 'd', "IMAGE", 0, "The disk as it was before the trace's first write", 0 },
 	{ "trace", 't', "FILE", 0, "The recorded writes; - is standard input", 0 },
+	{ "epoch", OPT_EPOCH, "TEXT", 0, "First part of every event's id (default: infer)", 0 },
 	{ "stats", OPT_STATS, NULL, 0, "Say on standard error what was read and how fast", 0 },
 	{ "json", OPT_JSON, NULL, 0, "JSON output; this command has no other", 0 },
 	{ 0 },
@@ -32,6 +33,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 't':
 		args->trace = arg;
+		return 0;
+	case OPT_EPOCH:
+		if (!*arg)
+			argp_error(state, "--epoch: empty");
+		args->disk.id.epoch = arg;
 		return 0;
 	case OPT_STATS:
 		args->stats = true;
@@ -60,12 +66,12 @@ struct tw_error *tw_cmd_infer(int argc, char **argv)
 		.args_doc = "--disk IMAGE --trace FILE",
 		.doc = "Print the file events of a recorded trace, one CloudEvent a line.\v"
 		       "The output is what a target would get, in the same order. Neither file is "
-		       "written to. The epoch is \"infer\" unless --epoch says otherwise, so that two "
-		       "runs give the same output.",
+		       "written to, and two runs give the same output.",
 		.children = children,
 	};
 	struct args args = { 0 };
-	tw_disk_options_init(&args.disk, "infer");
+	tw_disk_options_init(&args.disk);
+	args.disk.id.epoch = "infer";
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
 	return tw_run_infer(args.image, args.trace, &args.disk.id, stdout, args.stats);
 }

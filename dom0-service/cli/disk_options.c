@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OPT_HOST = 0x200, OPT_DOMAIN_UUID, OPT_DOMAIN_NAME, OPT_DOMID, OPT_VDEV, OPT_EPOCH };
+enum { OPT_HOST = 0x200, OPT_DOMAIN_UUID, OPT_DOMAIN_NAME, OPT_DOMID, OPT_VDEV };
 
 static const struct argp_option options[] = {
 	{ NULL, 0, NULL, 0, "Who the disk is, in every event:", 10 },
@@ -15,18 +15,17 @@ static const struct argp_option options[] = {
 	{ "domain-name", OPT_DOMAIN_NAME, "NAME", 0, "The domain's name (default: \"-\")", 10 },
 	{ "domid", OPT_DOMID, "N", 0, "The domain's number (default: 0)", 10 },
 	{ "vdev", OPT_VDEV, "NAME", 0, "The virtual device's name (default: disk)", 10 },
-	{ "epoch", OPT_EPOCH, "TEXT", 0, "First part of every event's id", 10 },
 	{ 0 },
 };
 
-void tw_disk_options_init(struct tw_disk_options *opts, const char *epoch)
+void tw_disk_options_init(struct tw_disk_options *opts)
 {
 	*opts = (struct tw_disk_options){
 		.id = {
 			.domain_uuid = "00000000-0000-0000-0000-000000000000",
 			.domain_name = "-",
 			.vdev = "disk",
-			.epoch = epoch,
+			.epoch = "",
 		},
 	};
 	if (gethostname(opts->host, sizeof(opts->host) - 1) < 0 || !opts->host[0])
@@ -69,9 +68,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_VDEV:
 		opts->id.vdev = not_empty("vdev", arg, state);
-		return 0;
-	case OPT_EPOCH:
-		opts->id.epoch = not_empty("epoch", arg, state);
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;

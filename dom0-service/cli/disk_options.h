@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The options that say who a disk is when no Xen tells: --host --domain-uuid --domain-name --domid
- * --vdev --epoch. */
+ * --vdev. */
 #ifndef TW_CLI_DISK_OPTIONS_H
 #define TW_CLI_DISK_OPTIONS_H
 
@@ -16,8 +16,7 @@ struct tw_disk_options {
 	char host[HOST_NAME_MAX + 1];
 };
 
-/* This host, the nil domain uuid, domain "-" with id 0, vdev "disk", and the epoch given (a string
- * that outlives the options; NULL leaves --epoch without a default). */
-void tw_disk_options_init(struct tw_disk_options *options, const char *epoch);
+/* This host, the nil domain uuid, domain "-" with id 0, vdev "disk", and an empty epoch. */
+void tw_disk_options_init(struct tw_disk_options *options);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "cli/commands.h"
+#include "supervise/child.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -16,8 +17,12 @@
 const char *argp_program_version = "tapwire " TW_VERSION;
 
 static const struct tw_command commands[] = {
+	{ "check-config", "check an INI file and say what it means", tw_cmd_check_config },
 	{ "crawl", "list every file of a disk image", tw_cmd_crawl },
 	{ "infer", "print the file events of a recorded trace", tw_cmd_infer },
+	{ "serve", "serve an image over NBD and watch what is written to it", tw_cmd_serve },
+	{ "status", "show disks and targets of a running service", tw_cmd_status },
+	{ "tail", "print events as they happen", tw_cmd_tail },
 };
 #define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -141,6 +146,7 @@ static void print_error(const struct tw_error *err)
 
 int main(int argc, char **argv)
 {
+	tw_child_main(argc, argv);
 	argp_err_exit_status = EX_USAGE;
 	tw_log_init("tapwire", TW_LOG_INFO);
 	struct tw_error *err = run(argc, argv);

@@ -8,6 +8,7 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
+#include <yajl/yajl_parse.h>
 
 static void append(void *ctx, const char *text, size_t len)
 {
@@ -152,4 +153,33 @@ void tw_json_time(struct tw_json *json, const char *key, struct tw_time value)
 	tw_time_format(value, text);
 	put_key(json, key);
 	string(json, text, strlen(text));
+}
+
+static bool is_json(const char *text, size_t len)
+{
+	yajl_handle parser = yajl_alloc(NULL, NULL, NULL);
+	if (!parser)
+		return false;
+	bool ok = yajl_parse(parser, (const unsigned char *)text, len) == yajl_status_ok &&
+		yajl_complete_parse(parser) == yajl_status_ok;
+	yajl_free(parser);
+	return ok;
+}
+
+void tw_json_raw(struct tw_json *json, const char *key, const char *text, size_t len)
+{
+	put_key(json, key);
+	if (json->failed)
+		return;
+	TW_AUTO_FREE char *line = len && is_json(text, len) ? strndup(text, len) : NULL;
+	if (!line) {
+		check(json, yajl_gen_null(json->gen));
+		return;
+	}
+	/* Within JSON's strings a line end is always escaped: a bare one is white space. */
+	for (char *c = line; *c; c++)
+		if (*c == '\n' || *c == '\r')
+			*c = ' ';
+	/* yajl writes a number's text as it is; that makes it the way to put in any text. */
+	check(json, yajl_gen_number(json->gen, line, strlen(line)));
 }

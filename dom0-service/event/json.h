@@ -47,6 +47,9 @@ void tw_json_readable(struct tw_json *json, const char *key, struct tw_bytes val
 /* The second half: "<key>_b64", and only when the bytes are not UTF-8. */
 void tw_json_raw_bytes(struct tw_json *json, const char *key, struct tw_bytes value);
 
+/* JSON text of somebody else, checked and put in on one line; null when it is no JSON. */
+void tw_json_raw(struct tw_json *json, const char *key, const char *text, size_t len);
+
 /* Room for a time's text and its NUL. */
 #define TW_TIME_TEXT_BYTES 32
 /* The text of tw_json_time, without quotes. */

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* tapwired: the service of a host. Watches the disks that its INI file names. */
+#include "base/log.h"
+#include "base/scope.h"
+#include "config/config.h"
+#include "supervise/child.h"
+#include "supervise/paths.h"
+#include "supervise/supervisor.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#define NIL_UUID "00000000-0000-0000-0000-000000000000"
+#define UUID_TEXT 36
+
+const char *argp_program_version = "tapwired " TW_VERSION;
+
+enum { OPT_LINGER = 0x100 };
+
+struct args {
+	const char *config;
+	unsigned linger_ms;
+};
+
+static const struct argp_option options[] = {
+	{ "config", 'c', "FILE", 0, "The INI file, see tapwire.conf(5)", 0 },
+	{ "linger", OPT_LINGER, "SECONDS", 0,
+		"At the end, wait so long for deliveries (default: 5)", 0 },
+	{ 0 },
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct args *args = state->input;
+	char *end;
+	switch (key) {
+	case 'c':
+		args->config = arg;
+		return 0;
+	case OPT_LINGER: {
+		double seconds = strtod(arg, &end);
+		if (end == arg || *end || !(seconds >= 0 && seconds <= 3600))
+			argp_error(state, "--linger: not a number of seconds up to 3600: %s", arg);
+		args->linger_ms = (unsigned)(seconds * 1000);
+		return 0;
+	}
+	case ARGP_KEY_ARG:
+		argp_error(state, "too many arguments: %s", arg);
+		return 0;
+	case ARGP_KEY_END:
+		if (!args->config)
+			argp_error(state, "--config is missing");
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+/* The file says a domain's name, UUID or number in one word. */
+static void name_domain(const char *text, struct tw_disk_id *id)
+{
+	char *end;
+	unsigned long number = strtoul(text, &end, 10);
+	id->domain_uuid = NIL_UUID;
+	id->domain_name = "-";
+	if (*text && !*end && number <= UINT16_MAX)
+		id->domid = (uint32_t)number;
+	else if (strlen(text) == UUID_TEXT && strspn(text, "0123456789abcdefABCDEF-") == UUID_TEXT)
+		id->domain_uuid = text;
+	else
+		id->domain_name = text;
+}
+
+static struct tw_error *fill_spec(const struct tw_config *config, const struct tw_config_disk *disk,
+	const char *host, const char *courier, struct tw_disk_spec *spec)
+{
+	TW_AUTO_FREE char *dir = NULL;
+	if (asprintf(&dir, "%s/disks/%s", config->state_dir, disk->name) < 0)
+		return tw_error_nomem();
+	TW_TRY(tw_path_make_dir(dir));
+	*spec = (struct tw_disk_spec){
+		.name = disk->name,
+		.image = disk->image,
+		.ring = disk->ring,
+		.state_dir = TW_STEAL(dir),
+		.courier_socket = courier,
+		.id = { .host = host, .vdev = disk->vdev },
+	};
+	name_domain(disk->domain ? disk->domain : disk->name, &spec->id);
+	return NULL;
+}
+
+static struct tw_error *watch_disks(const struct tw_config *config, const struct args *args,
+	struct tw_disk_spec *specs, int *status)
+{
+	char host[HOST_NAME_MAX + 1] = "";
+	TW_AUTO_FREE char *courier = tw_path_join(config->run_dir, "courier.sock");
+	if (!courier)
+		return tw_error_nomem();
+	if (gethostname(host, sizeof(host) - 1) < 0)
+		return tw_error_errno(errno, "the host's name");
+	for (size_t i = 0; i < config->ndisks; i++)
+		TW_TRY(fill_spec(config, &config->disks[i], host, courier, &specs[i]));
+	const struct tw_supervisor_options opts = {
+		.state_dir = config->state_dir,
+		.run_dir = config->run_dir,
+		.config = args->config,
+		.linger_ms = args->linger_ms,
+		.disks = specs,
+		.ndisks = config->ndisks,
+	};
+	tw_log(TW_LOG_INFO, "", "%zu disks, %zu targets", config->ndisks, config->ntargets);
+	return tw_supervise(&opts, status);
+}
+
+static struct tw_error *run_service(const struct tw_config *config, const struct args *args, int *status)
+{
+	TW_AUTO_CLOSE int lock = -1;
+	tw_log_init("tapwired", config->log_level);
+	TW_TRY(tw_path_make_dir(config->state_dir));
+	TW_TRY(tw_path_make_dir(config->run_dir));
+	TW_TRY(tw_path_lock(config->run_dir, &lock));
+	struct tw_disk_spec *specs = calloc(config->ndisks + 1, sizeof(*specs));
+	if (!specs)
+		return tw_error_nomem();
+	struct tw_error *err = watch_disks(config, args, specs, status);
+	for (size_t i = 0; i < config->ndisks; i++)
+		free((char *)specs[i].state_dir);
+	free(specs);
+	return err;
+}
+
+static struct tw_error *run(const struct args *args, int *status)
+{
+	struct tw_config *config = NULL;
+	TW_TRY(tw_config_load(args->config, &config));
+	struct tw_error *err = run_service(config, args, status);
+	tw_config_destroy(config);
+	return err;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.options = options,
+		.parser = parse,
+		.args_doc = "--config FILE",
+		.doc = "Watch guests' disks and post file events, as the INI file says.\v"
+		       "A [disk NAME] section names an image and the ring that its capture point fills; "
+		       "guests are not found through xenstore. SIGTERM ends the service in order.",
+	};
+	tw_child_main(argc, argv);
+	struct args args = { .linger_ms = 5000 };
+	int status = 0;
+	argp_err_exit_status = EX_USAGE;
+	tw_log_init("tapwired", TW_LOG_INFO);
+	argp_parse(&argp, argc, argv, 0, NULL, &args);
+	struct tw_error *err = run(&args, &status);
+	if (!err)
+		return status;
+	tw_log(TW_LOG_ERROR, "", "%s", tw_error_message(err));
+	status = tw_error_exit_status(err);
+	tw_error_destroy(err);
+	return status;
+}
