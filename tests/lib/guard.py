@@ -46,7 +46,7 @@ class Guard:
 def undo(argv):
     if argv[0] == "kill":
         try:
-            os.kill(int(argv[1]), signal.SIGKILL)
+            os.kill(int(argv[1]), signal.SIGKILL)  # negative: a process group
         except ProcessLookupError:
             pass
         return

@@ -218,7 +218,8 @@ class GuestDisk:
         be running."""
         settle(self.root)
         clock = time.time_ns()
-        self.syncs.append(Sync(clock, tree.listing(self.root), label or "sync %d" % len(self.syncs)))
+        label = str(label) or "sync %d" % len(self.syncs)
+        self.syncs.append(Sync(clock, tree.listing(self.root), label))
         return self.syncs[-1]
 
 

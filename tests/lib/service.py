@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`tapwire serve` as a test runs it: started, watched, hurt, and stopped."""
+import os
+import select
+import signal
+import subprocess
+import time
+
+from .guard import Guard
+
+
+class Service:
+    """Use as a context manager; .socket is ready then. Leaving it stops the service in order and
+    expects exit status 0."""
+
+    def __init__(self, tapwire, directory, image, url, *args):
+        self.directory = os.fspath(directory)
+        self.socket = os.path.join(self.directory, "nbd.sock")
+        self.log = os.path.join(self.directory, "serve.log")
+        self._argv = [tapwire.program, "serve", os.fspath(image), "--socket", self.socket,
+                      "--post", url, "--state", os.path.join(self.directory, "state"),
+                      "--linger", "120", *map(str, args)]
+        self._guard = None
+        self._proc = None
+
+    def __enter__(self):
+        self._guard = Guard()
+        with open(self.log, "ab") as log:
+            self._proc = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stderr=log,
+                                          stdout=subprocess.PIPE, start_new_session=True)
+        self._guard.push("kill", -self._proc.pid)
+        ready, _, _ = select.select([self._proc.stdout], [], [], 60)
+        line = self._proc.stdout.readline() if ready else b""
+        if not line.startswith(b"ready"):
+            self._end()
+            raise AssertionError("not ready: %r\n%s" % (line, self.said()))
+        return self
+
+    def __exit__(self, kind, *_exc):
+        try:
+            if kind is None:
+                self.stop()
+        finally:
+            self._end()
+
+    def stop(self, seconds=150):
+        """SIGTERM: the ring is emptied, what is left is delivered."""
+        self._proc.send_signal(signal.SIGTERM)
+        try:
+            status = self._proc.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("does not stop\n%s" % self.said()) from None
+        if status != 0:
+            raise AssertionError("exit %d\n%s" % (status, self.said()))
+
+    def _end(self):
+        try:
+            os.killpg(self._proc.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._proc.wait()
+        self._proc.stdout.close()
+        self._guard.pop()
+        self._guard.close()
+
+    def said(self):
+        """The last lines of standard error."""
+        with open(self.log, "rb") as log:
+            return b"".join(log.readlines()[-40:]).decode(errors="replace")
+
+    def pid(self, name):
+        """The process id of a part (tapwire-inspect, tapwire-courier), or None."""
+        below = {self._proc.pid}
+        for pid in sorted(int(pid) for pid in os.listdir("/proc") if pid.isdigit()):
+            try:
+                with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stat:
+                    text = stat.read()
+            except OSError:
+                continue
+            comm, rest = text[text.index("(") + 1:text.rindex(")")], text[text.rindex(")") + 2:]
+            if int(rest.split()[1]) in below:
+                below.add(pid)
+                if comm == name[:15] and rest[0] != "Z":
+                    return pid
+        return None
+
+    def kill(self, name, seconds=20):
+        """SIGKILL for a part, once it runs (again)."""
+        end = time.monotonic() + seconds
+        while (pid := self.pid(name)) is None:
+            if time.monotonic() > end:
+                raise AssertionError("%s does not run\n%s" % (name, self.said()))
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
