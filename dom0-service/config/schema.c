@@ -10,7 +10,7 @@
 #include <string.h>
 #include <openssl/crypto.h>
 
-enum kind { PATH, TEXT, LEVEL, BYTES, MS, COUNT, EVENTS, URL, SECRET, TOKEN, HEADER, READABLE };
+enum kind { PATH, TEXT, LEVEL, BYTES, MS, WAIT, COUNT, EVENTS, URL, SECRET, TOKEN, HEADER, READABLE };
 
 static const char *const expectations[] = {
 	[PATH] = "an absolute path",
@@ -18,6 +18,7 @@ static const char *const expectations[] = {
 	[LEVEL] = "error, warn, info or debug",
 	[BYTES] = "a size such as 4096, 64KiB or 1GiB",
 	[MS] = "milliseconds, or a time such as 30s or 5min, up to 24h",
+	[WAIT] = "milliseconds of at least 1, or a time such as 30s or 5min, up to 24h",
 	[COUNT] = "a number from 1 to 1000000",
 	[EVENTS] = "event types such as file.created, or globs such as file.*, with commas between",
 	[URL] = "an http:// or https:// URL",
@@ -53,10 +54,10 @@ static const struct key keys[] = {
 	{ TARGET(batch_events), "100", COUNT, IN_TARGET(batch_events), false },
 	{ TARGET(batch_bytes), "1MiB", BYTES, IN_TARGET(batch_bytes), false },
 	{ TARGET(batch_delay_ms), "100", MS, IN_TARGET(batch_delay_ms), false },
-	{ TARGET(timeout_ms), "30s", MS, IN_TARGET(timeout_ms), false },
-	{ TARGET(connect_timeout_ms), "5s", MS, IN_TARGET(connect_timeout_ms), false },
-	{ TARGET(retry_min_ms), "500", MS, IN_TARGET(retry_min_ms), false },
-	{ TARGET(retry_max_ms), "60s", MS, IN_TARGET(retry_max_ms), false },
+	{ TARGET(timeout_ms), "30s", WAIT, IN_TARGET(timeout_ms), false },
+	{ TARGET(connect_timeout_ms), "5s", WAIT, IN_TARGET(connect_timeout_ms), false },
+	{ TARGET(retry_min_ms), "500", WAIT, IN_TARGET(retry_min_ms), false },
+	{ TARGET(retry_max_ms), "60s", WAIT, IN_TARGET(retry_max_ms), false },
 	{ TARGET(secret_file), NULL, SECRET, IN_TARGET(secret_file), false },
 	{ TARGET(bearer_token_file), NULL, TOKEN, IN_TARGET(bearer_token_file), false },
 	{ TARGET(header), NULL, HEADER, IN_TARGET(headers), false },
@@ -211,6 +212,9 @@ struct tw_error *tw_schema_set(int n, void *base, const char *value, const char 
 		break;
 	case MS:
 		good = tw_value_ms(value, field);
+		break;
+	case WAIT:
+		good = tw_value_ms(value, field) && *(uint64_t *)field > 0;
 		break;
 	case COUNT:
 		good = tw_value_count(value, field);

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The spool's SQLite file: opening, checking, statements, transactions. Private to the spool. */
+#ifndef TW_COURIER_SPOOL_DB_H
+#define TW_COURIER_SPOOL_DB_H
+
+#include "base/error.h"
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum tw_spool_sql {
+	TW_SQL_BEGIN,
+	TW_SQL_COMMIT,
+	TW_SQL_ROLLBACK,
+	TW_SQL_PAGE_COUNT,
+	TW_SQL_FREE_COUNT,
+	TW_SQL_LAST_ID,
+	TW_SQL_EVENT_COUNT,
+	TW_SQL_DISK_FIND,
+	TW_SQL_DISK_ADD,
+	TW_SQL_DISK_SET,
+	TW_SQL_EVENT_ADD,
+	TW_SQL_EVENT_SIZES,
+	TW_SQL_EVENT_BODIES,
+	TW_SQL_EVENT_WAITING,
+	TW_SQL_EVENT_DROP,
+	TW_SQL_TARGET_FIND,
+	TW_SQL_TARGET_ADD,
+	TW_SQL_TARGET_SET,
+	TW_SQL_TARGET_IDS,
+	TW_SQL_TARGET_DROP,
+	TW_SQL_BATCH_LIST,
+	TW_SQL_BATCH_ADD,
+	TW_SQL_BATCH_DROP,
+	TW_SQL_BATCH_FORGET,
+	TW_SQL_END
+};
+
+struct tw_spool_db {
+	char *path;
+	sqlite3 *handle;
+	sqlite3_stmt *stmt[TW_SQL_END];
+	bool open; /* a transaction is */
+};
+
+/* Opens or makes the file; see tw_spool_open(). */
+struct tw_error *tw_spool_db_init(struct tw_spool_db *db, const char *path) TW_MUST_CHECK;
+void tw_spool_db_deinit(struct tw_spool_db *db);
+
+/* Resets a statement, binds n integers to its parameters 1..n and returns it. */
+sqlite3_stmt *tw_spool_db_bind(struct tw_spool_db *db, enum tw_spool_sql sql, int n, ...);
+/* Runs a bound statement that gives no rows. */
+struct tw_error *tw_spool_db_run(struct tw_spool_db *db, enum tw_spool_sql sql) TW_MUST_CHECK;
+/* Steps a bound statement: *row tells whether there is one. It is reset after the last row and on error. */
+struct tw_error *tw_spool_db_step(struct tw_spool_db *db, enum tw_spool_sql sql, bool *row) TW_MUST_CHECK;
+/* Runs a statement without parameters that gives one integer. */
+struct tw_error *tw_spool_db_number(struct tw_spool_db *db, enum tw_spool_sql sql, int64_t *out) TW_MUST_CHECK;
+/* Opens a transaction when none is open. */
+struct tw_error *tw_spool_db_begin(struct tw_spool_db *db) TW_MUST_CHECK;
+
+#endif
