@@ -33,10 +33,10 @@ static const struct argp_option options[] = {
 static unsigned parse_seconds(const char *text, const struct argp_state *state)
 {
 	char *end;
-	double seconds = strtod(text, &end);
-	if (end == text || *end || !(seconds >= 0 && seconds <= 3600))
+	unsigned long seconds = strtoul(text, &end, 10);
+	if (end == text || *end || seconds > 3600)
 		argp_error(state, "--linger: not a number of seconds up to 3600: %s", text);
-	return (unsigned)(seconds * 1000);
+	return (unsigned)seconds;
 }
 
 static void check(const struct args *args, const struct argp_state *state)
@@ -78,7 +78,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		args->serve.record = arg;
 		return 0;
 	case OPT_LINGER:
-		args->serve.linger_ms = parse_seconds(arg, state);
+		args->serve.linger_s = parse_seconds(arg, state);
 		return 0;
 	case OPT_JSON:
 		args->json = true;
@@ -135,7 +135,7 @@ struct tw_error *tw_cmd_serve(int argc, char **argv)
 		       "/var/lib/tapwire/serve for root and ~/.local/state/tapwire for others.",
 		.children = children,
 	};
-	struct args args = { .serve = { .linger_ms = 5000, .ready = print_ready } };
+	struct args args = { .serve = { .linger_s = 5, .ready = print_ready } };
 	int status = 0;
 	tw_disk_options_init(&args.disk);
 	argp_parse(&argp, argc, argv, 0, NULL, &args);

@@ -196,7 +196,7 @@ static struct tw_error *supervise(const struct tw_serve *serve, const struct pla
 		.state_dir = p->state_dir,
 		.run_dir = p->state_dir,
 		.config = p->config,
-		.linger_ms = serve->linger_ms,
+		.linger_s = serve->linger_s,
 		.disks = &spec,
 		.ndisks = 1,
 		.embedded = true,
@@ -218,7 +218,11 @@ static struct tw_error *serve_at(const struct tw_serve *serve, struct places *p,
 	TW_TRY(find_state_dir(serve, p));
 	TW_TRY(tw_path_lock(p->state_dir, &lock));
 	TW_TRY(find_places(serve, p));
-	return supervise(serve, p, status);
+	struct tw_error *err = supervise(serve, p, status);
+	/* The ring's own directory goes with the ring; one that still holds a ring stays. */
+	*strrchr(p->ring, '/') = '\0';
+	rmdir(p->ring);
+	return err;
 }
 
 struct tw_error *tw_serve(const struct tw_serve *serve, int *status)

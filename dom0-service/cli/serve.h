@@ -15,7 +15,7 @@ struct tw_serve {
 	const char *state_dir;	 /* NULL: the default of this user */
 	const char *ring_size;	 /* as nbdkit reads sizes; NULL: the default */
 	const char *record;	 /* a trace that must not exist yet, or NULL */
-	unsigned linger_ms;
+	unsigned linger_s;
 	struct tw_disk_id id;
 	void (*ready)(void *arg, const char *socket);
 	void *arg;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #define PROBE_MS 20
@@ -200,7 +201,11 @@ static void handle_end(struct tw_child *child, int status)
 			child->ops->stopped(child->arg, status);
 		return;
 	}
-	if (status > 128)
+	/* One that ends with a status of sysexits.h has said why. */
+	bool told = !child->was_ready && status >= EX__BASE && status <= EX__MAX;
+	if (told)
+		tw_log(TW_LOG_DEBUG, "", "%s: ended with status %d", child->name, status);
+	else if (status > 128)
 		tw_log(TW_LOG_ERROR, "", "%s: killed by signal %d", child->name, status - 128);
 	else
 		tw_log(TW_LOG_ERROR, "", "%s: ended with status %d", child->name, status);

@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 #define RING_POLL_MS 500
-#define NBDKIT_PATIENCE_MS 10000
+/* nbdkit finishes what it has begun, but it waits for its clients to go, too: one that stays must not keep
+ * the service. The ring survives the kill. */
+#define NBDKIT_PATIENCE_MS 2000
 #define DRAIN_PATIENCE_MS 60000
 #define STATUS_MAX 65536
 
@@ -280,12 +282,16 @@ void tw_watch_kill(struct tw_watch *watch)
  * ring, the next inspector compares the image with what it reported. */
 static void remove_ring(const struct tw_watch *watch)
 {
-	TW_AUTO_FREE char *bell = NULL;
+	static const char *const suffixes[] = { "", ".bell", ".cursor" };
 	if (!watch->nbdkit || !watch->drained || !watch->live)
 		return;
-	unlink(watch->spec->ring);
-	if (asprintf(&bell, "%s.bell", watch->spec->ring) >= 0)
-		unlink(bell);
+	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+		TW_AUTO_FREE char *path = NULL;
+		if (asprintf(&path, "%s%s", watch->spec->ring, suffixes[i]) < 0)
+			path = NULL;
+		else
+			unlink(path);
+	}
 }
 
 void tw_watch_destroy(struct tw_watch *watch)

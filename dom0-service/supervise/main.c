@@ -24,7 +24,7 @@ enum { OPT_LINGER = 0x100 };
 
 struct args {
 	const char *config;
-	unsigned linger_ms;
+	unsigned linger_s;
 };
 
 static const struct argp_option options[] = {
@@ -43,10 +43,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		args->config = arg;
 		return 0;
 	case OPT_LINGER: {
-		double seconds = strtod(arg, &end);
-		if (end == arg || *end || !(seconds >= 0 && seconds <= 3600))
+		unsigned long seconds = strtoul(arg, &end, 10);
+		if (end == arg || *end || seconds > 3600)
 			argp_error(state, "--linger: not a number of seconds up to 3600: %s", arg);
-		args->linger_ms = (unsigned)(seconds * 1000);
+		args->linger_s = (unsigned)seconds;
 		return 0;
 	}
 	case ARGP_KEY_ARG:
@@ -109,7 +109,7 @@ static struct tw_error *watch_disks(const struct tw_config *config, const struct
 		.state_dir = config->state_dir,
 		.run_dir = config->run_dir,
 		.config = args->config,
-		.linger_ms = args->linger_ms,
+		.linger_s = args->linger_s,
 		.disks = specs,
 		.ndisks = config->ndisks,
 	};
@@ -154,7 +154,7 @@ int main(int argc, char **argv)
 		       "guests are not found through xenstore. SIGTERM ends the service in order.",
 	};
 	tw_child_main(argc, argv);
-	struct args args = { .linger_ms = 5000 };
+	struct args args = { .linger_s = 5 };
 	int status = 0;
 	argp_err_exit_status = EX_USAGE;
 	tw_log_init("tapwired", TW_LOG_INFO);

@@ -81,7 +81,7 @@ static void next_phase(struct supervisor *sup)
 		return;
 	case STOPPING_COURIER:
 		sup->waiting = 1;
-		tw_child_stop(sup->courier, sup->options->linger_ms + COURIER_PATIENCE_MS);
+		tw_child_stop(sup->courier, sup->options->linger_s * UINT64_C(1000) + COURIER_PATIENCE_MS);
 		return;
 	default:
 		close_all(sup);
@@ -196,7 +196,7 @@ static struct tw_error *create_courier(struct supervisor *sup)
 	char drain[24];
 	if (!spool)
 		return tw_error_nomem();
-	snprintf(drain, sizeof(drain), "%u", sup->options->linger_ms);
+	snprintf(drain, sizeof(drain), "%u", sup->options->linger_s);
 	TW_TRY(tw_path_program("tapwire-courier", &program));
 	const char *const argv[] = { program, "--config", sup->options->config, "--socket",
 		sup->courier_socket, "--spool", spool, "--drain", drain, NULL };

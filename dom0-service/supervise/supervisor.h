@@ -15,7 +15,7 @@ struct tw_supervisor_options {
 	const char *state_dir;	/* the spool; exists */
 	const char *run_dir;	/* the sockets; exists, locked by the caller */
 	const char *config;	/* the courier's INI file */
-	unsigned linger_ms;	/* for the courier at the end */
+	unsigned linger_s;	/* seconds for the courier at the end */
 	const struct tw_disk_spec *disks;
 	size_t ndisks;
 	bool embedded; /* end when a part does not even start, rather than trying for ever */
