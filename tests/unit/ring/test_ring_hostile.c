@@ -132,6 +132,24 @@ static void random_bytes_in_the_ring_give_an_error_and_no_harm(void **state)
 	tw_ring_destroy(ring);
 }
 
+static void a_number_that_is_left_out_is_noticed(void **state)
+{
+	const struct fixture *f = *state;
+	struct tw_ring *ring = new_ring(f);
+	struct tw_ring_reader *r = new_reader(f);
+	struct tw_record rec;
+	publish_stamped(ring, 0, 1, 1);
+	publish_stamped(ring, 0, 1, 1);
+	size_t bytes;
+	unsigned char *map = map_file(f, "", &bytes);
+	map[bytes - RING_BYTES + sizeof(struct ring_record) + TW_SECTOR_SIZE]++;
+	assert_int_equal(tw_ring_next(r, &rec), 1);
+	assert_int_equal(tw_ring_next(r, &rec), -EBADMSG);
+	munmap(map, bytes);
+	tw_ring_reader_destroy(r);
+	tw_ring_destroy(ring);
+}
+
 static void a_gap_with_a_scribbled_map_stays_within_the_disk(void **state)
 {
 	const struct fixture *f = *state;
@@ -218,6 +236,7 @@ int main(void)
 		ring_test(a_tail_ahead_of_the_head_or_going_back_gives_no_room),
 		ring_test(a_scribbled_cursor_page_stops_no_producer),
 		ring_test(random_bytes_in_the_ring_give_an_error_and_no_harm),
+		ring_test(a_number_that_is_left_out_is_noticed),
 		ring_test(a_gap_with_a_scribbled_map_stays_within_the_disk),
 		ring_test(a_file_of_another_size_than_its_header_says_is_refused),
 		ring_test(a_damaged_ring_is_made_anew_by_the_next_producer),

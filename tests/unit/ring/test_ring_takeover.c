@@ -136,6 +136,31 @@ static void what_was_in_flight_becomes_a_gap(void **state)
 	}
 }
 
+/* The ring has room, and yet two announced gaps would need the map that the third one uses. */
+static void a_gap_of_a_takeover_waits_for_the_release_of_the_last_one(void **state)
+{
+	const struct fixture *f = *state;
+	struct tw_ring *ring = new_ring(f);
+	struct tw_ring_reader *r = new_reader(f);
+	fill_ring(ring);
+	drain_to_gap(r);
+	assert_int_equal(tw_ring_poll(ring), 0);
+	assert_int_equal(drain_to_gap(r), 1); /* not released */
+	tw_ring_intent(ring, 0, 80000, 8);
+	tw_ring_destroy(ring);
+	ring = new_ring(f);
+	assert_int_equal(drain_to_gap(r), 0);
+	assert_int_equal(tw_ring_poll(ring), 1);
+	tw_ring_release(r);
+	assert_int_equal(tw_ring_poll(ring), 0);
+	assert_int_equal(drain_to_gap(r), 1);
+	struct ranges ranges = taken_gap(r);
+	assert_int_equal(ranges.count, 1);
+	assert_range(ranges, 0, 80000, 8);
+	tw_ring_reader_destroy(r);
+	tw_ring_destroy(ring);
+}
+
 static void killed_before_the_head_moved_the_number_is_used_again(void **state)
 {
 	const struct fixture *f = *state;
@@ -387,6 +412,7 @@ int main(void)
 		ring_test(a_gap_that_was_open_is_announced_by_the_next_producer),
 		ring_test(a_gap_that_was_not_released_comes_again),
 		ring_test(what_was_in_flight_becomes_a_gap),
+		ring_test(a_gap_of_a_takeover_waits_for_the_release_of_the_last_one),
 		ring_test(killed_before_the_head_moved_the_number_is_used_again),
 		ring_test(killed_while_it_announced_a_gap_1),
 		ring_test(killed_while_it_announced_a_gap_2),
