@@ -288,7 +288,7 @@ def recording(tapwire, tmp_path_factory):
     """{case: its events}, the property checked on the way."""
     scratch = tmp_path_factory.mktemp("events")
     image = scratch / "disk.img"
-    guestdisk.make_image(image, "256M")
+    guestdisk.make_image(image, "512M")
     with guestdisk.mounted(image, scratch / "made") as root:
         for name, (before, _, _) in CASES.items():
             os.mkdir(os.path.join(root, name))

@@ -34,8 +34,8 @@ def populated(scratch, seed, ops=1000, size="1G"):
 def check_arrived(tapwire, disk, endpoint, at_syncs=True):
     """Nothing is missing, nothing came twice, and the events give the final tree (and with
     at_syncs the tree at every sync). Returns the events."""
-    assert endpoint.errors == []
-    events = endpoint.events
+    endpoint.finish()
+    events = endpoint.events()
     if not at_syncs:
         disk.syncs = [disk.syncs[0], disk.syncs[-1]]
         disk.syncs[-1].clock_ns = 1 << 62
@@ -53,7 +53,7 @@ def what(events):
 
 def arrived(endpoint, base, listing):
     state = base()
-    for event in list(endpoint.events):
+    for event in endpoint.events():
         state.apply(event)
     return state.listing() == listing
 
@@ -61,8 +61,8 @@ def arrived(endpoint, base, listing):
 def test_arrives_while_mounted(tapwire, scratch):
     image, mix = populated(scratch, 1)
     trace = scratch / "trace"
-    with Endpoint() as endpoint, \
-            Service(tapwire, scratch, image, endpoint.url, "--record", trace) as service:
+    with Endpoint(scratch) as endpoint, \
+            Service(tapwire, scratch, image, endpoint, "--record", trace) as service:
         with guestdisk.GuestDisk(scratch, image, socket=service.socket) as disk:
             disk.sync("start")
             mix.root = disk.root.encode()
@@ -81,7 +81,7 @@ def test_arrives_while_mounted(tapwire, scratch):
 @pytest.mark.slow
 def test_unpack_archive(tapwire, scratch):
     image, _ = populated(scratch, 2)
-    with Endpoint() as endpoint, Service(tapwire, scratch, image, endpoint.url) as service:
+    with Endpoint(scratch) as endpoint, Service(tapwire, scratch, image, endpoint) as service:
         with guestdisk.GuestDisk(scratch, image, socket=service.socket) as disk:
             disk.sync("start")
             named.doc(disk.root, disk.sync)
@@ -105,7 +105,7 @@ def hurt(service, victims, seed, busy, most=40):
                          ids=["inspector", "courier", "both"])
 def test_killed_in_the_middle(tapwire, scratch, seed, victims):
     image, mix = populated(scratch, seed)
-    with Endpoint() as endpoint, Service(tapwire, scratch, image, endpoint.url) as service:
+    with Endpoint(scratch) as endpoint, Service(tapwire, scratch, image, endpoint) as service:
         with guestdisk.GuestDisk(scratch, image, socket=service.socket) as disk:
             disk.sync("start")
             mix.root = disk.root.encode()
@@ -128,7 +128,7 @@ test_killed_in_the_middle.seeds = [5]
 def test_killed_once(tapwire, scratch):
     """One kill of each, in a minute's worth of nothing much."""
     image, mix = populated(scratch, 6)
-    with Endpoint() as endpoint, Service(tapwire, scratch, image, endpoint.url) as service:
+    with Endpoint(scratch) as endpoint, Service(tapwire, scratch, image, endpoint) as service:
         with guestdisk.GuestDisk(scratch, image, socket=service.socket) as disk:
             disk.sync("start")
             mix.root = disk.root.encode()
@@ -147,8 +147,8 @@ def test_killed_once(tapwire, scratch):
 def test_tiny_ring(tapwire, scratch, ops):
     """The ring overflows: the guest goes on, and the events that mend the view say so."""
     image, mix = populated(scratch, 7)
-    with Endpoint() as endpoint, \
-            Service(tapwire, scratch, image, endpoint.url, "--ring-size", "64K") as service:
+    with Endpoint(scratch) as endpoint, \
+            Service(tapwire, scratch, image, endpoint, "--ring-size", "64K") as service:
         with guestdisk.GuestDisk(scratch, image, socket=service.socket) as disk:
             disk.sync("start")
             mix.root = disk.root.encode()
@@ -165,9 +165,9 @@ def test_restart(tapwire, scratch):
     """The service is stopped, the disk changes unwatched, the service starts again: the events
     say what was missed."""
     image, mix = populated(scratch, 8)
-    with Endpoint() as endpoint:
+    with Endpoint(scratch) as endpoint:
         for turn in range(2):
-            with Service(tapwire, scratch, image, endpoint.url) as service:
+            with Service(tapwire, scratch, image, endpoint) as service:
                 with guestdisk.GuestDisk(scratch, image, socket=service.socket) as disk:
                     if not turn:
                         start = disk.sync("start")
@@ -189,20 +189,14 @@ def test_restart(tapwire, scratch):
 def test_refused_for_a_while(tapwire, scratch):
     """An endpoint that answers 503 at first gets everything in the end."""
     image, mix = populated(scratch, 9)
-    with Endpoint() as endpoint:
-        left = [6]
-
-        def refuse():
-            left[0] -= 1
-            return 503 if left[0] >= 0 else None
-        endpoint.refuse = refuse
-        with Service(tapwire, scratch, image, endpoint.url) as service:
-            with guestdisk.GuestDisk(scratch, image, socket=service.socket) as disk:
-                disk.sync("start")
-                mix.root = disk.root.encode()
-                mix.ops(300, 100, disk.sync)
-                mix.close()
-                disk.sync("end")
-            assert guestdisk.wait_until(lambda: left[0] < 0, 60), service.said()
-            service.stop()
+    with Endpoint(scratch, "--fail", "4:503") as endpoint, \
+            Service(tapwire, scratch, image, endpoint) as service:
+        with guestdisk.GuestDisk(scratch, image, socket=service.socket) as disk:
+            disk.sync("start")
+            mix.root = disk.root.encode()
+            mix.ops(300, 100, disk.sync)
+            mix.close()
+            disk.sync("end")
+        assert guestdisk.wait_until(endpoint.events, 60), service.said()
+        service.stop()
         check_arrived(tapwire, disk, endpoint)

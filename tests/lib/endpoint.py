@@ -1,75 +1,79 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An HTTP endpoint in the test's own process that remembers what it was sent, and can be told to
-misbehave. (tests/receiver is the one that people run.)"""
-import http.server
+"""The HTTP receiver of tests/receiver, as a test runs it."""
+import base64
 import json
-import threading
+import os
+import subprocess
+import time
 
-CONTENT_TYPE = "application/cloudevents-batch+json"
+from .guard import Guard
+
+RECEIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "receiver",
+                        "receiver.py")
 
 
 class Endpoint:
-    """Use as a context manager. Batches are counted by their Tapwire-Batch header: a batch that
-    comes again must be the same, a new one must be the next."""
+    """Use as a context manager; .url takes batches then, signed with .secret. args: the receiver's,
+    to make it misbehave."""
 
-    def __init__(self):
-        self.events = []      # of all batches, in order, each batch once
-        self.batches = 0
-        self.redelivered = 0
-        self.errors = []      # what was wrong with what came
-        self.refuse = lambda: None  # returns a status to answer with, instead of taking the batch
-        self._bodies = {}     # Tapwire-Batch -> body
-        self._epoch = None
-        self._lock = threading.Lock()
-        endpoint = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                with endpoint._lock:
-                    status = endpoint.refuse() or endpoint._take(self.headers, body)
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_args):
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = "http://127.0.0.1:%d/hook" % self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+    def __init__(self, directory, *args):
+        directory = os.fspath(directory)
+        self.secret = os.path.join(directory, "secret")
+        self._output = os.path.join(directory, "received.ndjson")
+        self._port = os.path.join(directory, "port")
+        self._summary = os.path.join(directory, "summary.json")
+        self._log = os.path.join(directory, "receiver.log")
+        with open(self.secret, "wb") as file:
+            file.write(b"whsec_" + base64.b64encode(os.urandom(32)) + b"\n")
+        os.chmod(self.secret, 0o600)
+        self._argv = ["/usr/bin/python3", RECEIVER, "--secret-file", self.secret, "--output",
+                      self._output, "--port-file", self._port, "--summary", self._summary,
+                      *map(str, args)]
+        self.url = None
 
     def __enter__(self):
-        self._thread.start()
+        self._guard = Guard()
+        with open(self._log, "wb") as log:
+            self._proc = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log,
+                                          stderr=log)
+        self._guard.push("kill", self._proc.pid)
+        end = time.monotonic() + 20
+        while not os.path.exists(self._port):
+            if time.monotonic() > end or self._proc.poll() is not None:
+                self.__exit__()
+                raise RuntimeError(self.said())
+            time.sleep(0.01)
+        with open(self._port, encoding="ascii") as port:
+            self.url = "http://127.0.0.1:%d/hook" % int(port.read())
         return self
 
     def __exit__(self, *_exc):
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _take(self, headers, body):
-        name = headers.get("Tapwire-Batch")
-        if headers.get("Content-Type") != CONTENT_TYPE:
-            self.errors.append("Content-Type is %r" % headers.get("Content-Type"))
-        if name in self._bodies:
-            self.redelivered += 1
-            if self._bodies[name] != (headers.get("webhook-id"), body):
-                self.errors.append("batch %s came again, and differs" % name)
-            return 200
+        self._proc.terminate()
         try:
-            epoch, number = name.rsplit("/", 1)
-            events = json.loads(body)
-        except (AttributeError, ValueError) as error:
-            self.errors.append("batch %r: %s" % (name, error))
-            return 400
-        if int(number) != self.batches + 1 or epoch != (self._epoch or epoch):
-            self.errors.append("batch %s came after %s/%d" % (name, self._epoch, self.batches))
-        self._epoch = epoch
-        self._bodies[name] = (headers.get("webhook-id"), body)
-        self.batches += 1
-        self.events += events
-        return 200
+            self._proc.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._proc.kill()
+            self._proc.wait()
+        self._guard.pop()
+        self._guard.close()
+
+    def events(self):
+        """What has arrived, each event once."""
+        try:
+            with open(self._output, encoding="utf-8") as lines:
+                return [json.loads(line) for line in lines if line.endswith("\n")]
+        except FileNotFoundError:
+            return []
+
+    def finish(self):
+        """Stops the receiver. Fails when it found anything missing or wrong; returns its summary."""
+        self._proc.terminate()
+        status = self._proc.wait(timeout=20)
+        if status != 0:
+            raise AssertionError("the receiver complains:\n" + self.said())
+        with open(self._summary, encoding="utf-8") as summary:
+            return json.load(summary)
+
+    def said(self):
+        with open(self._log, "rb") as log:
+            return log.read()[-4000:].decode(errors="replace")

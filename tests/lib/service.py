@@ -13,13 +13,13 @@ class Service:
     """Use as a context manager; .socket is ready then. Leaving it stops the service in order and
     expects exit status 0."""
 
-    def __init__(self, tapwire, directory, image, url, *args):
+    def __init__(self, tapwire, directory, image, endpoint, *args):
         self.directory = os.fspath(directory)
         self.socket = os.path.join(self.directory, "nbd.sock")
         self.log = os.path.join(self.directory, "serve.log")
         self._argv = [tapwire.program, "serve", os.fspath(image), "--socket", self.socket,
-                      "--post", url, "--state", os.path.join(self.directory, "state"),
-                      "--linger", "120", *map(str, args)]
+                      "--post", endpoint.url, "--secret-file", endpoint.secret,
+                      "--state", os.path.join(self.directory, "state"), "--linger", "120", *map(str, args)]
         self._guard = None
         self._proc = None
 
