@@ -8,7 +8,7 @@ CC ?= gcc
 V ?= 0
 VERSION := 0.1.0
 
-PKGS := ext2fs com_err blkid libcurl inih sqlite3 libcrypto yajl libuv libxxhash
+PKGS := ext2fs com_err e2p blkid libcurl inih sqlite3 libcrypto yajl libuv libxxhash
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS = $(shell pkg-config --libs $(PKGS))
 
@@ -81,6 +81,91 @@ $(BUILD)/tests/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIB) -lcmocka $(PKG_LIBS)
+
+# --- installation: every path can be set, DESTDIR goes before all of them ---
+
+SYSCONFDIR ?= /etc
+BINDIR ?= $(PREFIX)/bin
+SBINDIR ?= $(PREFIX)/sbin
+LIBEXECDIR ?= $(PREFIX)/libexec/tapwire
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/tapwire
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+NBDKIT_PLUGINDIR ?= $(shell pkg-config --variable=plugindir nbdkit)
+INSTALL ?= install
+
+MAN_PAGES := $(wildcard man/*.[1-8])
+DOCS := README.md CHANGELOG.md SECURITY.md LICENSE $(wildcard docs/*.md)
+SAMPLES := $(wildcard conf/*.conf)
+
+.PHONY: install uninstall
+install: all
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(SBINDIR) $(LIBEXECDIR) $(NBDKIT_PLUGINDIR) \
+		$(UNITDIR) $(DOCDIR) $(SYSCONFDIR)/tapwire)
+	$(INSTALL) $(BUILD)/tapwire $(DESTDIR)$(BINDIR)/
+	$(INSTALL) $(BUILD)/tapwired $(DESTDIR)$(SBINDIR)/
+	$(INSTALL) $(BUILD)/tapwire-inspect $(BUILD)/tapwire-courier $(DESTDIR)$(LIBEXECDIR)/
+	$(INSTALL) -m 644 $(PLUGIN) $(DESTDIR)$(NBDKIT_PLUGINDIR)/
+	for page in $(MAN_PAGES); do \
+		$(INSTALL) -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit; \
+	done
+	$(INSTALL) -m 644 $(DOCS) $(SAMPLES) $(DESTDIR)$(DOCDIR)/
+	sed -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' \
+		conf/systemd/tapwired.service.in >$(DESTDIR)$(UNITDIR)/tapwired.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/tapwired.service
+
+# What install put there; the configuration stays.
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/tapwire $(DESTDIR)$(SBINDIR)/tapwired \
+		$(DESTDIR)$(NBDKIT_PLUGINDIR)/$(notdir $(PLUGIN)) $(DESTDIR)$(UNITDIR)/tapwired.service
+	rm -rf $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(DOCDIR)
+	for page in $(notdir $(MAN_PAGES)); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
+
+# --- for developers ---
+
+.PHONY: demo bench valgrind cppcheck format-check help
+demo:
+	@TAPWIRE_BUILD="$(BUILD)" tests/demo/demo
+
+# Each benchmark prints its figures and the command that gives them again.
+bench: all
+	@for script in $(wildcard tests/bench/*.py); do \
+		TAPWIRE_BUILD="$(BUILD)" /usr/bin/python3 $$script || exit; \
+	done
+
+valgrind: unit
+	@for program in $(UNIT); do \
+		valgrind -q --leak-check=full --error-exitcode=1 $$program || exit; \
+	done
+
+cppcheck:
+	cppcheck --quiet --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+		-Idom0-service -Itapdisk-plugin dom0-service tapdisk-plugin
+
+format-check:
+	@tests/format-check
+
+quote = $(subst ",\",$(1))
+compile_entry = {"directory": "$(CURDIR)", "file": "$(1)", "command": "$(call quote,$(strip $(CC) $(CFLAGS_ALL) -c $(1)))"}
+COMPILED := $(LIB_SRC) $(MAINS) $(filter-out $(LIB_SRC),$(PLUGIN_SRC)) $(UNIT_SRC)
+compile_commands.json: Makefile
+	$(file >$@,[)$(foreach source,$(wordlist 2,$(words $(COMPILED)),$(COMPILED)),$(file \
+		>>$@,$(call compile_entry,$(source)),))$(file >>$@,$(call \
+		compile_entry,$(firstword $(COMPILED))))$(file >>$@,])
+	@:
+
+help:
+	@echo 'make                         programs and the nbdkit plugin, into $(BUILD)/'
+	@echo 'make demo                    the main job on a disk of its own, seen as it happens'
+	@echo 'make check, make check-fast  all tests; those that take under two minutes'
+	@echo 'make bench                   benchmarks, see docs/benchmarks.md'
+	@echo 'make install, uninstall      DESTDIR, PREFIX, SYSCONFDIR, NBDKIT_PLUGINDIR, ... see INSTALL'
+	@echo 'make unit                    the unit tests'' programs'
+	@echo 'make valgrind, cppcheck      unit tests under valgrind; static checks'
+	@echo 'make format-check            the style rules that a program can check'
+	@echo 'make compile_commands.json   for clangd and other tools'
+	@echo 'make clean'
+	@echo 'BUILD=DIR builds elsewhere, V=1 shows commands, WERROR=-Werror makes warnings errors.'
 
 clean:
 	rm -rf $(BUILD) compile_commands.json
