@@ -87,8 +87,8 @@ def test_good_events_apply():
     assert sorted(found) == [b"/", b"/d", b"/d/dir", b"/d/l", b"/e", b"/e/h2", b"/e/new", b"/h1",
                              b"/s"]
     assert found[b"/s"]["kind"] == "fifo"
-    assert found[b"/d/l"] == found[b"/d/l"] | {"inode": 13, "nlink": 1, "mtime": 1767323045000000006,
-                                               "ctime": -500000000}
+    assert found[b"/d/l"] == found[b"/d/l"] | {
+        "inode": 13, "nlink": 1, "mtime": 1767323045000000006, "ctime": -500000000}
 
 
 @pytest.mark.parametrize("name", BAD)

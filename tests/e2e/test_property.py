@@ -75,8 +75,8 @@ def random_mix(tapwire, scratch, seed, mkfs, ops, request):
         property.check(tapwire, disk)
     except AssertionError as error:
         raise AssertionError(
-            "%s\nrepeat: TAPWIRE_KEEP=1 /usr/bin/python3 -m pytest 'tests/%s' --seed %d --ops %d" % (
-                error, request.node.nodeid, seed, ops)) from None
+            "%s\nrepeat: TAPWIRE_KEEP=1 /usr/bin/python3 -m pytest 'tests/%s' --seed %d "
+            "--ops %d" % (error, request.node.nodeid, seed, ops)) from None
 
 
 def test_partition(tapwire, scratch):

@@ -66,7 +66,7 @@ class Endpoint:
             return []
 
     def finish(self):
-        """Stops the receiver. Fails when it found anything missing or wrong; returns its summary."""
+        """Stops the receiver and returns its summary. Fails when it found anything wrong."""
         self._proc.terminate()
         status = self._proc.wait(timeout=20)
         if status != 0:

@@ -171,8 +171,8 @@ class GuestDisk:
 
     directory: scratch space; image: the image to serve, already formatted. Its state before the
     mount is kept as .base. With plugin the image is served by nbdkit and, unless record is
-    false, recorded to .trace; with socket an NBD server that someone else runs is used. Use as a context manager; afterwards the
-    image is the final state.
+    false, recorded to .trace; with socket an NBD server that someone else runs is used. Use as a
+    context manager; afterwards the image is the final state.
     """
 
     def __init__(self, directory, image, plugin=None, socket=None, options="", offset=0,

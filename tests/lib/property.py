@@ -143,8 +143,9 @@ def join(ranges):
 
 
 def changed_sectors(old, new):
-    """[start, end) of what differs, within each sector from its first to its last byte; beyond its end a file is zeroes, and
-    what the new one has lost at its end does not count. old None: zeroes."""
+    """[start, end) of what differs, within each sector from its first to its last byte.
+    Beyond its end a file is zeroes, and what the new one has lost at its end does not count.
+    old None: zeroes."""
     new_fd = os.open(new, os.O_RDONLY)
     old_fd = os.open(old, os.O_RDONLY) if old else None
     try:

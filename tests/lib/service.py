@@ -19,7 +19,8 @@ class Service:
         self.log = os.path.join(self.directory, "serve.log")
         self._argv = [tapwire.program, "serve", os.fspath(image), "--socket", self.socket,
                       "--post", endpoint.url, "--secret-file", endpoint.secret,
-                      "--state", os.path.join(self.directory, "state"), "--linger", "120", *map(str, args)]
+                      "--state", os.path.join(self.directory, "state"), "--linger", "120",
+                      *map(str, args)]
         self._guard = None
         self._proc = None
 
