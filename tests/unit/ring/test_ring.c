@@ -3,6 +3,7 @@
 #include "ring_fixture.h"
 
 #include <poll.h>
+#include <sys/wait.h>
 
 static bool rings(const struct tw_ring_reader *r)
 {
@@ -285,6 +286,50 @@ static void the_bell_rings_once_for_a_sleeper_and_not_for_the_wakeful(void **sta
 	tw_ring_destroy(ring);
 }
 
+/* A consumer that trusts the bell alone: a wakeup that is lost would leave it asleep. */
+static void sleep_until_the_end(const struct fixture *f, uint64_t records)
+{
+	struct tw_ring_reader *r = NULL;
+	struct tw_record rec;
+	if (tw_ring_reader_open(f->path, &r) != 0)
+		_exit(1);
+	for (uint64_t seen = 0; seen < records;) {
+		struct pollfd pfd = { .fd = tw_ring_bell_fd(r), .events = POLLIN };
+		if (tw_ring_arm(r) == 0 && poll(&pfd, 1, 5000) == 0)
+			_exit(2);
+		tw_ring_disarm(r);
+		while (tw_ring_next(r, &rec) == 1)
+			seen++;
+		tw_ring_release(r);
+	}
+	_exit(0);
+}
+
+static void no_wakeup_is_lost(void **state)
+{
+	const uint64_t records = 20000;
+	struct tw_ring *ring = new_ring(*state);
+	size_t bytes;
+	int status;
+	struct ring_cursor *cursor = map_file(*state, ".cursor", &bytes);
+	pid_t pid = fork();
+	if (pid == 0)
+		sleep_until_the_end(*state, records);
+	for (uint64_t i = 1; i <= records; i++) {
+		tw_ring_publish(ring, TW_RECORD_FLUSH, 0, 0, NULL);
+		/* Wait for it mostly, so that the consumer is often just falling asleep. */
+		while (i % 8 && atomic_load(&cursor->tail) < i * sizeof(struct ring_record))
+			if (waitpid(pid, &status, WNOHANG) == pid)
+				goto ended;
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+ended:
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	munmap(cursor, bytes);
+	tw_ring_destroy(ring);
+}
+
 static void there_is_one_producer_and_one_consumer(void **state)
 {
 	const struct fixture *f = *state;
@@ -350,6 +395,7 @@ int main(void)
 		ring_test(a_second_gap_waits_for_the_release_of_the_first),
 		ring_test(a_map_has_every_dirty_block_and_no_other),
 		ring_test(the_bell_rings_once_for_a_sleeper_and_not_for_the_wakeful),
+		ring_test(no_wakeup_is_lost),
 		ring_test(there_is_one_producer_and_one_consumer),
 		ring_test(a_file_that_is_no_ring_is_left_alone),
 		ring_test(the_files_are_for_their_owner),
