@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "courier/envelope.h"
+
+#define SOURCE "/xen/host/uuid/xvda"
+
+static void expect(const char *body, size_t len, bool good)
+{
+	struct tw_error *err = tw_envelope_check(body, len, SOURCE);
+	if (!err != good)
+		fail_msg("%s: %s", body, err ? tw_error_message(err) : "taken");
+	tw_error_destroy(err);
+}
+
+static void objects_of_the_disk_are_taken(void **state)
+{
+	(void)state;
+	static const char *const bodies[] = {
+		"{\"source\":\"" SOURCE "\"}",
+		"{\"source\":\"" SOURCE "/volume\",\"data\":{\"a\":[1,2,{\"source\":\"/x\"}]}}",
+		"{ \"data\" : null , \"source\" : \"\\/xen\\/host\\/uuid\\/xvda\" }",
+	};
+	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++)
+		expect(bodies[i], strlen(bodies[i]), true);
+}
+
+static void what_would_spoil_a_batch_is_refused(void **state)
+{
+	(void)state;
+	static const char *const bodies[] = {
+		"",
+		"{}",
+		"[]",
+		"{",
+		"}",
+		"null",
+		"{\"source\":\"" SOURCE "\"},{\"source\":\"" SOURCE "\"}",
+		"{\"source\":\"" SOURCE "\"}{}",
+		"{\"source\":\"" SOURCE "\"} {}",
+		"{\"source\":\"" SOURCE "\",}",
+		"{\"source\":\"" SOURCE "\"}]",
+		"{\"source\":\"" SOURCE "\" /* */}",
+		"{\"source\":\"" SOURCE "\",\"a\":\"\xff\"}",
+		"{\"source\":\"" SOURCE "\",\"a\":\"\n\"}",
+		"{\"source\":\"" SOURCE "\",\"a\":NaN}",
+		"{\"source\":[\"" SOURCE "\"]}",
+		"{\"source\":7}",
+		"{\"source\":\"/xen/host/uuid/xvdb\"}",
+		"{\"source\":\"" SOURCE "b\"}",
+		"{\"source\":\"" SOURCE "\",\"source\":\"/xen/host/other/xvda\"}",
+		"{\"data\":{\"source\":\"" SOURCE "\"}}",
+	};
+	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++)
+		expect(bodies[i], strlen(bodies[i]), false);
+	static const char nul[] = "{\"source\":\"" SOURCE "\",\"a\":\"\0\"}";
+	expect(nul, sizeof(nul) - 1, false);
+}
+
+static void nesting_without_end_harms_nobody(void **state)
+{
+	(void)state;
+	static char body[1 << 20];
+	memset(body, '[', sizeof(body));
+	body[0] = '{';
+	body[sizeof(body) - 1] = '}';
+	expect(body, sizeof(body), false);
+	memcpy(body, "{\"a\":", 5);
+	expect(body, sizeof(body), false);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(objects_of_the_disk_are_taken),
+		cmocka_unit_test(what_would_spoil_a_batch_is_refused),
+		cmocka_unit_test(nesting_without_end_harms_nobody),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

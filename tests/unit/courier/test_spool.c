@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "courier/spool.h"
+
+#define ALL UINT64_MAX
+#define SOURCE "/xen/host/uuid/xvda"
+
+struct fixture {
+	char dir[64];
+	char path[80];
+	struct tw_spool *spool;
+};
+
+static void must(struct tw_error *err)
+{
+	if (err)
+		fail_msg("%s", tw_error_message(err));
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	strcpy(f->dir, "/tmp/tapwire-spool-XXXXXX");
+	if (!f || !mkdtemp(f->dir))
+		return -1;
+	snprintf(f->path, sizeof(f->path), "%s/spool.db", f->dir);
+	must(tw_spool_open(f->path, 1 << 30, &f->spool));
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	char path[96];
+	tw_spool_close(f->spool);
+	static const char *const suffixes[] = { "", "-wal", "-shm", "-journal" };
+	for (size_t i = 0; i < 4; i++) {
+		snprintf(path, sizeof(path), "%s%s", f->path, suffixes[i]);
+		unlink(path);
+	}
+	int rc = rmdir(f->dir);
+	free(f);
+	return rc;
+}
+
+static void reopen(struct fixture *f)
+{
+	tw_spool_close(f->spool);
+	f->spool = NULL;
+	must(tw_spool_open(f->path, 1 << 30, &f->spool));
+}
+
+/* Stores events with the given types and bodies {"n":<sequence>}. */
+static void store(struct fixture *f, const char *epoch, unsigned int n, unsigned int type)
+{
+	struct tw_spool_disk *disk;
+	must(tw_spool_disk(f->spool, epoch, SOURCE, &disk));
+	for (unsigned int i = 0; i < n; i++) {
+		char body[64];
+		snprintf(body, sizeof(body), "{\"n\":%llu}", (unsigned long long)disk->last + 1);
+		must(tw_spool_store(f->spool, disk, type, body, strlen(body)));
+	}
+}
+
+static void expect_batch(struct fixture *f, const struct tw_spool_batch *batch, const char *want)
+{
+	struct tw_buf body = TW_BUF_INIT;
+	must(tw_spool_read(f->spool, batch, &body));
+	tw_buf_append(&body, "", 1);
+	assert_string_equal(body.data, want);
+	tw_buf_deinit(&body);
+}
+
+static uint64_t events_in(struct fixture *f)
+{
+	struct tw_spool_stats stats;
+	tw_spool_stats(f->spool, &stats);
+	return stats.events;
+}
+
+static void a_sequence_is_remembered(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *target;
+	must(tw_spool_target(f->spool, "t", ALL, &target));
+	store(f, "epoch", 3, 1);
+	must(tw_spool_commit(f->spool));
+	reopen(f);
+	struct tw_spool_disk *disk;
+	must(tw_spool_disk(f->spool, "epoch", SOURCE, &disk));
+	assert_int_equal(disk->last, 3);
+	must(tw_spool_disk(f->spool, "other", SOURCE, &disk));
+	assert_int_equal(disk->last, 0);
+}
+
+static void an_epoch_belongs_to_one_source(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_disk *disk;
+	must(tw_spool_disk(f->spool, "epoch", SOURCE, &disk));
+	struct tw_error *err = tw_spool_disk(f->spool, "epoch", "/xen/host/uuid/xvdb", &disk);
+	assert_non_null(err);
+	assert_int_equal(tw_error_code(err), TW_BAD_DATA);
+	tw_error_destroy(err);
+}
+
+static void batches_are_cut_by_count_and_bytes(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *target;
+	must(tw_spool_target(f->spool, "t", ALL, &target));
+	store(f, "epoch", 5, 1);
+	must(tw_spool_plan(f->spool, target, 2, 1000));
+	must(tw_spool_plan(f->spool, target, 100, 17)); /* [{"n":3},{"n":4}] has 17 bytes */
+	must(tw_spool_plan(f->spool, target, 100, 1)); /* a batch has an event at least */
+	must(tw_spool_plan(f->spool, target, 100, 1000));
+	must(tw_spool_commit(f->spool));
+	assert_int_equal(target->nplan, 3);
+	assert_int_equal(target->waiting, 0);
+	assert_int_equal(target->waiting_bytes, 0);
+	expect_batch(f, &target->plan[0], "[{\"n\":1},{\"n\":2}]");
+	expect_batch(f, &target->plan[1], "[{\"n\":3},{\"n\":4}]");
+	expect_batch(f, &target->plan[2], "[{\"n\":5}]");
+	assert_int_equal(target->plan[2].n, 3);
+}
+
+static void a_planned_batch_is_the_same_after_a_restart(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *target;
+	must(tw_spool_target(f->spool, "t", 1 << 1 | 1 << 3, &target));
+	store(f, "epoch", 1, 1);
+	store(f, "epoch", 1, 2);
+	store(f, "epoch", 1, 3);
+	must(tw_spool_plan(f->spool, target, 100, 1000));
+	must(tw_spool_commit(f->spool));
+	char epoch[TW_SPOOL_EPOCH_SIZE];
+	strcpy(epoch, target->epoch);
+	reopen(f);
+	/* Another filter now, and more events: they are for the next batch. */
+	must(tw_spool_target(f->spool, "t", ALL, &target));
+	store(f, "epoch", 1, 2);
+	assert_string_equal(target->epoch, epoch);
+	assert_int_equal(target->nplan, 1);
+	assert_int_equal(target->plan[0].n, 1);
+	assert_int_equal(target->next, 2);
+	expect_batch(f, &target->plan[0], "[{\"n\":1},{\"n\":3}]");
+	must(tw_spool_plan(f->spool, target, 100, 1000));
+	expect_batch(f, &target->plan[1], "[{\"n\":4}]");
+}
+
+static void an_event_stays_until_the_last_target_has_it(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *a;
+	struct tw_spool_target *b;
+	must(tw_spool_target(f->spool, "a", ALL, &a));
+	must(tw_spool_target(f->spool, "b", ALL, &b));
+	store(f, "epoch", 2, 1);
+	must(tw_spool_plan(f->spool, a, 100, 1000));
+	must(tw_spool_plan(f->spool, b, 1, 1000));
+	must(tw_spool_commit(f->spool));
+	must(tw_spool_acknowledge(f->spool, a));
+	must(tw_spool_commit(f->spool));
+	assert_int_equal(events_in(f), 2);
+	must(tw_spool_acknowledge(f->spool, b));
+	must(tw_spool_commit(f->spool));
+	assert_int_equal(events_in(f), 1);
+	must(tw_spool_plan(f->spool, b, 1, 1000));
+	must(tw_spool_acknowledge(f->spool, b));
+	must(tw_spool_commit(f->spool));
+	assert_int_equal(events_in(f), 0);
+	reopen(f);
+	assert_int_equal(events_in(f), 0);
+}
+
+static void what_nobody_wants_is_not_kept(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *a;
+	struct tw_spool_target *b;
+	must(tw_spool_target(f->spool, "a", 1 << 1, &a));
+	must(tw_spool_target(f->spool, "b", 1 << 2, &b));
+	store(f, "epoch", 10, 3);
+	assert_int_equal(events_in(f), 0);
+	store(f, "epoch", 1, 1); /* wanted by a alone: b must not hold it back */
+	must(tw_spool_plan(f->spool, a, 100, 1000));
+	must(tw_spool_commit(f->spool));
+	must(tw_spool_acknowledge(f->spool, a));
+	must(tw_spool_commit(f->spool));
+	assert_int_equal(events_in(f), 0);
+}
+
+static void a_new_target_begins_with_the_next_event(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *a;
+	struct tw_spool_target *b;
+	must(tw_spool_target(f->spool, "a", ALL, &a));
+	store(f, "epoch", 2, 1);
+	must(tw_spool_target(f->spool, "b", ALL, &b));
+	store(f, "epoch", 1, 1);
+	assert_int_equal(a->waiting, 3);
+	assert_int_equal(b->waiting, 1);
+	assert_string_not_equal(a->epoch, b->epoch);
+}
+
+static void a_target_without_configuration_holds_nothing_back(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *a;
+	struct tw_spool_target *b;
+	must(tw_spool_target(f->spool, "a", ALL, &a));
+	must(tw_spool_target(f->spool, "b", ALL, &b));
+	store(f, "epoch", 4, 1);
+	must(tw_spool_plan(f->spool, a, 1, 1000));
+	must(tw_spool_plan(f->spool, b, 2, 1000));
+	must(tw_spool_commit(f->spool));
+	reopen(f);
+	must(tw_spool_target(f->spool, "b", ALL, &b));
+	unsigned int forgotten;
+	must(tw_spool_forget_others(f->spool, &forgotten));
+	assert_int_equal(forgotten, 1);
+	must(tw_spool_acknowledge(f->spool, b));
+	must(tw_spool_commit(f->spool));
+	assert_int_equal(events_in(f), 2);
+}
+
+static void a_rollback_returns_to_the_commit(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *target;
+	must(tw_spool_target(f->spool, "t", ALL, &target));
+	store(f, "epoch", 2, 1);
+	must(tw_spool_plan(f->spool, target, 1, 1000));
+	must(tw_spool_commit(f->spool));
+	store(f, "epoch", 3, 1);
+	store(f, "fresh", 1, 1);
+	must(tw_spool_acknowledge(f->spool, target));
+	must(tw_spool_plan(f->spool, target, 100, 1000));
+	must(tw_spool_rollback(f->spool));
+	assert_int_equal(target->nplan, 1);
+	assert_int_equal(target->plan[0].n, 1);
+	assert_int_equal(target->waiting, 1);
+	assert_int_equal(events_in(f), 2);
+	struct tw_spool_disk *disk;
+	must(tw_spool_disk(f->spool, "fresh", SOURCE, &disk));
+	assert_int_equal(disk->last, 0);
+	store(f, "epoch", 1, 1);
+	must(tw_spool_plan(f->spool, target, 100, 1000));
+	must(tw_spool_commit(f->spool));
+	expect_batch(f, &target->plan[0], "[{\"n\":1}]");
+	expect_batch(f, &target->plan[1], "[{\"n\":2},{\"n\":3}]");
+}
+
+static void the_plan_has_a_bound(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *target;
+	must(tw_spool_target(f->spool, "t", ALL, &target));
+	store(f, "epoch", TW_SPOOL_PLAN + 5, 1);
+	for (int i = 0; i < TW_SPOOL_PLAN + 5; i++)
+		must(tw_spool_plan(f->spool, target, 1, 1000));
+	assert_int_equal(target->nplan, TW_SPOOL_PLAN);
+	assert_int_equal(target->waiting, 5);
+}
+
+static void the_operators_limit_is_kept(void **state)
+{
+	struct fixture *f = *state;
+	tw_spool_close(f->spool);
+	must(tw_spool_open(f->path, 256 << 10, &f->spool));
+	struct tw_spool_target *target;
+	must(tw_spool_target(f->spool, "t", ALL, &target));
+	unsigned int stored = 0;
+	while (tw_spool_has_room(f->spool)) {
+		store(f, "epoch", 100, 1);
+		must(tw_spool_commit(f->spool));
+		assert_true((stored += 100) < 1000000);
+	}
+	while (target->waiting || target->nplan) {
+		must(tw_spool_plan(f->spool, target, 1000, 100000));
+		must(tw_spool_acknowledge(f->spool, target));
+	}
+	must(tw_spool_commit(f->spool));
+	assert_true(tw_spool_has_room(f->spool));
+}
+
+static void expect_refused(struct fixture *f, enum tw_code code, const char *part)
+{
+	struct tw_spool *spool = NULL;
+	struct tw_error *err = tw_spool_open(f->path, 1 << 30, &spool);
+	assert_non_null(err);
+	assert_int_equal(tw_error_code(err), code);
+	assert_non_null(strstr(tw_error_message(err), part));
+	assert_non_null(strstr(tw_error_message(err), f->path));
+	tw_error_destroy(err);
+}
+
+static void a_spool_in_use_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	expect_refused(f, TW_UNAVAILABLE, "in use");
+}
+
+static void write_at(const char *path, long offset, const char *text)
+{
+	FILE *file = fopen(path, "r+b");
+	assert_non_null(file);
+	fseek(file, offset, SEEK_SET);
+	fputs(text, file);
+	fclose(file);
+}
+
+static void a_damaged_spool_is_left_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_spool_target *target;
+	must(tw_spool_target(f->spool, "t", ALL, &target));
+	store(f, "epoch", 2000, 1);
+	must(tw_spool_commit(f->spool));
+	tw_spool_close(f->spool);
+	f->spool = NULL;
+	struct stat before;
+	struct stat after;
+	write_at(f->path, 8192, "this is no page of a database; not at all; it is text");
+	assert_int_equal(stat(f->path, &before), 0);
+	expect_refused(f, TW_BAD_DATA, "damaged");
+	write_at(f->path, 0, "and this is no header");
+	expect_refused(f, TW_BAD_DATA, "damaged");
+	assert_int_equal(stat(f->path, &after), 0);
+	assert_true(before.st_size == after.st_size && before.st_ino == after.st_ino);
+}
+
+static void a_spool_of_the_future_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	tw_spool_close(f->spool);
+	f->spool = NULL;
+	write_at(f->path, 63, "\x02"); /* user_version, big-endian at 60 */
+	expect_refused(f, TW_UNSUPPORTED, "version 2");
+}
+
+static void the_file_is_for_its_owner_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+	assert_int_equal(stat(f->path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_sequence_is_remembered),
+		TEST(an_epoch_belongs_to_one_source),
+		TEST(batches_are_cut_by_count_and_bytes),
+		TEST(a_planned_batch_is_the_same_after_a_restart),
+		TEST(an_event_stays_until_the_last_target_has_it),
+		TEST(what_nobody_wants_is_not_kept),
+		TEST(a_new_target_begins_with_the_next_event),
+		TEST(a_target_without_configuration_holds_nothing_back),
+		TEST(a_rollback_returns_to_the_commit),
+		TEST(the_plan_has_a_bound),
+		TEST(the_operators_limit_is_kept),
+		TEST(a_spool_in_use_is_refused),
+		TEST(a_damaged_spool_is_left_alone),
+		TEST(a_spool_of_the_future_is_refused),
+		TEST(the_file_is_for_its_owner_alone),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
