@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Runs in the project's root: it holds the sample and the man page against the parser. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "config/config.h"
+#include "config/value.h"
+#include "event/event.h"
+
+#define SAMPLE "conf/tapwire.conf.sample"
+#define PAGE "man/tapwire.conf.5"
+#define SECRET "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+#define TARGET "[target t]\nurl = http://127.0.0.1/\n"
+
+struct fixture {
+	char dir[64];
+	char conf[80];
+	char secret[80];
+};
+
+static void write_file(const char *path, const char *text, mode_t mode)
+{
+	unlink(path);
+	FILE *file = fopen(path, "w");
+	assert_non_null(file);
+	fputs(text, file);
+	fclose(file);
+	assert_int_equal(chmod(path, mode), 0);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	if (!f)
+		return -1;
+	strcpy(f->dir, "/tmp/tapwire-config-XXXXXX");
+	if (!mkdtemp(f->dir))
+		return -1;
+	snprintf(f->conf, sizeof(f->conf), "%s/c", f->dir);
+	snprintf(f->secret, sizeof(f->secret), "%s/s", f->dir);
+	write_file(f->secret, SECRET "\n", 0600);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	unlink(f->conf);
+	unlink(f->secret);
+	int rc = rmdir(f->dir);
+	free(f);
+	return rc;
+}
+
+static struct tw_config *load(struct fixture *f, const char *text)
+{
+	write_file(f->conf, text, 0600);
+	struct tw_config *config = NULL;
+	struct tw_error *err = tw_config_load(f->conf, &config);
+	if (err)
+		fail_msg("%s", tw_error_message(err));
+	return config;
+}
+
+/* The text is wrong at that line, and the message has both parts. */
+static void expect_error(struct fixture *f, const char *text, int line, const char *found,
+	const char *expected)
+{
+	write_file(f->conf, text, 0600);
+	struct tw_config *config = NULL;
+	struct tw_error *err = tw_config_load(f->conf, &config);
+	if (!err)
+		fail_msg("taken: %s", text);
+	assert_int_equal(tw_error_code(err), TW_CONFIG);
+	const char *message = tw_error_message(err);
+	char where[128];
+	snprintf(where, sizeof(where), "%s:%d: ", f->conf, line);
+	if (strncmp(message, where, strlen(where)) != 0 || !strstr(message, found) ||
+		!strstr(message, expected) || strchr(message, '\n'))
+		fail_msg("%s\nwants %s... %s ... %s", message, where, found, expected);
+	tw_error_destroy(err);
+}
+
+static void an_empty_file_is_the_defaults(void **state)
+{
+	struct tw_config *config = load(*state, "");
+	assert_string_equal(config->state_dir, "/var/lib/tapwire");
+	assert_string_equal(config->run_dir, "/run/tapwire");
+	assert_int_equal(config->log_level, TW_LOG_INFO);
+	assert_true(config->spool_max_bytes == 1ull << 30);
+	assert_int_equal(config->ntargets, 0);
+	assert_int_equal(config->ndisks, 0);
+	tw_config_destroy(config);
+}
+
+static void a_target_has_defaults(void **state)
+{
+	struct tw_config *config = load(*state, TARGET);
+	assert_int_equal(config->ntargets, 1);
+	const struct tw_config_target *t = &config->targets[0];
+	assert_string_equal(t->name, "t");
+	assert_string_equal(t->url, "http://127.0.0.1/");
+	for (int type = 1; type < TW_EVENT_TYPE_END; type++)
+		assert_true(t->events >> type & 1);
+	assert_int_equal(t->batch_events, 100);
+	assert_int_equal(t->batch_bytes, 1 << 20);
+	assert_int_equal(t->batch_delay_ms, 100);
+	assert_int_equal(t->timeout_ms, 30000);
+	assert_int_equal(t->connect_timeout_ms, 5000);
+	assert_int_equal(t->retry_min_ms, 500);
+	assert_int_equal(t->retry_max_ms, 60000);
+	assert_null(t->secret);
+	assert_null(t->bearer_token);
+	assert_null(t->ca_file);
+	tw_config_destroy(config);
+}
+
+static void every_key_is_taken(void **state)
+{
+	struct fixture *f = *state;
+	char text[2048];
+	snprintf(text, sizeof(text),
+		"; a comment\n# another\n[service]\nstate_dir = /s\nrun_dir=/r ; a comment\nlog_level = debug\n"
+		"[spool]\nmax_bytes = 64 MiB\n"
+		"[target one]\n  url = https://example.org:8443/a?b=c\nevents = file.created, volume.*\n"
+		"batch_events = 7\nbatch_bytes = 8K\nbatch_delay_ms = 0\ntimeout_ms = 2s\n"
+		"connect_timeout_ms = 300\nretry_min_ms = 10ms\nretry_max_ms = 1min\nsecret_file = %s\n"
+		"bearer_token_file = %s\nheader = X-A: 1\nheader = X-B: 2 3\nca_file = %s\n"
+		"[target two]\nurl = http://[::1]/\n"
+		"[disk d]\nimage = /i\nring = /r\ndomain = web1\nvdev = xvdb\n",
+		f->secret, f->secret, f->secret);
+	struct tw_config *config = load(f, text);
+	assert_string_equal(config->state_dir, "/s");
+	assert_string_equal(config->run_dir, "/r");
+	assert_int_equal(config->log_level, TW_LOG_DEBUG);
+	assert_int_equal(config->spool_max_bytes, 64 << 20);
+	assert_int_equal(config->ntargets, 2);
+	const struct tw_config_target *t = &config->targets[0];
+	assert_int_equal(t->line, 9);
+	assert_true(t->events == (1ull << TW_EVENT_FILE_CREATED | 1ull << TW_EVENT_VOLUME_FOUND |
+		1ull << TW_EVENT_VOLUME_FORMATTED | 1ull << TW_EVENT_VOLUME_LOST));
+	assert_int_equal(t->batch_events, 7);
+	assert_int_equal(t->batch_bytes, 8192);
+	assert_int_equal(t->batch_delay_ms, 0);
+	assert_int_equal(t->timeout_ms, 2000);
+	assert_int_equal(t->connect_timeout_ms, 300);
+	assert_int_equal(t->retry_min_ms, 10);
+	assert_int_equal(t->retry_max_ms, 60000);
+	assert_int_equal(t->secret_len, 24);
+	assert_string_equal(t->bearer_token, SECRET);
+	assert_int_equal(t->nheaders, 2);
+	assert_string_equal(t->headers[1], "X-B: 2 3");
+	assert_string_equal(t->ca_file, f->secret);
+	assert_string_equal(config->disks[0].domain, "web1");
+	assert_string_equal(config->disks[0].vdev, "xvdb");
+	tw_config_destroy(config);
+}
+
+static void mistakes_have_their_line(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		const char *text;
+		int line;
+		const char *found;
+		const char *expected;
+	} cases[] = {
+		{ "\n\n[servce]\n", 3, "[servce]", "[service]" },
+		{ "[service]\nstatedir = /x\n", 2, "\"statedir\"", "tapwire.conf(5)" },
+		{ "[service]\n[service]\n", 2, "a second time", "once" },
+		{ "[service x]\n", 1, "[service x]", "[service]" },
+		{ "[service\n", 1, "[service", "]" },
+		{ "state_dir = /x\n", 1, "before any section", "[section]" },
+		{ "[service]\nstate_dir\n", 2, "without a value", "absolute path" },
+		{ "[service]\nstate_dir =\n", 2, "\"\"", "absolute path" },
+		{ "[service]\nstate_dir = var\n", 2, "\"var\"", "absolute path" },
+		{ "[service]\nlog_level = loud\n", 2, "\"loud\"", "debug" },
+		{ "[service]\nrun_dir = /a\nrun_dir = /b\n", 3, "a second time", "once" },
+		{ "[spool]\nmax_bytes = 1XB\n", 2, "\"1XB\"", "1GiB" },
+		{ "[spool]\nmax_bytes = 0\n", 2, "\"0\"", "a size" },
+		{ "[spool]\nmax_bytes = -1\n", 2, "\"-1\"", "a size" },
+		{ "[spool]\nmax_bytes = 99999999999T\n", 2, "99999999999T", "a size" },
+		{ "[spool]\nmax_bytes = 99999999999999999999999\n", 2, "9999", "a size" },
+		{ "[target]\n", 1, "[target]", "NAME" },
+		{ "[target a/b]\n", 1, "a/b", "NAME" },
+		{ TARGET TARGET, 3, "a second time", "once" },
+		{ "\n[target t]\n", 2, "without url", "http" },
+		{ "[target t]\nurl = ftp://x/\n", 2, "ftp://x/", "http://" },
+		{ "[target t]\nurl = nonsense\n", 2, "nonsense", "http://" },
+		{ "[target t]\nurl = http://\n", 2, "http://", "URL" },
+		{ "[target t]\nurl = http://a b/\n", 2, "a b", "URL" },
+		{ TARGET "events = file.creatd\n", 3, "file.creatd", "file.created" },
+		{ TARGET "events =\n", 3, "\"\"", "file.created" },
+		{ TARGET "events = file.created,,\n", 3, ",,", "file.created" },
+		{ TARGET "batch_events = 0\n", 3, "\"0\"", "1 to 1000000" },
+		{ TARGET "batch_delay_ms = 2d\n", 3, "2d", "milliseconds" },
+		{ TARGET "timeout_ms = 0\n", 3, "\"0\"", "at least 1" },
+		{ TARGET "retry_min_ms = 2s\nretry_max_ms = 1s\n", 1, "retry_min_ms", "less" },
+		{ TARGET "secret_file = /nonexistent/s\n", 3, "/nonexistent/s: No such file", "whsec_" },
+		{ TARGET "secret_file = s\n", 3, "\"s\"", "absolute path" },
+		{ TARGET "secret_file = /\n", 3, "not a file", "whsec_" },
+		{ TARGET "ca_file = /nonexistent/c\n", 3, "No such file", "readable" },
+		{ TARGET "header = nonsense\n", 3, "nonsense", "Name: value" },
+		{ TARGET "header = X Y: z\n", 3, "X Y", "Name: value" },
+		{ TARGET "header = Webhook-Id: z\n", 3, "Webhook-Id", "tapwire sets" },
+		{ "[disk d]\nimage = /i\n", 1, "without ring", "ring = " },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		expect_error(f, cases[i].text, cases[i].line, cases[i].found, cases[i].expected);
+}
+
+static void a_long_line_is_refused_and_not_cut(void **state)
+{
+	static char text[8192] = "[service]\n#";
+	memset(text + 11, 'x', 6000);
+	strcpy(text + 6011, "\n[bogus]\n");
+	expect_error(*state, text, 2, "more than", "fewer");
+}
+
+static void a_secret_must_be_one(void **state)
+{
+	struct fixture *f = *state;
+	char text[256];
+	snprintf(text, sizeof(text), TARGET "secret_file = %s\n", f->secret);
+	write_file(f->secret, "", 0600);
+	expect_error(f, text, 3, "empty", "whsec_");
+	write_file(f->secret, "\n \n", 0600);
+	expect_error(f, text, 3, "empty", "whsec_");
+	write_file(f->secret, "hunter2\n", 0600);
+	expect_error(f, text, 3, f->secret, "whsec_");
+	struct tw_config *config = NULL;
+	struct tw_error *err = tw_config_load(f->conf, &config);
+	assert_null(strstr(tw_error_message(err), "hunter2"));
+	tw_error_destroy(err);
+}
+
+struct findings {
+	int errors;
+	int warnings;
+	char last[512];
+};
+
+static void count(void *arg, enum tw_log_level level, const char *text)
+{
+	struct findings *findings = arg;
+	findings->errors += level == TW_LOG_ERROR;
+	findings->warnings += level == TW_LOG_WARN;
+	snprintf(findings->last, sizeof(findings->last), "%s", text);
+}
+
+static void check_tells_of_every_mistake(void **state)
+{
+	struct fixture *f = *state;
+	write_file(f->conf, "[service]\nx = 1\ny = 2\n[nope]\nz = 3\n[target t]\n", 0600);
+	struct findings findings = { 0 };
+	struct tw_error *err = tw_config_check(f->conf, count, &findings);
+	assert_non_null(err);
+	assert_non_null(strstr(tw_error_message(err), "c:2: "));
+	assert_int_equal(findings.errors, 4); /* x, y, [nope], no url */
+	tw_error_destroy(err);
+}
+
+static void a_secret_for_all_eyes_is_a_warning(void **state)
+{
+	struct fixture *f = *state;
+	char text[256];
+	snprintf(text, sizeof(text), TARGET "secret_file = %s\n", f->secret);
+	write_file(f->conf, text, 0600);
+	struct findings findings = { 0 };
+	assert_null(tw_config_check(f->conf, count, &findings));
+	assert_int_equal(findings.warnings, 0);
+	chmod(f->secret, 0644);
+	assert_null(tw_config_check(f->conf, count, &findings));
+	assert_int_equal(findings.warnings, 1);
+	assert_non_null(strstr(findings.last, "c:3: "));
+}
+
+static void a_file_that_is_not_there_is_named(void **state)
+{
+	(void)state;
+	struct tw_config *config = NULL;
+	struct tw_error *err = tw_config_load("/nonexistent/tapwire.conf", &config);
+	assert_non_null(err);
+	assert_int_equal(tw_error_code(err), TW_CONFIG);
+	assert_non_null(strstr(tw_error_message(err), "/nonexistent/tapwire.conf: No such file"));
+	tw_error_destroy(err);
+}
+
+static void a_url_is_a_config(void **state)
+{
+	struct fixture *f = *state;
+	struct tw_config *config = NULL;
+	assert_null(tw_config_for_url("http://127.0.0.1:1/x", f->secret, &config));
+	assert_int_equal(config->ntargets, 1);
+	assert_int_equal(config->targets[0].batch_delay_ms, 0);
+	assert_int_equal(config->targets[0].secret_len, 24);
+	tw_config_destroy(config);
+	struct tw_error *err = tw_config_for_url("nonsense", NULL, &config);
+	assert_non_null(err);
+	assert_int_equal(tw_error_code(err), TW_USAGE);
+	tw_error_destroy(err);
+}
+
+static char *read_whole(const char *path)
+{
+	static char text[65536];
+	FILE *file = fopen(path, "r");
+	if (!file)
+		fail_msg("%s: cannot read it; run this in the project's root", path);
+	text[fread(text, 1, sizeof(text) - 1, file)] = '\0';
+	fclose(file);
+	return text;
+}
+
+/* The key's line in its section of the sample: "key = " or "#key = ". NULL when there is none. */
+static const char *sample_line(const char *sample, const struct tw_config_key *key)
+{
+	char heading[32];
+	snprintf(heading, sizeof(heading), "[%s", key->section);
+	const char *at = strstr(sample, heading);
+	const char *end = at ? strstr(at + 1, "\n[") : NULL;
+	char line[64];
+	for (int commented = 1; at && commented >= 0; commented--) {
+		snprintf(line, sizeof(line), "\n%s%s = ", commented ? "#" : "", key->name);
+		const char *found = strstr(at, line);
+		if (found && (!end || found < end))
+			return found + strlen(line);
+	}
+	return NULL;
+}
+
+static void the_sample_names_every_key_and_default(void **state)
+{
+	(void)state;
+	const char *sample = read_whole(SAMPLE);
+	struct tw_config_key key;
+	for (size_t i = 0; tw_config_key(i, &key); i++) {
+		const char *value = sample_line(sample, &key);
+		if (!value)
+			fail_msg("%s lacks [%s] %s", SAMPLE, key.section, key.name);
+		size_t len = strcspn(value, "\n");
+		if (key.fallback && (strlen(key.fallback) != len || strncmp(value, key.fallback, len) != 0))
+			fail_msg("%s: %s is not the default %s", SAMPLE, key.name, key.fallback);
+	}
+}
+
+/* With its comments taken off, but for the files that are not here, it loads. */
+static void the_sample_is_a_config(void **state)
+{
+	char *sample = read_whole(SAMPLE);
+	static char text[65536];
+	text[0] = '\0';
+	for (char *line; (line = strsep(&sample, "\n"));) {
+		bool setting = *line != '#' || line[1] == '[' || (line[1] >= 'a' && line[1] <= 'z' &&
+			strstr(line, " = ") && strspn(line + 1, "abcdefghijklmnopqrstuvwxyz_") ==
+			(size_t)(strstr(line, " = ") - line - 1));
+		if (!setting || strstr(line, "_file ="))
+			continue;
+		strcat(strcat(text, line + (*line == '#')), "\n");
+	}
+	struct tw_config *config = load(*state, text);
+	assert_int_equal(config->ntargets, 1);
+	assert_int_equal(config->ndisks, 1);
+	assert_int_equal(config->targets[0].nheaders, 1);
+	tw_config_destroy(config);
+}
+
+static void the_man_page_names_every_key_and_default(void **state)
+{
+	(void)state;
+	const char *page = read_whole(PAGE);
+	struct tw_config_key key;
+	size_t keys = 0;
+	for (; tw_config_key(keys, &key); keys++) {
+		char entry[64];
+		snprintf(entry, sizeof(entry), "\n.TP\n.B %s\n", key.name);
+		const char *at = strstr(page, entry);
+		if (!at)
+			fail_msg("%s lacks %s", PAGE, key.name);
+		const char *end = strstr(at + 1, "\n.TP");
+		const char *section = strstr(at + 1, "\n.SH");
+		if (!end || section < end)
+			end = section;
+		char says[128];
+		snprintf(says, sizeof(says), "\n%s%s\n", key.required ? "Required." : "Default: ",
+			key.required ? "" : key.fallback ? key.fallback : "");
+		const char *found = strstr(at, key.required || key.fallback ? says : "\nNo default");
+		if (!found || found > end)
+			fail_msg("%s: %s should say: %s", PAGE, key.name, says + 1);
+	}
+	size_t entries = 0;
+	for (const char *at = page; (at = strstr(at, "\n.TP\n.B ")); at++)
+		entries++;
+	assert_int_equal(entries, keys); /* and nothing that the parser does not know */
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(an_empty_file_is_the_defaults),
+		TEST(a_target_has_defaults),
+		TEST(every_key_is_taken),
+		TEST(mistakes_have_their_line),
+		TEST(a_long_line_is_refused_and_not_cut),
+		TEST(a_secret_must_be_one),
+		TEST(check_tells_of_every_mistake),
+		TEST(a_secret_for_all_eyes_is_a_warning),
+		TEST(a_file_that_is_not_there_is_named),
+		TEST(a_url_is_a_config),
+		TEST(the_sample_names_every_key_and_default),
+		TEST(the_sample_is_a_config),
+		TEST(the_man_page_names_every_key_and_default),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
