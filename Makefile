@@ -96,7 +96,7 @@ INSTALL ?= install
 
 MAN_PAGES := $(wildcard man/*.[1-8])
 DOCS := README.md CHANGELOG.md SECURITY.md LICENSE $(wildcard docs/*.md)
-SAMPLES := $(wildcard conf/*.conf)
+SAMPLES := $(wildcard conf/*.sample)
 
 .PHONY: install uninstall
 install: all

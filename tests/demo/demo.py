@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", ".."))
-from tests.demo import recorded, scene  # noqa: E402
-from tests.lib import guestdisk  # noqa: E402
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+import recorded  # noqa: E402
+import scene  # noqa: E402
+from lib import guestdisk  # noqa: E402
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 BUILD = os.path.realpath(os.environ.get("TAPWIRE_BUILD", os.path.join(HERE, "..", "..", "build")))

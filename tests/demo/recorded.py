@@ -9,9 +9,9 @@ import struct
 import subprocess
 import time
 
-from tests.demo import scene
-from tests.lib import guestdisk
-from tests.receiver import link
+import scene
+from lib import guestdisk
+from receiver import link
 
 BLOCK = 4096
 PAYLOAD, FLUSH = 1, 2
