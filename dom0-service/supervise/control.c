@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <yajl/yajl_tree.h>
 
@@ -175,7 +176,9 @@ struct tw_error *tw_control_create(uv_loop_t *loop, const char *path, tw_control
 	control->pipe.data = control;
 	/* The caller holds the directory's lock: what is left there is a dead service's. */
 	unlink(path);
+	mode_t mask = umask(0177); /* connecting takes the right to write */
 	int ret = uv_pipe_bind(&control->pipe, path);
+	umask(mask);
 	if (ret == 0)
 		ret = uv_listen((uv_stream_t *)&control->pipe, 16, on_connection);
 	if (ret < 0) {
