@@ -14,8 +14,6 @@
 #include <string.h>
 #include <sysexits.h>
 
-const char *argp_program_version = "tapwire " TW_VERSION;
-
 static const struct tw_command commands[] = {
 	{ "check-config", "check an INI file and say what it means", tw_cmd_check_config },
 	{ "crawl", "list every file of a disk image", tw_cmd_crawl },
@@ -147,6 +145,7 @@ static void print_error(const struct tw_error *err)
 int main(int argc, char **argv)
 {
 	tw_child_main(argc, argv);
+	argp_program_version = "tapwire " TW_VERSION;
 	argp_err_exit_status = EX_USAGE;
 	tw_log_init("tapwire", TW_LOG_INFO);
 	struct tw_error *err = run(argc, argv);

@@ -18,8 +18,6 @@
 #define NIL_UUID "00000000-0000-0000-0000-000000000000"
 #define UUID_TEXT 36
 
-const char *argp_program_version = "tapwired " TW_VERSION;
-
 enum { OPT_LINGER = 0x100 };
 
 struct args {
@@ -156,6 +154,7 @@ int main(int argc, char **argv)
 	tw_child_main(argc, argv);
 	struct args args = { .linger_s = 5 };
 	int status = 0;
+	argp_program_version = "tapwired " TW_VERSION;
 	argp_err_exit_status = EX_USAGE;
 	tw_log_init("tapwired", TW_LOG_INFO);
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
