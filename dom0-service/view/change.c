@@ -146,7 +146,16 @@ bool tw_change_identity(const struct tw_change *change, const struct tw_attr *no
 		(change->old.mode & S_IFMT) != (now->mode & S_IFMT);
 }
 
-/* A name that stayed while its inode became another one went and came. */
+static struct tw_error *replace_name(struct tw_changeset *set, struct tw_name *name)
+{
+	if (name->removed)
+		return NULL;
+	TW_TRY(tw_changeset_remove_name(set, name));
+	return tw_changeset_add_name(set, name->dir, name->block, name->ino, name->bytes,
+		name->len);
+}
+
+/* A name that stayed while its inode, or the directory around it, became another one went and came. */
 static struct tw_error *replace_identities(struct tw_changeset *set)
 {
 	struct tw_change *change, *tmp;
@@ -154,12 +163,39 @@ static struct tw_error *replace_identities(struct tw_changeset *set)
 		const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
 		if (!inode || !change->old.mode || !tw_change_identity(change, &inode->attr))
 			continue;
-		for (struct tw_name *name = inode->names; name; name = name->next_of_inode) {
-			if (name->removed)
-				continue;
-			TW_TRY(tw_changeset_remove_name(set, name));
-			TW_TRY(tw_changeset_add_name(set, name->dir, name->block, name->ino,
-				name->bytes, name->len));
+		struct tw_name *name;
+		for (name = inode->names; name; name = name->next_of_inode)
+			TW_TRY(replace_name(set, name));
+		for (uint32_t i = 0; i < inode->nblocks; i++)
+			for (name = inode->blocks[i].names; name; name = name->next_in_block)
+				TW_TRY(replace_name(set, name));
+	}
+	return NULL;
+}
+
+void tw_changeset_save_ranges(const struct tw_changeset *set, struct tw_buf *out)
+{
+	for (const struct tw_change *change = set->changes; change; change = change->hh.next) {
+		tw_pack32(out, change->ino);
+		tw_pack64(out, change->nranges);
+		for (size_t i = 0; i < change->nranges; i++) {
+			tw_pack64(out, change->ranges[i].offset);
+			tw_pack64(out, change->ranges[i].length);
+		}
+	}
+	tw_pack32(out, 0);
+}
+
+struct tw_error *tw_changeset_load_ranges(struct tw_changeset *set, struct tw_unpack *in)
+{
+	uint32_t ino;
+	while ((ino = tw_unpack32(in)) && !in->failed) {
+		struct tw_change *change;
+		TW_TRY(tw_changeset_inode(set, ino, &change));
+		uint64_t n = tw_unpack64(in);
+		for (uint64_t i = 0; i < n && !in->failed; i++) {
+			uint64_t offset = tw_unpack64(in);
+			TW_TRY(tw_changeset_range(change, offset, tw_unpack64(in)));
 		}
 	}
 	return NULL;

@@ -9,6 +9,7 @@
 #ifndef TW_VIEW_CHANGE_H
 #define TW_VIEW_CHANGE_H
 
+#include "base/pack.h"
 #include "view/view.h"
 #include <uthash.h>
 
@@ -60,6 +61,11 @@ struct tw_error *tw_changeset_add_name(struct tw_changeset *set, uint32_t dir, u
 	uint32_t ino, const void *bytes, uint8_t len) TW_MUST_CHECK;
 /* True when the number means another inode than before the transaction. */
 bool tw_change_identity(const struct tw_change *change, const struct tw_attr *now);
+
+/* Ranges that were reported and not emitted yet, as bytes and back. Nothing else waits between transactions. */
+void tw_changeset_save_ranges(const struct tw_changeset *set, struct tw_buf *out);
+struct tw_error *tw_changeset_load_ranges(struct tw_changeset *set,
+	struct tw_unpack *in) TW_MUST_CHECK;
 
 /* Emits the events in an order in which they can be applied, and empties the set. */
 struct tw_error *tw_changeset_emit(struct tw_changeset *set,

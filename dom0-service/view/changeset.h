@@ -33,6 +33,7 @@ struct tw_nameop {
 	uint32_t ino;
 	struct tw_name *from;	 /* RENAME, UNLINK, DELETE */
 	const struct tw_newname *to; /* CREATE, LINK, RENAME */
+	struct tw_nameop *after;     /* what must have happened to the number's old inode before */
 	struct tw_nameop *next_in_dir; /* ops that take a name from the same directory */
 };
 

@@ -52,7 +52,7 @@ static struct tw_error *cancel_moves(struct tw_changeset *set)
 		struct tw_slot *slot =
 			tw_changeset_slot(set, to->dir, tw_newname_bytes(set, to), to->len);
 		if (!slot || !slot->name->removed || slot->name->ino != to->ino ||
-			identity_changed(set, to->ino))
+			identity_changed(set, to->ino) || identity_changed(set, to->dir))
 			continue;
 		TW_TRY(tw_view_name_rehome(set->view, slot->name, to->block));
 		slot->name->removed = false;
@@ -137,6 +137,14 @@ static struct tw_error *add_op(struct tw_changeset *set, enum tw_nameop_kind kin
 	return NULL;
 }
 
+/* Makes the op that was added last wait for another one. */
+static struct tw_nameop *chain(struct tw_changeset *set, struct tw_nameop *before)
+{
+	struct tw_nameop *last = &set->ops[set->nops - 1];
+	last->after = before;
+	return last;
+}
+
 /* The ops of one inode: n names went, m came. */
 static struct tw_error *derive_inode(struct tw_changeset *set, uint32_t ino,
 	struct tw_name **removed, size_t n, const struct tw_newname *added, size_t m)
@@ -146,6 +154,7 @@ static struct tw_error *derive_inode(struct tw_changeset *set, uint32_t ino,
 	bool was_named = inode && inode->names && !replaced;
 	bool stays = !replaced && (m || keeps_a_name(inode));
 	size_t pairs = replaced ? 0 : n < m ? n : m;
+	struct tw_nameop *before = NULL;
 
 	for (size_t i = 0; i < pairs; i++)
 		TW_TRY(add_op(set, TW_NAMEOP_RENAME, ino, removed[i], &added[i]));
@@ -153,11 +162,14 @@ static struct tw_error *derive_inode(struct tw_changeset *set, uint32_t ino,
 		bool last = !stays && i == n - 1;
 		TW_TRY(add_op(set, last ? TW_NAMEOP_DELETE : TW_NAMEOP_UNLINK, ino, removed[i],
 			NULL));
+		before = chain(set, before);
 	}
 	for (size_t i = pairs; i < m; i++) {
 		bool first = !was_named && i == 0;
 		TW_TRY(add_op(set, first ? TW_NAMEOP_CREATE : TW_NAMEOP_LINK, ino, NULL,
 			&added[i]));
+		if (replaced)
+			before = chain(set, before);
 	}
 	return NULL;
 }

@@ -9,12 +9,6 @@
 
 #include <stdlib.h>
 
-static bool exists(const struct tw_changeset *set, uint32_t dir)
-{
-	const struct tw_inode *inode = tw_view_inode(set->view, dir);
-	return dir == tw_view_root(set->view) || (inode && inode->names);
-}
-
 static struct tw_dirops *dirops_find(const struct tw_changeset *set, uint32_t dir)
 {
 	struct tw_dirops *ops;
@@ -26,10 +20,10 @@ static struct tw_dirops *dirops_find(const struct tw_changeset *set, uint32_t di
 static struct tw_nameop *waits_for_parent(const struct tw_changeset *set,
 	const struct tw_nameop *op)
 {
-	if (exists(set, op->to->dir))
-		return NULL;
 	const struct tw_dirops *ops = dirops_find(set, op->to->dir);
-	return ops && ops->making != op ? ops->making : NULL;
+	if (!ops || !ops->making || ops->making == op || ops->making->state == TW_NAMEOP_DONE)
+		return NULL;
+	return ops->making;
 }
 
 static struct tw_nameop *waits_for_slot(struct tw_changeset *set, const struct tw_nameop *op)
@@ -78,6 +72,8 @@ static struct tw_nameop *waits_for_children(const struct tw_changeset *set,
 static struct tw_nameop *dependency(struct tw_changeset *set, const struct tw_nameop *op)
 {
 	struct tw_nameop *on = NULL;
+	if (op->after && op->after->state != TW_NAMEOP_DONE)
+		return op->after;
 	if (op->to) {
 		on = waits_for_parent(set, op);
 		if (!on)
@@ -162,9 +158,15 @@ static struct tw_error *break_cycle(struct tw_changeset *set, struct tw_nameop *
 		(*n)--;
 		return exchange(set, op, on);
 	}
-	for (size_t i = *n; i-- > 0;)
-		if (stack[i]->kind == TW_NAMEOP_RENAME && !stack[i]->parked)
-			return park(set, stack[i]);
+	for (size_t i = *n; i-- > 0;) {
+		if (stack[i]->kind != TW_NAMEOP_RENAME || stack[i]->parked)
+			continue;
+		TW_TRY(park(set, stack[i]));
+		/* Whoever waited may go now: begin again. Each op is parked once at most. */
+		for (; *n > 1; --*n)
+			stack[*n - 1]->state = TW_NAMEOP_PENDING;
+		return NULL;
+	}
 	return tw_error_create(TW_BAD_DATA, "names of inode %u cannot be brought into an order",
 		op->ino);
 }

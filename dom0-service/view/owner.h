@@ -20,6 +20,7 @@ enum tw_owner_kind {
 	TW_OWNER_SYMLINK,   /* target of a slow symlink */
 	TW_OWNER_JOURNAL,   /* content of the journal inode */
 	TW_OWNER_SYSTEM,    /* content of another reserved inode */
+	TW_OWNER_TABLE,	    /* inode table; no inode owns it */
 };
 
 /* An interval of blocks with one owner; lblk is the logical block that the first one is of ino. */

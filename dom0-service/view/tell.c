@@ -77,6 +77,24 @@ static struct tw_error *send(struct tw_changeset *set, struct tw_event *event)
 	return set->emit(event, set->arg);
 }
 
+/* Of a file that comes, all content is new: also what was written before it had a name. */
+static struct tw_error *all_content(struct tw_changeset *set, struct tw_change *change,
+	const struct tw_inode *inode)
+{
+	uint32_t bits = tw_view_blockbits(set->view);
+	change->nranges = 0;
+	if (tw_mode_kind(inode->attr.mode) != TW_KIND_FILE)
+		return NULL;
+	for (uint32_t i = 0; i < inode->nextents; i++) {
+		const struct tw_extent *e = &inode->extents[i];
+		if (!e->unwritten)
+			TW_TRY(tw_changeset_range(change, (uint64_t)e->lblk << bits,
+				(uint64_t)e->count << bits));
+	}
+	tidy_ranges(change, inode->attr.size);
+	return NULL;
+}
+
 /* An event about the inode as it now is. */
 static struct tw_error *send_inode(struct tw_changeset *set, struct tw_event *event,
 	const struct tw_inode *inode)
@@ -87,7 +105,7 @@ static struct tw_error *send_inode(struct tw_changeset *set, struct tw_event *ev
 		change->told = true;
 		if (event->type == TW_EVENT_FILE_CREATED) {
 			change->created = true;
-			tidy_ranges(change, inode->attr.size);
+			TW_TRY(all_content(set, change, inode));
 			event->ranges = change->ranges;
 			event->nranges = change->nranges;
 		}
@@ -130,8 +148,9 @@ static struct tw_error *take_name(struct tw_changeset *set, struct tw_nameop *op
 		return NULL;
 	event->path = bytes_of(&set->path);
 	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
-	/* An unlinked inode is there still, unless its number has been given away meanwhile. */
-	if (op->kind == TW_NAMEOP_UNLINK && inode && inode->names)
+	const struct tw_change *change = tw_changeset_find(set, op->ino);
+	bool replaced = change && inode && tw_change_identity(change, &inode->attr);
+	if (op->kind == TW_NAMEOP_UNLINK && inode && !replaced)
 		return send_inode(set, event, inode);
 	return send_gone(set, event, op->ino);
 }
@@ -148,6 +167,12 @@ static struct tw_error *rename_to(struct tw_changeset *set, struct tw_nameop *op
 	const struct tw_newname *to, struct tw_name **out)
 {
 	struct tw_event event = begin(set, TW_EVENT_FILE_RENAMED);
+	/* An exchange may have brought it where it belongs. */
+	if (op->from->dir == to->dir && op->from->len == to->len &&
+		!memcmp(op->from->bytes, tw_newname_bytes(set, to), to->len)) {
+		*out = op->from;
+		return tw_view_name_rehome(set->view, op->from, to->block);
+	}
 	bool known = name_path(set, op->from, &set->old_path);
 	entries_changed(set, op->from->dir);
 	tw_view_name_remove(set->view, op->from);

@@ -14,6 +14,7 @@
 struct tw_view {
 	uint32_t max_ino;
 	uint32_t root;
+	uint32_t blockbits;
 	uint64_t ninodes;
 	uint64_t nnames;
 	struct tw_inode **chunks; /* an inode with ino == 0 is absent */
@@ -21,13 +22,14 @@ struct tw_view {
 };
 
 struct tw_error *tw_view_create(uint32_t max_ino, uint32_t root, uint64_t nblocks,
-	struct tw_view **out)
+	uint32_t blockbits, struct tw_view **out)
 {
 	struct tw_view *view = calloc(1, sizeof(*view));
 	if (!view)
 		return tw_error_nomem();
 	view->max_ino = max_ino;
 	view->root = root;
+	view->blockbits = blockbits;
 	view->chunks = calloc((max_ino >> CHUNK_SHIFT) + 1, sizeof(*view->chunks));
 	struct tw_error *err = view->chunks ? tw_owners_create(nblocks, &view->owners) :
 					      tw_error_nomem();
@@ -67,6 +69,11 @@ void tw_view_destroy(struct tw_view *view)
 	free(view->chunks);
 	tw_owners_destroy(view->owners);
 	free(view);
+}
+
+uint32_t tw_view_blockbits(const struct tw_view *view)
+{
+	return view->blockbits;
 }
 
 uint32_t tw_view_root(const struct tw_view *view)
@@ -344,24 +351,21 @@ static enum tw_owner_kind extent_kind(const struct tw_extent *e, enum tw_owner_k
 	return data_kind == TW_OWNER_DATA && e->unwritten ? TW_OWNER_UNWRITTEN : data_kind;
 }
 
-struct tw_error *tw_view_release_extents(struct tw_view *view, const struct tw_inode *inode,
-	enum tw_owner_kind data_kind)
+struct tw_error *tw_view_release_extents(struct tw_view *view, uint32_t ino,
+	const struct tw_extent *extents, uint32_t n, enum tw_owner_kind data_kind)
 {
-	for (uint32_t i = 0; i < inode->nextents; i++) {
-		const struct tw_extent *e = &inode->extents[i];
-		TW_TRY(tw_owners_clear(view->owners, e->block, e->count, inode->ino,
-			extent_kind(e, data_kind)));
-	}
+	for (uint32_t i = 0; i < n; i++)
+		TW_TRY(tw_owners_clear(view->owners, extents[i].block, extents[i].count, ino,
+			extent_kind(&extents[i], data_kind)));
 	return NULL;
 }
 
-struct tw_error *tw_view_claim_extents(struct tw_view *view, const struct tw_inode *inode,
-	enum tw_owner_kind data_kind)
+struct tw_error *tw_view_claim_extents(struct tw_view *view, uint32_t ino,
+	const struct tw_extent *extents, uint32_t n, enum tw_owner_kind data_kind)
 {
-	for (uint32_t i = 0; i < inode->nextents; i++) {
-		const struct tw_extent *e = &inode->extents[i];
-		struct tw_owner owner = { e->block, e->count, inode->ino, e->lblk,
-			extent_kind(e, data_kind) };
+	for (uint32_t i = 0; i < n; i++) {
+		struct tw_owner owner = { extents[i].block, extents[i].count, ino, extents[i].lblk,
+			extent_kind(&extents[i], data_kind) };
 		TW_TRY(tw_owners_set(view->owners, &owner));
 	}
 	return NULL;

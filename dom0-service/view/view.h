@@ -58,6 +58,7 @@ struct tw_inode {
 	uint32_t nextents;
 	uint32_t nblocks;	    /* directory: blocks */
 	uint32_t nentries;	    /* directory: names without . and .. */
+	uint32_t map_hash;	    /* of the mapping's root as it is on disk; the module's own */
 	struct tw_extent *extents;  /* by lblk */
 	struct tw_dirblock *blocks; /* by block */
 	struct tw_name *names;
@@ -67,11 +68,13 @@ struct tw_inode {
 
 struct tw_view;
 
-/* A view for a volume with inode numbers 1 .. max_ino; root is the root directory's number. */
+/* A view for a volume with inode numbers 1 .. max_ino and nblocks blocks of 1 << blockbits bytes; root is the
+ * root directory's number. */
 struct tw_error *tw_view_create(uint32_t max_ino, uint32_t root, uint64_t nblocks,
-	struct tw_view **out) TW_MUST_CHECK;
+	uint32_t blockbits, struct tw_view **out) TW_MUST_CHECK;
 void tw_view_destroy(struct tw_view *view);
 
+uint32_t tw_view_blockbits(const struct tw_view *view);
 uint32_t tw_view_root(const struct tw_view *view);
 uint32_t tw_view_max_ino(const struct tw_view *view);
 struct tw_owners *tw_view_owners(struct tw_view *view);
@@ -111,12 +114,12 @@ enum tw_kind tw_mode_kind(uint16_t mode);
 void tw_view_describe(const struct tw_inode *inode, const struct tw_attr *attr,
 	struct tw_event *event);
 
-/* Takes the blocks of the inode's extents out of the owner map; the extents stay. data_kind is what
- * the inode's blocks are (TW_OWNER_DATA stands for TW_OWNER_UNWRITTEN too where an extent says so). */
-struct tw_error *tw_view_release_extents(struct tw_view *view, const struct tw_inode *inode,
-	enum tw_owner_kind data_kind) TW_MUST_CHECK;
-/* Enters the blocks of the inode's extents into the owner map. */
-struct tw_error *tw_view_claim_extents(struct tw_view *view, const struct tw_inode *inode,
-	enum tw_owner_kind data_kind) TW_MUST_CHECK;
+/* Takes the blocks of n extents of ino out of the owner map. data_kind is what the inode's blocks are
+ * (TW_OWNER_DATA stands for TW_OWNER_UNWRITTEN too where an extent says so). */
+struct tw_error *tw_view_release_extents(struct tw_view *view, uint32_t ino,
+	const struct tw_extent *extents, uint32_t n, enum tw_owner_kind data_kind) TW_MUST_CHECK;
+/* Enters the blocks of n extents of ino into the owner map. */
+struct tw_error *tw_view_claim_extents(struct tw_view *view, uint32_t ino,
+	const struct tw_extent *extents, uint32_t n, enum tw_owner_kind data_kind) TW_MUST_CHECK;
 
 #endif

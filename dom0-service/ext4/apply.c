@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Applies a set of metadata blocks that belong together (a transaction) to the view: first the inode
+ * tables, which say what the other blocks are, then mappings, then directories; then the events.
+ */
+#include "ext4/ext4.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <xxhash.h>
+
+struct work {
+	struct ext4 *fs;
+	const struct ext4_blockset *blocks;
+	struct ext4_reader reader;
+	struct ext4_remap *remaps;
+	size_t nremaps, capremaps;
+	uint32_t *touched; /* inodes whose slot changed: candidates to be dropped */
+	size_t ntouched, captouched;
+};
+
+static struct tw_error *add_remap(struct work *w, struct ext4_remap **out)
+{
+	if (w->nremaps == w->capremaps) {
+		size_t cap = w->capremaps ? w->capremaps * 2 : 64;
+		struct ext4_remap *remaps = realloc(w->remaps, cap * sizeof(*remaps));
+		if (!remaps)
+			return tw_error_nomem();
+		w->remaps = remaps;
+		w->capremaps = cap;
+	}
+	*out = &w->remaps[w->nremaps++];
+	memset(*out, 0, sizeof(**out));
+	return NULL;
+}
+
+static struct tw_error *add_touched(struct work *w, uint32_t ino)
+{
+	if (w->ntouched == w->captouched) {
+		size_t cap = w->captouched ? w->captouched * 2 : 64;
+		uint32_t *touched = realloc(w->touched, cap * sizeof(*touched));
+		if (!touched)
+			return tw_error_nomem();
+		w->touched = touched;
+		w->captouched = cap;
+	}
+	w->touched[w->ntouched++] = ino;
+	return NULL;
+}
+
+static struct tw_error *take_inode(struct work *w, uint32_t ino, const struct ext4_inode *now,
+	uint32_t map_hash, bool tracked)
+{
+	struct ext4 *fs = w->fs;
+	struct tw_change *change;
+	struct tw_inode *inode;
+	TW_TRY(tw_changeset_inode(fs->set, ino, &change));
+	TW_TRY(tw_view_inode_add(fs->view, ino, &inode));
+	TW_TRY(add_touched(w, ino));
+	bool replaced = tw_change_identity(change, &now->attr);
+	uint16_t old_mode = inode->attr.mode;
+	inode->attr = now->attr;
+	if (replaced)
+		change->nranges = 0; /* they were the old inode's */
+	if (!S_ISLNK(now->attr.mode)) {
+		free(inode->target);
+		inode->target = NULL;
+		inode->target_len = 0;
+	}
+	if (tracked && !replaced && map_hash == inode->map_hash &&
+		(old_mode & S_IFMT) == (now->attr.mode & S_IFMT))
+		return NULL;
+	inode->map_hash = map_hash;
+	struct ext4_remap *remap;
+	TW_TRY(add_remap(w, &remap));
+	remap->ino = ino;
+	remap->flags = now->flags;
+	remap->old_mode = old_mode;
+	remap->mode = tracked ? now->attr.mode : 0;
+	memcpy(remap->root, now->map, sizeof(remap->root));
+	return NULL;
+}
+
+static struct tw_error *apply_slot(struct work *w, uint32_t ino, struct tw_span raw)
+{
+	const struct tw_inode *inode = tw_view_inode(w->fs->view, ino);
+	struct ext4_inode now;
+	ext4_inode_decode(raw, &now);
+	bool tracked = ext4_inode_tracked(&now);
+	if (!tracked && (!inode || !inode->attr.mode))
+		return NULL;
+	if (!tracked)
+		now.attr = (struct tw_attr){ 0 };
+	else
+		TW_TRY(ext4_attrs_xattrs(w->fs, &now, &w->reader));
+	uint32_t map_hash = XXH32(now.map, sizeof(now.map), now.flags & EXT4_EXTENTS_FL);
+	if (inode && map_hash == inode->map_hash && ext4_same_attr(&inode->attr, &now.attr))
+		return NULL;
+	return take_inode(w, ino, &now, map_hash, tracked);
+}
+
+static struct tw_error *apply_table(struct work *w, uint64_t block, const uint8_t *data)
+{
+	const struct ext4_geometry *geo = &w->fs->geo;
+	uint32_t ino, n = ext4_geometry_itable(geo, block, &ino);
+	for (uint32_t i = 0; i < n; i++, ino++) {
+		if ((ino < geo->first_ino && ino != EXT4_ROOT_INO) || ino > geo->ninodes)
+			continue;
+		TW_TRY(apply_slot(w, ino,
+			tw_span(data + (size_t)i * geo->inode_size, geo->inode_size)));
+	}
+	return NULL;
+}
+
+/* A node changed while its inode did not have to (unwritten extents that became written). */
+static struct tw_error *apply_node(struct work *w, uint32_t ino)
+{
+	const struct ext4_root *root = ext4_root_find(w->fs, ino);
+	const struct tw_inode *inode = tw_view_inode(w->fs->view, ino);
+	struct ext4_remap *remap;
+	struct tw_change *change;
+	for (size_t i = 0; i < w->nremaps; i++)
+		if (w->remaps[i].ino == ino)
+			return NULL;
+	if (!root || !inode)
+		return NULL;
+	TW_TRY(tw_changeset_inode(w->fs->set, ino, &change));
+	TW_TRY(add_remap(w, &remap));
+	remap->ino = ino;
+	remap->flags = root->flags;
+	remap->old_mode = remap->mode = inode->attr.mode;
+	memcpy(remap->root, root->map, sizeof(remap->root));
+	return NULL;
+}
+
+/* data=journal: file data in the log. */
+static struct tw_error *apply_data(struct work *w, const struct tw_owner *owner, uint64_t block)
+{
+	struct tw_change *change;
+	TW_TRY(tw_changeset_inode(w->fs->set, owner->ino, &change));
+	uint64_t lblk = owner->lblk + (block - owner->block);
+	return tw_changeset_range(change, lblk << w->fs->geo.blockbits, w->fs->geo.blocksize);
+}
+
+static struct tw_error *apply_inodes(struct work *w)
+{
+	const struct ext4_blockset_entry *b = NULL;
+	struct tw_owners *owners = tw_view_owners(w->fs->view);
+	struct tw_owner owner;
+	while ((b = ext4_blockset_next(w->blocks, b)))
+		if (tw_owners_find(owners, b->block, 1, &owner) && owner.kind == TW_OWNER_TABLE)
+			TW_TRY(apply_table(w, b->block, b->data));
+	while ((b = ext4_blockset_next(w->blocks, b))) {
+		if (!tw_owners_find(owners, b->block, 1, &owner))
+			continue;
+		if (owner.kind == TW_OWNER_NODE)
+			TW_TRY(apply_node(w, owner.ino));
+		else if (owner.kind == TW_OWNER_DATA)
+			TW_TRY(apply_data(w, &owner, b->block));
+	}
+	return NULL;
+}
+
+static struct tw_error *apply_mappings(struct work *w)
+{
+	struct ext4 *fs = w->fs;
+	for (size_t i = 0; i < w->nremaps; i++) {
+		struct ext4_remap *remap = &w->remaps[i];
+		struct tw_change *change = tw_changeset_find(fs->set, remap->ino);
+		TW_TRY(ext4_remap_walk(fs, remap, &w->reader));
+		if (S_ISREG(remap->mode) && change)
+			TW_TRY(ext4_remap_ranges(fs, remap, change));
+	}
+	for (size_t i = 0; i < w->nremaps; i++)
+		TW_TRY(ext4_remap_release(fs, &w->remaps[i]));
+	for (size_t i = 0; i < w->nremaps; i++)
+		TW_TRY(ext4_remap_claim(fs, &w->remaps[i], &w->reader));
+	return NULL;
+}
+
+/* Slow symlinks have their target in a block. Needs the new mapping. */
+static struct tw_error *apply_targets(struct work *w)
+{
+	for (size_t i = 0; i < w->nremaps; i++) {
+		const struct ext4_remap *remap = &w->remaps[i];
+		const struct tw_inode *inode = tw_view_inode(w->fs->view, remap->ino);
+		if (!S_ISLNK(remap->mode) || !inode)
+			continue;
+		struct ext4_inode as = { .attr = inode->attr, .flags = remap->flags };
+		memcpy(as.map, remap->root, sizeof(as.map));
+		TW_TRY(ext4_attrs_target(w->fs, &as, remap->ino, &w->reader));
+	}
+	return NULL;
+}
+
+/* Blocks that a directory has won come with the transaction; one that does not is read all the same. */
+static struct tw_error *load_missing(struct work *w, const struct tw_inode *dir)
+{
+	for (uint32_t i = 0; i < dir->nextents; i++) {
+		const struct tw_extent *e = &dir->extents[i];
+		for (uint32_t k = 0; k < e->count; k++) {
+			const uint8_t *data;
+			if (ext4_blockset_find(w->blocks, e->block + k) ||
+				tw_view_dirblock(dir, e->block + k))
+				continue;
+			TW_TRY(ext4_reader_block(&w->reader, e->block + k, &data));
+			TW_TRY(ext4_dirs_diff(w->fs, dir->ino, e->block + k, data));
+		}
+	}
+	return NULL;
+}
+
+static struct tw_error *apply_directories(struct work *w)
+{
+	const struct ext4_blockset_entry *b = NULL;
+	struct tw_owners *owners = tw_view_owners(w->fs->view);
+	struct tw_owner owner;
+	for (size_t i = 0; i < w->nremaps; i++) {
+		const struct tw_inode *dir = tw_view_inode(w->fs->view, w->remaps[i].ino);
+		if (dir && dir->nblocks)
+			TW_TRY(ext4_dirs_lost(w->fs, dir->ino));
+		if (dir && S_ISDIR(w->remaps[i].mode) && !S_ISDIR(w->remaps[i].old_mode))
+			TW_TRY(load_missing(w, dir));
+	}
+	while ((b = ext4_blockset_next(w->blocks, b)))
+		if (tw_owners_find(owners, b->block, 1, &owner) && owner.kind == TW_OWNER_DIR)
+			TW_TRY(ext4_dirs_diff(w->fs, owner.ino, b->block, b->data));
+	return NULL;
+}
+
+static void drop_gone(struct work *w)
+{
+	for (size_t i = 0; i < w->ntouched; i++) {
+		const struct tw_inode *inode = tw_view_inode(w->fs->view, w->touched[i]);
+		if (inode && !inode->attr.mode && !inode->names && !inode->nblocks)
+			tw_view_inode_drop(w->fs->view, w->touched[i]);
+	}
+}
+
+static void deinit(struct work *w)
+{
+	ext4_reader_deinit(&w->reader);
+	for (size_t i = 0; i < w->nremaps; i++)
+		ext4_map_deinit(&w->remaps[i].map);
+	free(w->remaps);
+	free(w->touched);
+}
+
+struct tw_error *ext4_apply(struct ext4 *fs, const struct ext4_blockset *blocks,
+	const struct tw_commit *commit)
+{
+	struct work w = {
+		.fs = fs, .blocks = blocks,
+		.reader = { .geo = &fs->geo, .txn = blocks, .nodes = &fs->nodes,
+			.source = &fs->env.source },
+	};
+	struct tw_error *err = apply_inodes(&w);
+	if (!err)
+		err = apply_mappings(&w);
+	if (!err)
+		err = apply_targets(&w);
+	if (!err)
+		err = apply_directories(&w);
+	fs->data_waits = false;
+	if (!err)
+		err = tw_changeset_emit(fs->set, commit);
+	if (!err)
+		drop_gone(&w);
+	deinit(&w);
+	return err;
+}

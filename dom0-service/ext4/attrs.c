@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "ext4/ext4.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+struct tw_error *ext4_attrs_xattrs(struct ext4 *fs, struct ext4_inode *inode,
+	struct ext4_reader *reader)
+{
+	const uint8_t *data;
+	uint64_t block = inode->file_acl;
+	if (!block || block >= fs->geo.nblocks)
+		return NULL;
+	struct ext4_block *known;
+	bool fresh = reader->txn && ext4_blockset_find(reader->txn, block);
+	TW_TRY(ext4_block_get(&fs->xattrs, block, &known));
+	if (fresh || !known->digest) {
+		TW_TRY(ext4_reader_block(reader, block, &data));
+		known->digest = ext4_xattr_block_digest(tw_span(data, fs->geo.blocksize)) | 1;
+	}
+	inode->attr.xattrs += known->digest;
+	return NULL;
+}
+
+static struct tw_error *set_target(struct tw_inode *view, const uint8_t *data, size_t len)
+{
+	char *target = malloc(len + 1);
+	if (!target)
+		return tw_error_nomem();
+	memcpy(target, data, len);
+	target[len] = '\0';
+	free(view->target);
+	view->target = target;
+	view->target_len = (uint32_t)len;
+	return NULL;
+}
+
+struct tw_error *ext4_attrs_target(struct ext4 *fs, const struct ext4_inode *inode, uint32_t ino,
+	struct ext4_reader *reader)
+{
+	struct tw_inode *view = tw_view_inode(fs->view, ino);
+	const uint8_t *data;
+	if (!view || !S_ISLNK(inode->attr.mode))
+		return NULL;
+	if (ext4_inode_fast_symlink(inode))
+		return set_target(view, inode->map, inode->attr.size);
+	if (!view->nextents || inode->attr.size >= fs->geo.blocksize)
+		return NULL;
+	TW_TRY(ext4_reader_block(reader, view->extents[0].block, &data));
+	return set_target(view, data, inode->attr.size);
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "ext4/ext4.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <xxhash.h>
+
+/* Inode tables are read in pieces of this many blocks. */
+#define TABLE_PIECE 256u
+
+/* The volume as it would be after the guest's recovery: newer blocks from the journal on top. */
+struct replayed {
+	const struct tw_source *below;
+	uint32_t blockbits;
+	struct ext4_block *blocks;  /* digest: sequence of the transaction */
+	struct ext4_block *revoked; /* digest: latest sequence that revokes it */
+};
+
+static struct tw_error *read_replayed(void *arg, uint64_t offset, void *buf, size_t len)
+{
+	const struct replayed *r = arg;
+	TW_TRY(tw_source_read(r->below, offset, buf, len));
+	uint64_t first = offset >> r->blockbits, last = (offset + len - 1) >> r->blockbits;
+	uint64_t size = 1ull << r->blockbits;
+	for (uint64_t block = first; r->blocks && block <= last; block++) {
+		const struct ext4_block *newer = ext4_block_find(r->blocks, block);
+		if (!newer)
+			continue;
+		uint64_t at = block << r->blockbits;
+		uint64_t from = at > offset ? at : offset;
+		uint64_t to = at + size < offset + len ? at + size : offset + len;
+		memcpy((uint8_t *)buf + (from - offset), newer->data + (from - at), to - from);
+	}
+	return NULL;
+}
+
+static struct tw_error *replay(struct ext4 *fs, const struct tw_jbd2_transaction *txn,
+	struct replayed *r)
+{
+	for (size_t i = 0; i < txn->nblocks; i++) {
+		if (txn->blocks[i].block >= fs->geo.nblocks)
+			continue;
+		TW_TRY(ext4_block_store(&r->blocks, txn->blocks[i].block, 0, txn->blocks[i].data,
+			fs->geo.blocksize));
+		ext4_block_find(r->blocks, txn->blocks[i].block)->digest = txn->sequence;
+	}
+	for (size_t i = 0; i < txn->nrevoked; i++) {
+		struct ext4_block *revoked;
+		TW_TRY(ext4_block_get(&r->revoked, txn->revoked[i], &revoked));
+		revoked->digest = txn->sequence;
+	}
+	return NULL;
+}
+
+/* A block is not replayed from transactions up to the one that revokes it. */
+static void drop_revoked(struct replayed *r)
+{
+	struct ext4_block *revoked, *next;
+	HASH_ITER(hh, r->revoked, revoked, next) {
+		const struct ext4_block *block = ext4_block_find(r->blocks, revoked->block);
+		if (block && (int32_t)((uint32_t)block->digest - (uint32_t)revoked->digest) <= 0)
+			ext4_block_drop(&r->blocks, revoked->block);
+	}
+}
+
+static struct tw_error *replay_journal(struct ext4 *fs, struct replayed *r)
+{
+	for (;;) {
+		struct tw_jbd2_transaction txn;
+		bool ready;
+		TW_TRY(tw_jbd2_next(fs->journal, true, &ready, &txn));
+		if (!ready)
+			break;
+		struct tw_error *err = replay(fs, &txn, r);
+		tw_jbd2_release(fs->journal, &txn);
+		TW_TRY(err);
+	}
+	drop_revoked(r);
+	return NULL;
+}
+
+/* Enters an inode of a fresh view. */
+static struct tw_error *load_inode(struct ext4 *fs, uint32_t ino, struct tw_span raw,
+	struct ext4_reader *reader)
+{
+	struct ext4_inode now;
+	struct tw_inode *inode;
+	ext4_inode_decode(raw, &now);
+	if (!ext4_inode_tracked(&now))
+		return NULL;
+	TW_TRY(ext4_attrs_xattrs(fs, &now, reader));
+	TW_TRY(tw_view_inode_add(fs->view, ino, &inode));
+	inode->attr = now.attr;
+	inode->map_hash = XXH32(now.map, sizeof(now.map), now.flags & EXT4_EXTENTS_FL);
+	struct ext4_remap remap = { .ino = ino, .flags = now.flags, .mode = now.attr.mode,
+		.old_mode = now.attr.mode };
+	memcpy(remap.root, now.map, sizeof(remap.root));
+	struct tw_error *err = ext4_remap_walk(fs, &remap, reader);
+	if (!err)
+		err = ext4_remap_claim(fs, &remap, reader);
+	ext4_map_deinit(&remap.map);
+	TW_TRY(err);
+	return ext4_attrs_target(fs, &now, ino, reader);
+}
+
+static struct tw_error *load_dir(struct ext4 *fs, const struct tw_inode *dir, uint8_t *buf,
+	const struct tw_source *source)
+{
+	for (uint32_t i = 0; i < dir->nextents; i++) {
+		const struct tw_extent e = dir->extents[i];
+		for (uint32_t k = 0; k < e.count; k++) {
+			TW_TRY(tw_source_read(source, (e.block + k) << fs->geo.blockbits, buf,
+				fs->geo.blocksize));
+			TW_TRY(ext4_dirs_load(fs, dir->ino, e.block + k, buf));
+		}
+	}
+	return NULL;
+}
+
+static struct tw_error *crawl_group(struct ext4 *fs, uint32_t group, uint8_t *buf,
+	struct ext4_reader *reader)
+{
+	const struct ext4_geometry *geo = &fs->geo;
+	uint32_t per_block = geo->blocksize / geo->inode_size;
+	uint32_t blocks = (geo->used[group] + per_block - 1) / per_block;
+	for (uint32_t first = 0; first < blocks; first += TABLE_PIECE) {
+		uint32_t n = blocks - first < TABLE_PIECE ? blocks - first : TABLE_PIECE;
+		TW_TRY(tw_source_read(reader->source, (geo->itable[group] + first) << geo->blockbits,
+			buf, (size_t)n << geo->blockbits));
+		for (uint32_t i = 0; i < n * per_block; i++) {
+			uint32_t index = first * per_block + i;
+			uint32_t ino = group * geo->inodes_per_group + index + 1;
+			if (index >= geo->used[group] || ino > geo->ninodes)
+				break;
+			if (ino < geo->first_ino && ino != EXT4_ROOT_INO)
+				continue;
+			TW_TRY(load_inode(fs, ino,
+				tw_span(buf + (size_t)i * geo->inode_size, geo->inode_size),
+				reader));
+		}
+	}
+	return NULL;
+}
+
+static struct tw_error *crawl_tree(struct ext4 *fs, const struct tw_source *source)
+{
+	uint8_t *buf = malloc((size_t)TABLE_PIECE << fs->geo.blockbits);
+	struct ext4_reader reader = { .geo = &fs->geo, .nodes = &fs->nodes, .source = source };
+	struct tw_error *err = buf ? NULL : tw_error_nomem();
+	for (uint32_t g = 0; g < fs->geo.ngroups && !err; g++) {
+		struct tw_owner table = { fs->geo.itable[g], fs->geo.itable_blocks, 0,
+			g * fs->geo.itable_blocks, TW_OWNER_TABLE };
+		err = tw_owners_set(tw_view_owners(fs->view), &table);
+		if (!err)
+			err = crawl_group(fs, g, buf, &reader);
+	}
+	const struct tw_inode *dir = err ? NULL : tw_view_inode_next(fs->view, 1);
+	for (; dir && !err; dir = tw_view_inode_next(fs->view, dir->ino + 1))
+		if (S_ISDIR(dir->attr.mode))
+			err = load_dir(fs, dir, buf, source);
+	ext4_reader_deinit(&reader);
+	free(buf);
+	if (!err && !tw_view_inode(fs->view, EXT4_ROOT_INO))
+		err = tw_error_create(TW_BAD_DATA, "the file system has no root directory");
+	return err;
+}
+
+/* The journal's mapping and superblock; recovery never changes them. */
+static struct tw_error *open_journal(struct ext4 *fs)
+{
+	const struct ext4_geometry *geo = &fs->geo;
+	uint8_t raw[1024], *sb = NULL;
+	uint32_t slot = geo->journal_ino - 1;
+	size_t len = geo->inode_size < sizeof(raw) ? geo->inode_size : sizeof(raw);
+	TW_TRY(tw_source_read(&fs->env.source,
+		(geo->itable[0] << geo->blockbits) + (uint64_t)slot * geo->inode_size, raw, len));
+	struct ext4_reader reader = { .geo = geo, .source = &fs->env.source };
+	struct tw_error *err = load_inode(fs, geo->journal_ino, tw_span(raw, len), &reader);
+	ext4_reader_deinit(&reader);
+	TW_TRY(err);
+	sb = malloc(geo->blocksize);
+	if (!sb)
+		return tw_error_nomem();
+	err = ext4_journal_load(fs, 0, sb);
+	if (!err)
+		err = tw_jbd2_create(tw_span(sb, geo->blocksize), geo->blocksize,
+			ext4_journal_load, fs, &fs->journal);
+	free(sb);
+	return err;
+}
+
+/* The guest will checkpoint what was replayed. */
+static struct tw_error *expect_checkpoints(struct ext4 *fs, const struct replayed *r)
+{
+	struct ext4_block *block, *next, *recent;
+	HASH_ITER(hh, r->blocks, block, next) {
+		TW_TRY(ext4_block_get(&fs->recent, block->block, &recent));
+		recent->digest = ext4_digest(block->data, fs->geo.blocksize);
+	}
+	return NULL;
+}
+
+static struct tw_error *crawl_replayed(struct ext4 *fs, struct replayed *r)
+{
+	TW_TRY(replay_journal(fs, r));
+	struct tw_source source = { read_replayed, r, fs->env.source.bytes };
+	if (r->blocks) {
+		ext4_geometry_deinit(&fs->geo);
+		TW_TRY(ext4_geometry_read(&source, &fs->geo));
+	}
+	TW_TRY(crawl_tree(fs, &source));
+	return expect_checkpoints(fs, r);
+}
+
+struct tw_error *ext4_crawl(struct ext4 *fs)
+{
+	TW_TRY(ext4_geometry_read(&fs->env.source, &fs->geo));
+	TW_TRY(tw_view_create(fs->geo.ninodes, EXT4_ROOT_INO, fs->geo.nblocks,
+		fs->geo.blockbits, &fs->view));
+	TW_TRY(open_journal(fs));
+	struct replayed r = { .below = &fs->env.source, .blockbits = fs->geo.blockbits };
+	struct tw_error *err = crawl_replayed(fs, &r);
+	ext4_block_clear(&r.blocks);
+	ext4_block_clear(&r.revoked);
+	return err;
+}

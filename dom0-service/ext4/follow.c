@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Sorts the blocks of a write by what they are: journal, metadata at its home, file data, or nobody's. */
+#include "ext4/ext4.h"
+
+#include "record.h"
+
+#include <stdlib.h>
+
+/* Metadata written in place is applied in batches; this many blocks are enough for one. */
+#define MAX_DIRECT 4096
+
+struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
+{
+	const struct ext4 *fs = arg;
+	const struct tw_inode *journal = tw_view_inode(fs->view, fs->geo.journal_ino);
+	for (uint32_t i = 0; journal && i < journal->nextents; i++) {
+		const struct tw_extent *e = &journal->extents[i];
+		if (log_block < e->lblk || log_block - e->lblk >= e->count)
+			continue;
+		uint64_t block = e->block + (log_block - e->lblk);
+		return tw_source_read(&fs->env.source, block << fs->geo.blockbits, buf,
+			fs->geo.blocksize);
+	}
+	return tw_error_create(TW_BAD_DATA, "the journal has no block %u", log_block);
+}
+
+static struct tw_error *apply_transaction(struct ext4 *fs, const struct tw_jbd2_transaction *txn,
+	struct tw_time now)
+{
+	struct ext4_blockset *blocks = ext4_blockset_create();
+	struct tw_error *err = blocks ? NULL : tw_error_nomem();
+	for (size_t i = 0; i < txn->nblocks && !err; i++)
+		err = ext4_blockset_add(blocks, txn->blocks[i].block, txn->blocks[i].data);
+	const struct ext4_blockset_entry *b = NULL;
+	while (!err && (b = ext4_blockset_next(blocks, b))) {
+		struct ext4_block *recent;
+		err = ext4_block_get(&fs->recent, b->block, &recent);
+		if (!err)
+			recent->digest = ext4_digest(b->data, fs->geo.blocksize);
+		/* What was written in place before the commit is older than the commit. */
+		ext4_block_drop(&fs->direct, b->block);
+	}
+	struct tw_commit commit = { txn->time, now, txn->sequence, false };
+	if (!err)
+		err = ext4_apply(fs, blocks, &commit);
+	ext4_blockset_destroy(blocks);
+	return tw_error_context(err, "transaction %u", txn->sequence);
+}
+
+static struct tw_error *journal_block(struct ext4 *fs, uint32_t log_block, const uint8_t *data,
+	struct tw_time now)
+{
+	TW_TRY(tw_jbd2_write(fs->journal, log_block, data));
+	for (;;) {
+		struct tw_jbd2_transaction txn;
+		bool ready;
+		TW_TRY(tw_jbd2_next(fs->journal, false, &ready, &txn));
+		if (!ready)
+			return NULL;
+		struct tw_error *err = apply_transaction(fs, &txn, now);
+		tw_jbd2_release(fs->journal, &txn);
+		TW_TRY(err);
+	}
+}
+
+static bool all_zero(const uint8_t *data, size_t len)
+{
+	return !data[0] && !memcmp(data, data + 1, len - 1);
+}
+
+/* The lazy initialiser zeroes tables where no inode is. */
+static bool empty_table(const struct ext4 *fs, uint64_t block, const uint8_t *data)
+{
+	uint32_t ino, n = ext4_geometry_itable(&fs->geo, block, &ino);
+	const struct tw_inode *next = tw_view_inode_next(fs->view, ino);
+	return (!next || next->ino >= ino + n) && all_zero(data, fs->geo.blocksize);
+}
+
+static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner, uint64_t block,
+	const uint8_t *data, struct tw_time now)
+{
+	const struct ext4_block *recent = ext4_block_find(fs->recent, block);
+	if (recent && recent->digest == ext4_digest(data, fs->geo.blocksize)) {
+		/* The checkpoint of what is known. */
+		ext4_block_drop(&fs->recent, block);
+		ext4_block_drop(&fs->direct, block);
+		return NULL;
+	}
+	if (owner->kind == TW_OWNER_TABLE && empty_table(fs, block, data))
+		return NULL;
+	TW_TRY(ext4_block_store(&fs->direct, block, 0, data, fs->geo.blocksize));
+	return HASH_COUNT(fs->direct) > MAX_DIRECT ? ext4_settle(fs, now) : NULL;
+}
+
+static struct tw_error *data_written(struct ext4 *fs, const struct tw_owner *owner, uint64_t from,
+	uint64_t to)
+{
+	struct tw_change *change;
+	uint64_t at = owner->block << fs->geo.blockbits;
+	uint64_t file_at = (uint64_t)owner->lblk << fs->geo.blockbits;
+	fs->data_waits = true;
+	TW_TRY(tw_changeset_inode(fs->set, owner->ino, &change));
+	return tw_changeset_range(change, file_at + (from - at), to - from);
+}
+
+/* The content of a whole block that a write touches. */
+static struct tw_error *block_content(struct ext4 *fs, const struct tw_write *write, uint64_t block,
+	uint8_t *buf, const uint8_t **out)
+{
+	uint64_t at = block << fs->geo.blockbits, end = at + fs->geo.blocksize;
+	uint64_t from = at > write->offset ? at : write->offset;
+	uint64_t to = write->offset + write->length;
+	to = to < end ? to : end;
+	bool zeroes = write->flags & TW_RECORD_ZEROES;
+	if (write->payload && from == at && to == end) {
+		*out = write->payload + (at - write->offset);
+		return NULL;
+	}
+	if (from != at || to != end || !zeroes)
+		TW_TRY(tw_source_read(&fs->env.source, at, buf, fs->geo.blocksize));
+	if (write->payload)
+		memcpy(buf + (from - at), write->payload + (from - write->offset), to - from);
+	else if (zeroes)
+		memset(buf + (from - at), 0, to - from);
+	*out = buf;
+	return NULL;
+}
+
+static struct tw_error *metadata_written(struct ext4 *fs, const struct tw_owner *owner,
+	const struct tw_write *write, uint64_t first, uint64_t end)
+{
+	uint8_t buf[65536];
+	for (uint64_t block = first; block < end; block++) {
+		const uint8_t *data;
+		TW_TRY(block_content(fs, write, block, buf, &data));
+		if (owner->kind == TW_OWNER_JOURNAL)
+			TW_TRY(journal_block(fs, owner->lblk + (uint32_t)(block - owner->block),
+				data, write->time));
+		else
+			TW_TRY(home_block(fs, owner, block, data, write->time));
+	}
+	return NULL;
+}
+
+/* A superblock of another file system: the volume was formatted. */
+static struct tw_error *superblock_written(struct ext4 *fs, const struct tw_write *write)
+{
+	enum { AT = 1024, BYTES = 1024, MAGIC_AT = 0x38, UUID_AT = 0x68 };
+	if (!write->payload || write->offset > AT || write->offset + write->length < AT + BYTES)
+		return NULL;
+	struct tw_span sb = tw_span(write->payload + (AT - write->offset), BYTES);
+	if (tw_le16(sb, MAGIC_AT) == 0xef53 &&
+		!memcmp(sb.data + UUID_AT, fs->geo.uuid_raw, sizeof(fs->geo.uuid_raw)))
+		return NULL;
+	return tw_error_create(TW_GAP, "the volume was formatted");
+}
+
+static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
+{
+	uint64_t to = write->offset + write->length;
+	uint64_t block = write->offset >> fs->geo.blockbits;
+	uint64_t end = (to + fs->geo.blocksize - 1) >> fs->geo.blockbits;
+	struct tw_owner owner;
+	while (block < end &&
+		tw_owners_find(tw_view_owners(fs->view), block, end - block, &owner)) {
+		uint64_t first = owner.block > block ? owner.block : block;
+		uint64_t stop = owner.block + owner.count < end ? owner.block + owner.count : end;
+		uint64_t from = first << fs->geo.blockbits, until = stop << fs->geo.blockbits;
+		switch (owner.kind) {
+		case TW_OWNER_DATA:
+			TW_TRY(data_written(fs, &owner,
+				from > write->offset ? from : write->offset,
+				until < to ? until : to));
+			break;
+		case TW_OWNER_JOURNAL:
+		case TW_OWNER_TABLE:
+		case TW_OWNER_DIR:
+		case TW_OWNER_NODE:
+		case TW_OWNER_SYMLINK:
+			TW_TRY(metadata_written(fs, &owner, write, first, stop));
+			break;
+		default:
+			break;
+		}
+		block = stop;
+	}
+	return NULL;
+}
+
+struct tw_error *ext4_write(void *arg, const struct tw_write *write)
+{
+	struct ext4 *fs = arg;
+	/* Only free blocks are discarded, and a block is freed by a transaction. */
+	if (write->flags & TW_RECORD_DISCARD || !write->length)
+		return NULL;
+	TW_TRY(superblock_written(fs, write));
+	return follow(fs, write);
+}
+
+struct tw_error *ext4_settle(void *arg, struct tw_time now)
+{
+	struct ext4 *fs = arg;
+	if (!fs->data_waits && !fs->direct)
+		return NULL;
+	struct ext4_blockset *blocks = ext4_blockset_create();
+	struct tw_error *err = blocks ? NULL : tw_error_nomem();
+	struct ext4_block *direct, *next;
+	HASH_ITER(hh, fs->direct, direct, next)
+		if (!err)
+			err = ext4_blockset_add(blocks, direct->block, direct->data);
+	struct tw_commit commit = { now, now, 0, false };
+	if (!err)
+		err = ext4_apply(fs, blocks, &commit);
+	ext4_block_clear(&fs->direct);
+	ext4_blockset_destroy(blocks);
+	return err;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "ext4/ext4.h"
+#include "ext4/module.h"
+
+#include <stdlib.h>
+
+void ext4_destroy(void *arg)
+{
+	struct ext4 *fs = arg;
+	if (!fs)
+		return;
+	tw_changeset_destroy(fs->set);
+	tw_view_destroy(fs->view);
+	tw_jbd2_destroy(fs->journal);
+	ext4_roots_clear(fs);
+	ext4_block_clear(&fs->nodes);
+	ext4_block_clear(&fs->xattrs);
+	ext4_block_clear(&fs->recent);
+	ext4_block_clear(&fs->direct);
+	ext4_geometry_deinit(&fs->geo);
+	free(fs);
+}
+
+static struct tw_error *ext4_open(const struct tw_fs_env *env, void **out)
+{
+	struct ext4 *fs = calloc(1, sizeof(*fs));
+	if (!fs)
+		return tw_error_nomem();
+	fs->env = *env;
+	struct tw_error *err = ext4_crawl(fs);
+	if (!err)
+		err = tw_changeset_create(fs->view, env->emit, env->arg, &fs->set);
+	if (err) {
+		ext4_destroy(fs);
+		return err;
+	}
+	*out = fs;
+	return NULL;
+}
+
+static const char *ext4_uuid(void *arg)
+{
+	const struct ext4 *fs = arg;
+	return fs->geo.uuid;
+}
+
+static struct tw_view *ext4_view(void *arg)
+{
+	const struct ext4 *fs = arg;
+	return fs->view;
+}
+
+const struct tw_fs_ops tw_fs_ext4 = {
+	.name = "ext4",
+	.open = ext4_open,
+	.load = ext4_load,
+	.save = ext4_save,
+	.write = ext4_write,
+	.settle = ext4_settle,
+	.resync = ext4_resync,
+	.uuid = ext4_uuid,
+	.view = ext4_view,
+	.destroy = ext4_destroy,
+};

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* From one view to a later one of the same volume, without having seen how it came about. */
+#include "ext4/ext4.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+static bool same_mapping(const struct tw_inode *a, const struct tw_inode *b)
+{
+	if (a->nextents != b->nextents)
+		return false;
+	for (uint32_t i = 0; i < a->nextents; i++)
+		if (a->extents[i].block != b->extents[i].block ||
+			a->extents[i].lblk != b->extents[i].lblk ||
+			a->extents[i].count != b->extents[i].count ||
+			a->extents[i].unwritten != b->extents[i].unwritten)
+			return false;
+	return true;
+}
+
+static struct tw_error *move_inode(struct ext4 *fs, const struct tw_inode *to)
+{
+	struct tw_inode *inode = tw_view_inode(fs->view, to->ino);
+	struct tw_change *change;
+	if (inode && ext4_same_attr(&inode->attr, &to->attr) && same_mapping(inode, to))
+		return NULL;
+	TW_TRY(tw_changeset_inode(fs->set, to->ino, &change));
+	TW_TRY(tw_view_inode_add(fs->view, to->ino, &inode));
+	if (tw_change_identity(change, &to->attr))
+		change->nranges = 0;
+	if (S_ISREG(to->attr.mode)) {
+		struct ext4_remap remap = { .ino = to->ino,
+			.map = { .extents = to->extents, .n = to->nextents } };
+		TW_TRY(ext4_remap_ranges(fs, &remap, change));
+	}
+	inode->attr = to->attr;
+	free(inode->target);
+	inode->target = to->target ? strndup(to->target, to->target_len) : NULL;
+	inode->target_len = to->target_len;
+	return NULL;
+}
+
+static struct tw_error *lose_inode(struct ext4 *fs, struct tw_inode *inode)
+{
+	struct tw_change *change;
+	TW_TRY(tw_changeset_inode(fs->set, inode->ino, &change));
+	change->nranges = 0;
+	inode->attr = (struct tw_attr){ 0 };
+	return NULL;
+}
+
+static int by_bytes_and_inode(const void *a, const void *b)
+{
+	const struct tw_name *x = *(struct tw_name *const *)a, *y = *(struct tw_name *const *)b;
+	int ret = memcmp(x->bytes, y->bytes, x->len < y->len ? x->len : y->len);
+	if (!ret)
+		ret = (int)x->len - (int)y->len;
+	if (!ret)
+		ret = x->ino < y->ino ? -1 : x->ino > y->ino;
+	return ret;
+}
+
+/* The names of a directory, sorted; the caller frees. NULL: no memory. */
+static struct tw_name **sorted_names(const struct tw_inode *dir, size_t *n)
+{
+	*n = 0;
+	struct tw_name **names = calloc((dir ? dir->nentries : 0) + 1ul, sizeof(struct tw_name *));
+	if (!names)
+		return NULL;
+	for (uint32_t b = 0; dir && b < dir->nblocks; b++)
+		for (struct tw_name *name = dir->blocks[b].names; name; name = name->next_in_block)
+			names[(*n)++] = name;
+	qsort(names, *n, sizeof(struct tw_name *), by_bytes_and_inode);
+	return names;
+}
+
+static struct tw_error *move_names(struct ext4 *fs, struct tw_name **old, size_t nold,
+	struct tw_name **new, size_t nnew)
+{
+	size_t i = 0, k = 0;
+	while (i < nold || k < nnew) {
+		int cmp = i == nold ? 1 : k == nnew ? -1 : by_bytes_and_inode(&old[i], &new[k]);
+		if (cmp < 0)
+			TW_TRY(tw_changeset_remove_name(fs->set, old[i]));
+		else if (cmp > 0)
+			TW_TRY(tw_changeset_add_name(fs->set, new[k]->dir, new[k]->block,
+				new[k]->ino, new[k]->bytes, new[k]->len));
+		i += cmp <= 0;
+		k += cmp >= 0;
+	}
+	return NULL;
+}
+
+static struct tw_error *move_dir(struct ext4 *fs, const struct tw_inode *old,
+	const struct tw_inode *new)
+{
+	size_t nold, nnew;
+	struct tw_name **from = sorted_names(old, &nold), **to = sorted_names(new, &nnew);
+	struct tw_error *err = from && to ? move_names(fs, from, nold, to, nnew) :
+					    tw_error_nomem();
+	free(from);
+	free(to);
+	return err;
+}
+
+/* Files of which writes were missed: their blocks may have changed without a trace in metadata. */
+static struct tw_error *missed_data(struct ext4 *fs, struct ext4 *newer,
+	const struct tw_range *missed)
+{
+	uint64_t block = missed->offset >> fs->geo.blockbits;
+	uint64_t end = (missed->offset + missed->length + fs->geo.blocksize - 1) >>
+		fs->geo.blockbits;
+	struct tw_owner owner;
+	while (block < end &&
+		tw_owners_find(tw_view_owners(newer->view), block, end - block, &owner)) {
+		uint64_t first = owner.block > block ? owner.block : block;
+		uint64_t stop = owner.block + owner.count < end ? owner.block + owner.count : end;
+		struct tw_change *change;
+		if (owner.kind == TW_OWNER_DATA) {
+			uint64_t lblk = owner.lblk + (first - owner.block);
+			TW_TRY(tw_changeset_inode(fs->set, owner.ino, &change));
+			TW_TRY(tw_changeset_range(change, lblk << fs->geo.blockbits,
+				(stop - first) << fs->geo.blockbits));
+		}
+		block = stop;
+	}
+	return NULL;
+}
+
+static struct tw_error *collect(struct ext4 *fs, struct ext4 *newer, const struct tw_range *missed,
+	size_t nmissed)
+{
+	const struct tw_inode *to = tw_view_inode_next(newer->view, 1);
+	/* Names first: they are compared by the old view, which the changes leave alone until emission. */
+	for (; to; to = tw_view_inode_next(newer->view, to->ino + 1))
+		if (to->nblocks)
+			TW_TRY(move_dir(fs, tw_view_inode(fs->view, to->ino), to));
+	struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
+	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1)) {
+		const struct tw_inode *same = tw_view_inode(newer->view, inode->ino);
+		if (inode->nblocks && (!same || !same->nblocks))
+			TW_TRY(move_dir(fs, inode, NULL));
+		if (!same)
+			TW_TRY(lose_inode(fs, inode));
+	}
+	for (to = tw_view_inode_next(newer->view, 1); to;
+		to = tw_view_inode_next(newer->view, to->ino + 1))
+		TW_TRY(move_inode(fs, to));
+	for (size_t i = 0; i < nmissed; i++)
+		TW_TRY(missed_data(fs, newer, &missed[i]));
+	return NULL;
+}
+
+/* Takes over everything that newer holds but who it is. */
+static struct tw_error *take_over(struct ext4 *fs, struct ext4 *newer)
+{
+	struct ext4 old = *fs;
+	*fs = *newer;
+	*newer = old;
+	struct tw_fs_env env = fs->env;
+	fs->env = newer->env;
+	newer->env = env;
+	tw_jbd2_set_arg(fs->journal, fs);
+	tw_jbd2_set_arg(newer->journal, newer);
+	tw_changeset_destroy(fs->set);
+	fs->set = NULL;
+	return tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set);
+}
+
+/* Another file system has taken the volume: it begins with nothing. */
+static struct tw_error *forget_all(struct ext4 *fs, const struct ext4 *newer)
+{
+	tw_changeset_destroy(fs->set);
+	tw_view_destroy(fs->view);
+	fs->set = NULL;
+	fs->view = NULL;
+	TW_TRY(tw_view_create(newer->geo.ninodes, EXT4_ROOT_INO, newer->geo.nblocks,
+		newer->geo.blockbits, &fs->view));
+	return tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set);
+}
+
+struct tw_error *ext4_resync(void *arg, void *newer_arg, const struct tw_range *missed,
+	size_t nmissed, struct tw_time now)
+{
+	struct ext4 *fs = arg, *newer = newer_arg;
+	struct tw_commit commit = { now, now, 0, true };
+	if (memcmp(fs->geo.uuid_raw, newer->geo.uuid_raw, sizeof(fs->geo.uuid_raw)) ||
+		fs->geo.ninodes != newer->geo.ninodes || fs->geo.nblocks != newer->geo.nblocks)
+		TW_TRY(forget_all(fs, newer));
+	fs->geo.blockbits = newer->geo.blockbits;
+	fs->geo.blocksize = newer->geo.blocksize;
+	TW_TRY(collect(fs, newer, missed, nmissed));
+	TW_TRY(tw_changeset_emit(fs->set, &commit));
+	return take_over(fs, newer);
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The instance as bytes: the view, and what waits for its transaction. The geometry is read anew. */
+#include "ext4/ext4.h"
+
+#include "base/pack.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#define STATE_VERSION 1u
+
+static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
+{
+	tw_pack64(out, a->size);
+	tw_pack64(out, (uint64_t)a->mtime.sec);
+	tw_pack32(out, a->mtime.nsec);
+	tw_pack64(out, (uint64_t)a->ctime.sec);
+	tw_pack32(out, a->ctime.nsec);
+	tw_pack64(out, a->xattrs);
+	tw_pack32(out, a->generation);
+	tw_pack32(out, a->flags);
+	tw_pack32(out, a->uid);
+	tw_pack32(out, a->gid);
+	tw_pack32(out, a->nlink);
+	tw_pack32(out, a->rdev);
+	tw_pack32(out, a->mode);
+}
+
+static struct tw_attr unpack_attr(struct tw_unpack *in)
+{
+	struct tw_attr a = { .size = tw_unpack64(in) };
+	a.mtime.sec = (int64_t)tw_unpack64(in);
+	a.mtime.nsec = tw_unpack32(in);
+	a.ctime.sec = (int64_t)tw_unpack64(in);
+	a.ctime.nsec = tw_unpack32(in);
+	a.xattrs = tw_unpack64(in);
+	a.generation = tw_unpack32(in);
+	a.flags = tw_unpack32(in);
+	a.uid = tw_unpack32(in);
+	a.gid = tw_unpack32(in);
+	a.nlink = tw_unpack32(in);
+	a.rdev = tw_unpack32(in);
+	a.mode = (uint16_t)tw_unpack32(in);
+	return a;
+}
+
+static void pack_inode(struct tw_buf *out, const struct tw_inode *inode)
+{
+	tw_pack32(out, inode->ino);
+	pack_attr(out, &inode->attr);
+	tw_pack32(out, inode->map_hash);
+	tw_pack_bytes(out, inode->target, inode->target ? inode->target_len : 0);
+	tw_pack32(out, inode->nextents);
+	for (uint32_t i = 0; i < inode->nextents; i++) {
+		const struct tw_extent *e = &inode->extents[i];
+		tw_pack64(out, e->block);
+		tw_pack32(out, e->lblk);
+		tw_pack32(out, e->count);
+		tw_pack32(out, e->unwritten);
+	}
+	for (const struct tw_name *name = inode->names; name; name = name->next_of_inode) {
+		tw_pack32(out, name->dir);
+		tw_pack64(out, name->block);
+		tw_pack_bytes(out, name->bytes, name->len);
+	}
+	tw_pack32(out, 0); /* no directory: the end of the names */
+}
+
+static void pack_blocks(struct tw_buf *out, const struct ext4_block *table, uint32_t blocksize)
+{
+	tw_pack64(out, HASH_COUNT(table));
+	for (const struct ext4_block *b = table; b; b = b->hh.next) {
+		tw_pack64(out, b->block);
+		tw_pack32(out, b->ino);
+		tw_pack64(out, b->digest);
+		tw_pack_bytes(out, b->data, b->data ? blocksize : 0);
+	}
+}
+
+static struct tw_error *unpack_blocks(struct tw_unpack *in, struct ext4_block **table,
+	uint32_t blocksize)
+{
+	uint64_t n = tw_unpack64(in);
+	for (uint64_t i = 0; i < n && !in->failed; i++) {
+		struct ext4_block *b;
+		uint64_t block = tw_unpack64(in);
+		uint32_t ino = tw_unpack32(in);
+		uint64_t digest = tw_unpack64(in);
+		struct tw_span data = tw_unpack_bytes(in);
+		if (data.len == blocksize)
+			TW_TRY(ext4_block_store(table, block, ino, data.data, blocksize));
+		TW_TRY(ext4_block_get(table, block, &b));
+		b->ino = ino;
+		b->digest = digest;
+	}
+	return NULL;
+}
+
+static void pack_roots(struct tw_buf *out, const struct ext4 *fs)
+{
+	tw_pack64(out, HASH_COUNT(fs->roots));
+	for (const struct ext4_root *root = fs->roots; root; root = root->hh.next) {
+		tw_pack32(out, root->ino);
+		tw_pack32(out, root->flags);
+		tw_buf_append(out, root->map, sizeof(root->map));
+		tw_pack_bytes(out, root->nodes, root->nnodes * sizeof(*root->nodes));
+	}
+}
+
+static struct tw_error *unpack_root(struct tw_unpack *in, struct ext4 *fs)
+{
+	struct ext4_root *root = calloc(1, sizeof(*root));
+	if (!root)
+		return tw_error_nomem();
+	root->ino = tw_unpack32(in);
+	root->flags = tw_unpack32(in);
+	const uint8_t *map = tw_unpack_raw(in, sizeof(root->map));
+	if (map)
+		memcpy(root->map, map, sizeof(root->map));
+	struct tw_span nodes = tw_unpack_bytes(in);
+	root->nnodes = (uint32_t)(nodes.len / sizeof(*root->nodes));
+	root->nodes = malloc(nodes.len + 1);
+	if (!root->nodes) {
+		free(root);
+		return tw_error_nomem();
+	}
+	if (nodes.len)
+		memcpy(root->nodes, nodes.data, nodes.len);
+	HASH_ADD(hh, fs->roots, ino, sizeof(root->ino), root);
+	for (uint32_t i = 0; i < root->nnodes; i++) {
+		struct tw_owner owner = { root->nodes[i], 1, root->ino, 0, TW_OWNER_NODE };
+		TW_TRY(tw_owners_set(tw_view_owners(fs->view), &owner));
+	}
+	return NULL;
+}
+
+static void pack_log_block(uint32_t log_block, const uint8_t *data, void *arg)
+{
+	struct { struct tw_buf *out; uint32_t blocksize; } *to = arg;
+	tw_pack32(to->out, log_block);
+	tw_buf_append(to->out, data, to->blocksize);
+}
+
+static void pack_journal(struct tw_buf *out, const struct ext4 *fs)
+{
+	struct { struct tw_buf *out; uint32_t blocksize; } to = { out, fs->geo.blocksize };
+	struct tw_jbd2_position position = tw_jbd2_position(fs->journal);
+	tw_pack32(out, position.head);
+	tw_pack32(out, position.sequence);
+	tw_jbd2_pending(fs->journal, pack_log_block, &to);
+	tw_pack32(out, 0); /* the superblock is never pending: the end */
+}
+
+static struct tw_error *unpack_journal(struct tw_unpack *in, struct ext4 *fs)
+{
+	struct tw_jbd2_position position = { .head = tw_unpack32(in) };
+	position.sequence = tw_unpack32(in);
+	uint8_t *sb = malloc(fs->geo.blocksize);
+	if (!sb)
+		return tw_error_nomem();
+	struct tw_error *err = ext4_journal_load(fs, 0, sb);
+	if (!err)
+		err = tw_jbd2_create(tw_span(sb, fs->geo.blocksize), fs->geo.blocksize,
+			ext4_journal_load, fs, &fs->journal);
+	free(sb);
+	TW_TRY(err);
+	tw_jbd2_set_position(fs->journal, position);
+	uint32_t log_block;
+	while ((log_block = tw_unpack32(in)) && !in->failed) {
+		const uint8_t *data = tw_unpack_raw(in, fs->geo.blocksize);
+		if (data)
+			TW_TRY(tw_jbd2_write(fs->journal, log_block, data));
+	}
+	return NULL;
+}
+
+struct tw_error *ext4_save(void *arg, struct tw_buf *out)
+{
+	const struct ext4 *fs = arg;
+	tw_pack32(out, STATE_VERSION);
+	tw_buf_append(out, fs->geo.uuid_raw, sizeof(fs->geo.uuid_raw));
+	tw_pack32(out, fs->geo.ninodes);
+	tw_pack64(out, fs->geo.nblocks);
+	tw_pack64(out, tw_view_inode_count(fs->view));
+	const struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
+	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1))
+		pack_inode(out, inode);
+	pack_roots(out, fs);
+	pack_blocks(out, fs->nodes, fs->geo.blocksize);
+	pack_blocks(out, fs->xattrs, fs->geo.blocksize);
+	pack_blocks(out, fs->recent, fs->geo.blocksize);
+	pack_blocks(out, fs->direct, fs->geo.blocksize);
+	pack_journal(out, fs);
+	tw_changeset_save_ranges(fs->set, out);
+	return out->failed ? tw_error_nomem() : NULL;
+}
+
+static struct tw_error *unpack_extents(struct tw_unpack *in, struct ext4 *fs,
+	struct tw_inode *inode)
+{
+	uint32_t n = tw_unpack32(in);
+	if (n > (in->span.len - in->off) / 20)
+		return tw_error_create(TW_BAD_DATA, "inode %u: more extents than bytes", inode->ino);
+	inode->extents = calloc(n + 1ul, sizeof(*inode->extents));
+	if (!inode->extents)
+		return tw_error_nomem();
+	inode->nextents = n;
+	for (uint32_t i = 0; i < n; i++) {
+		struct tw_extent *e = &inode->extents[i];
+		e->block = tw_unpack64(in);
+		e->lblk = tw_unpack32(in);
+		e->count = tw_unpack32(in);
+		e->unwritten = tw_unpack32(in);
+	}
+	return tw_view_claim_extents(fs->view, inode->ino, inode->extents, n,
+		ext4_data_kind(&fs->geo, inode->ino, inode->attr.mode));
+}
+
+static struct tw_error *unpack_inode(struct tw_unpack *in, struct ext4 *fs)
+{
+	struct tw_inode *inode;
+	TW_TRY(tw_view_inode_add(fs->view, tw_unpack32(in), &inode));
+	inode->attr = unpack_attr(in);
+	inode->map_hash = tw_unpack32(in);
+	struct tw_span target = tw_unpack_bytes(in);
+	if (S_ISLNK(inode->attr.mode)) {
+		inode->target = strndup((const char *)target.data, target.len);
+		inode->target_len = (uint32_t)target.len;
+		if (!inode->target)
+			return tw_error_nomem();
+	}
+	TW_TRY(unpack_extents(in, fs, inode));
+	uint32_t dir;
+	while ((dir = tw_unpack32(in)) && !in->failed) {
+		uint64_t block = tw_unpack64(in);
+		struct tw_span name = tw_unpack_bytes(in);
+		if (name.len > 255)
+			return tw_error_create(TW_BAD_DATA, "inode %u: name too long", inode->ino);
+		TW_TRY(tw_view_name_add(fs->view, dir, block, inode->ino, name.data,
+			(uint8_t)name.len, NULL));
+	}
+	return NULL;
+}
+
+static struct tw_error *unpack_view(struct tw_unpack *in, struct ext4 *fs)
+{
+	TW_TRY(tw_view_create(fs->geo.ninodes, EXT4_ROOT_INO, fs->geo.nblocks,
+		fs->geo.blockbits, &fs->view));
+	TW_TRY(tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set));
+	for (uint32_t g = 0; g < fs->geo.ngroups; g++) {
+		struct tw_owner table = { fs->geo.itable[g], fs->geo.itable_blocks, 0,
+			g * fs->geo.itable_blocks, TW_OWNER_TABLE };
+		TW_TRY(tw_owners_set(tw_view_owners(fs->view), &table));
+	}
+	uint64_t n = tw_unpack64(in);
+	for (uint64_t i = 0; i < n && !in->failed; i++)
+		TW_TRY(unpack_inode(in, fs));
+	n = tw_unpack64(in);
+	for (uint64_t i = 0; i < n && !in->failed; i++)
+		TW_TRY(unpack_root(in, fs));
+	return NULL;
+}
+
+static struct tw_error *load(struct ext4 *fs, struct tw_span state)
+{
+	struct tw_unpack in = { .span = state };
+	TW_TRY(ext4_geometry_read(&fs->env.source, &fs->geo));
+	uint32_t version = tw_unpack32(&in);
+	const uint8_t *uuid = tw_unpack_raw(&in, 16);
+	uint32_t ninodes = tw_unpack32(&in);
+	uint64_t nblocks = tw_unpack64(&in);
+	if (version != STATE_VERSION || !uuid || memcmp(uuid, fs->geo.uuid_raw, 16) ||
+		ninodes != fs->geo.ninodes || nblocks != fs->geo.nblocks)
+		return tw_error_create(TW_BAD_DATA, "the saved state is of another file system");
+	TW_TRY(unpack_view(&in, fs));
+	TW_TRY(unpack_blocks(&in, &fs->nodes, fs->geo.blocksize));
+	TW_TRY(unpack_blocks(&in, &fs->xattrs, fs->geo.blocksize));
+	TW_TRY(unpack_blocks(&in, &fs->recent, fs->geo.blocksize));
+	TW_TRY(unpack_blocks(&in, &fs->direct, fs->geo.blocksize));
+	TW_TRY(unpack_journal(&in, fs));
+	TW_TRY(tw_changeset_load_ranges(fs->set, &in));
+	fs->data_waits = true;
+	return in.failed ? tw_error_create(TW_BAD_DATA, "the saved state is cut off") : NULL;
+}
+
+struct tw_error *ext4_load(const struct tw_fs_env *env, struct tw_span state, void **out)
+{
+	struct ext4 *fs = calloc(1, sizeof(*fs));
+	if (!fs)
+		return tw_error_nomem();
+	fs->env = *env;
+	struct tw_error *err = load(fs, state);
+	if (err) {
+		ext4_destroy(fs);
+		return err;
+	}
+	*out = fs;
+	return NULL;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A watched disk: its volumes, the stream of its writes, and the numbering of its events. The same
+ * engine serves crawl, infer and the live inspector. One thread.
+ */
+#ifndef TW_INSPECT_DISK_H
+#define TW_INSPECT_DISK_H
+
+#include "base/buf.h"
+#include "base/span.h"
+#include "event/event.h"
+#include "record.h"
+#include "volume/source.h"
+
+struct tw_disk;
+
+/* Takes an event; sequence and volume are set. The event is borrowed. */
+typedef struct tw_error *(*tw_disk_emit_fn)(const struct tw_event *event, void *arg);
+
+struct tw_disk_stats {
+	uint64_t volumes; /* watched ones */
+	uint64_t inodes;
+	uint64_t names;
+	uint64_t extents;
+	uint64_t records;
+	uint64_t events;
+};
+
+/* Opens the image read-only. subject, for log lines, is copied. Errors: TW_IO, TW_BAD_DATA (empty). */
+struct tw_error *tw_disk_create(const char *image, const char *subject, tw_disk_emit_fn emit,
+	void *arg, struct tw_disk **out) TW_MUST_CHECK;
+void tw_disk_destroy(struct tw_disk *disk);
+
+uint64_t tw_disk_bytes(const struct tw_disk *disk);
+
+/* Lets the disk be read through another source than its image; it must outlive the disk. NULL: the image. */
+void tw_disk_set_source(struct tw_disk *disk, const struct tw_source *source);
+const struct tw_source *tw_disk_image(const struct tw_disk *disk);
+
+/* Finds and crawls the volumes. With strict set, a disk on which no volume can be followed is an error that
+ * says why; otherwise such volumes are told of in the events of tw_disk_attached(). */
+struct tw_error *tw_disk_crawl(struct tw_disk *disk, bool strict) TW_MUST_CHECK;
+
+/* Emits disk.attached and volume.found. */
+struct tw_error *tw_disk_attached(struct tw_disk *disk, struct tw_time now) TW_MUST_CHECK;
+
+/* Follows one record. TW_GAP: writes are missing, or a volume's stream does not hang together; after a
+ * tw_disk_resync() it goes on. */
+struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *record) TW_MUST_CHECK;
+/* Emits what waits for a transaction that may not come. */
+struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now) TW_MUST_CHECK;
+
+/* Moves this disk to the state of another one that was crawled later from the same image, with the events
+ * (flagged resync) that lead there, and a disk.resynced at the end that gives the reason. missed: bytes of the disk whose
+ * writes were not seen. newer is destroyed. */
+struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
+	const struct tw_range *missed, size_t nmissed, struct tw_time now,
+	const char *reason) TW_MUST_CHECK;
+
+/* Calls each() for every name of every watched volume, parents before children; the event holds the path and the inode. */
+struct tw_error *tw_disk_walk(struct tw_disk *disk, tw_disk_emit_fn each, void *arg) TW_MUST_CHECK;
+
+/* The number of the last event. */
+uint64_t tw_disk_sequence(const struct tw_disk *disk);
+void tw_disk_stats(const struct tw_disk *disk, struct tw_disk_stats *out);
+
+/* The state as bytes, and back (into a disk that was created and not crawled). */
+struct tw_error *tw_disk_save(struct tw_disk *disk, struct tw_buf *out) TW_MUST_CHECK;
+struct tw_error *tw_disk_load(struct tw_disk *disk, struct tw_span state) TW_MUST_CHECK;
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "inspect/volume.h"
+
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct tw_error *read_volume(void *arg, uint64_t offset, void *buf, size_t len)
+{
+	const struct tw_volume *volume = arg;
+	return tw_source_read(volume->disk->source, volume->place.offset + offset, buf, len);
+}
+
+static struct tw_error *number_event(struct tw_event *event, void *arg)
+{
+	struct tw_volume *volume = arg;
+	event->sequence = ++volume->disk->sequence;
+	event->volume = volume->place.uuid;
+	return volume->disk->emit(event, volume->disk->arg);
+}
+
+struct tw_fs_env tw_volume_env(struct tw_volume *volume)
+{
+	return (struct tw_fs_env){
+		.source = { read_volume, volume, volume->place.bytes },
+		.emit = number_event,
+		.arg = volume,
+		.subject = volume->subject,
+	};
+}
+
+static struct tw_error *refuse(struct tw_volume *volume, const char *why)
+{
+	tw_log(TW_LOG_WARN, volume->subject, "not watched: %s", why);
+	volume->ops = NULL;
+	volume->why = strdup(why);
+	return volume->why ? NULL : tw_error_nomem();
+}
+
+struct tw_error *tw_volume_open(struct tw_volume *volume)
+{
+	char why[128];
+	volume->ops = tw_fs_find(volume->place.type);
+	if (!volume->ops) {
+		snprintf(why, sizeof(why), "%s%s%s",
+			*volume->place.type ? "file system type " : "no known file system",
+			volume->place.type, *volume->place.type ? " is not followed" : "");
+		return refuse(volume, why);
+	}
+	struct tw_fs_env env = tw_volume_env(volume);
+	struct tw_error *err = volume->ops->open(&env, &volume->fs);
+	if (!err) {
+		snprintf(volume->place.uuid, sizeof(volume->place.uuid), "%s",
+			volume->ops->uuid(volume->fs));
+		return NULL;
+	}
+	if (tw_error_code(err) != TW_UNSUPPORTED && tw_error_code(err) != TW_BAD_DATA)
+		return tw_error_context(err, "%s", volume->subject);
+	struct tw_error *failed = refuse(volume, tw_error_message(err));
+	tw_error_destroy(err);
+	return failed;
+}
+
+void tw_volume_deinit(struct tw_volume *volume)
+{
+	if (volume->ops)
+		volume->ops->destroy(volume->fs);
+	free(volume->subject);
+	free(volume->why);
+	volume->ops = NULL;
+	volume->subject = volume->why = NULL;
+}
+
+struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volume,
+	enum tw_event_type type, struct tw_time now, const char *reason)
+{
+	struct tw_event event = {
+		.type = type,
+		.sequence = ++disk->sequence,
+		.volume = volume ? volume->place.uuid : "",
+		.time = now,
+		.observed = now,
+		.reason = reason,
+		.resync = type == TW_EVENT_DISK_RESYNCED,
+	};
+	return disk->emit(&event, disk->arg);
+}

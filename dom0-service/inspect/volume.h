@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Inside of a disk, shared by disk.c, walk.c, resync.c and state.c. */
+#ifndef TW_INSPECT_VOLUME_H
+#define TW_INSPECT_VOLUME_H
+
+#include "inspect/disk.h"
+#include "volume/fs.h"
+#include "volume/probe.h"
+
+struct tw_volume {
+	struct tw_disk *disk;
+	struct tw_volume_place place;
+	char *subject;
+	const struct tw_fs_ops *ops; /* NULL: not watched */
+	void *fs;
+	char *why; /* not watched: the reason */
+};
+
+struct tw_disk {
+	int fd;
+	uint64_t bytes;
+	char *image;
+	char *subject;
+	struct tw_source file;		/* the image */
+	const struct tw_source *source; /* where volumes are read from */
+	tw_disk_emit_fn emit;
+	void *arg;
+	struct tw_volume *volumes; /* their addresses stay: the modules hold them */
+	size_t nvolumes;
+	uint64_t sequence;
+	uint64_t records;
+};
+
+/* Opens the volume with its module; a file system that cannot be followed leaves ops NULL and says why. */
+struct tw_error *tw_volume_open(struct tw_volume *volume) TW_MUST_CHECK;
+/* What a module of this volume is given. */
+struct tw_fs_env tw_volume_env(struct tw_volume *volume);
+void tw_volume_deinit(struct tw_volume *volume);
+/* Emits an event about a volume or, with volume NULL, the disk. */
+struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volume,
+	enum tw_event_type type, struct tw_time now, const char *reason) TW_MUST_CHECK;
+
+#endif

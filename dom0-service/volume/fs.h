@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A file system module: crawls a volume into a view, follows the writes to it, and emits events.
+ * The next file system is a new folder and one line in volume/fs.c. One thread a module instance.
+ */
+#ifndef TW_VOLUME_FS_H
+#define TW_VOLUME_FS_H
+
+#include "base/buf.h"
+#include "base/span.h"
+#include "view/change.h"
+#include "volume/source.h"
+
+/* What a module is given; copied by open. */
+struct tw_fs_env {
+	struct tw_source source; /* the volume, read-only; it may be ahead of the stream of writes */
+	tw_emit_fn emit;
+	void *arg;
+	const char *subject; /* for log lines; lives as long as the instance */
+};
+
+/* A write to the volume. */
+struct tw_write {
+	uint64_t offset; /* bytes, multiples of 512 */
+	uint64_t length;
+	const uint8_t *payload; /* NULL: the content is not known, or zeroes, or undefined */
+	uint32_t flags;		/* enum tw_record_flags */
+	struct tw_time time;	/* dom0's clock at capture */
+};
+
+struct tw_fs_ops {
+	const char *name; /* as libblkid's TYPE */
+
+	/* Crawls the volume. TW_UNSUPPORTED names the feature that cannot be followed. */
+	struct tw_error *(*open)(const struct tw_fs_env *env, void **fs);
+	/* Makes an instance out of what save() wrote; state is one span of a saved file. */
+	struct tw_error *(*load)(const struct tw_fs_env *env, struct tw_span state, void **fs);
+	struct tw_error *(*save)(void *fs, struct tw_buf *out);
+	/* Follows one write. TW_GAP: the stream does not hang together, only a resync helps. */
+	struct tw_error *(*write)(void *fs, const struct tw_write *write);
+	/* Emits what waits for a transaction that may not come: called at the guest's flushes, when the disk
+	 * has been idle, and at the end. */
+	struct tw_error *(*settle)(void *fs, struct tw_time now);
+	/* Moves the instance to the state of a newer one of the same volume, with the events (flagged resync) that
+	 * lead there; newer is emptied, destroy it all the same. missed: bytes of the volume whose writes
+	 * were not seen. A volume that was formatted begins as an empty one. */
+	struct tw_error *(*resync)(void *fs, void *newer, const struct tw_range *missed,
+		size_t nmissed, struct tw_time now);
+	const char *(*uuid)(void *fs); /* lives as long as the instance */
+	struct tw_view *(*view)(void *fs);
+	void (*destroy)(void *fs); /* NULL is fine */
+};
+
+/* The module for a file system type (libblkid's name), or NULL. */
+const struct tw_fs_ops *tw_fs_find(const char *type);
+
+#endif
