@@ -307,7 +307,7 @@ static void sleep_until_the_end(const struct fixture *f, uint64_t records)
 
 static void no_wakeup_is_lost(void **state)
 {
-	const uint64_t records = 20000;
+	const uint64_t records = 5000;
 	struct tw_ring *ring = new_ring(*state);
 	size_t bytes;
 	int status;
