@@ -102,7 +102,9 @@ int tw_error_exit_status(const struct tw_error *err)
 	case TW_NOMEM:
 		return EX_OSERR;
 	case TW_IO:
-		return err->errnum == ENOENT || err->errnum == EACCES ? EX_NOINPUT : EX_IOERR;
+		return err->errnum == ENOENT || err->errnum == EACCES || err->errnum == EISDIR ?
+			EX_NOINPUT :
+			EX_IOERR;
 	case TW_BAD_DATA:
 	case TW_GAP:
 		return EX_DATAERR;

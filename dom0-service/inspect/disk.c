@@ -39,6 +39,8 @@ static struct tw_error *open_image(struct tw_disk *disk)
 		return tw_error_errno(errno, "%s", disk->image);
 	if (fstat(disk->fd, &st) < 0)
 		return tw_error_errno(errno, "%s", disk->image);
+	if (S_ISDIR(st.st_mode))
+		return tw_error_errno(EISDIR, "%s", disk->image);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return tw_error_create(TW_BAD_DATA, "%s: neither a file nor a block device",
 			disk->image);
@@ -109,9 +111,9 @@ static struct tw_error *no_volume(const struct tw_disk *disk)
 	for (size_t i = 0; i < disk->nvolumes; i++)
 		if (!best || (!*best->place.type && *disk->volumes[i].place.type))
 			best = &disk->volumes[i];
-	bool known = best && *best->place.type;
-	return tw_error_create(known ? TW_UNSUPPORTED : TW_BAD_DATA, "%s: %s", disk->image,
-		best ? best->why : "no volume");
+	if (!best)
+		return tw_error_create(TW_BAD_DATA, "%s: no volume", disk->image);
+	return tw_error_create(best->why_code, "%s: %s", disk->image, best->why);
 }
 
 struct tw_error *tw_disk_crawl(struct tw_disk *disk, bool strict)
@@ -134,9 +136,14 @@ struct tw_error *tw_disk_crawl(struct tw_disk *disk, bool strict)
 		watched += volume->ops != NULL;
 	}
 	free(places);
-	if (!err && strict && !watched)
+	TW_TRY(err);
+	if (strict && !watched)
 		return no_volume(disk);
-	return err;
+	for (size_t i = 0; i < n; i++)
+		if (!disk->volumes[i].ops)
+			tw_log(TW_LOG_WARN, disk->volumes[i].subject, "not watched: %s",
+				disk->volumes[i].why);
+	return NULL;
 }
 
 struct tw_error *tw_disk_attached(struct tw_disk *disk, struct tw_time now)

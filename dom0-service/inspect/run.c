@@ -109,14 +109,14 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-static struct tw_error *infer(struct tw_disk *disk, struct tw_trace_reader *reader,
-	const char *path, bool stats)
+static struct tw_error *infer(struct tw_disk *disk, const char *image,
+	struct tw_trace_reader *reader, const char *path, bool stats)
 {
 	struct tally tally = { 0 };
 	if (tw_trace_disk_bytes(reader) != tw_disk_bytes(disk))
 		return tw_error_create(TW_BAD_DATA,
-			"%s: recorded on a disk of %llu bytes, this one has %llu", path,
-			(unsigned long long)tw_trace_disk_bytes(reader),
+			"%s: recorded on a disk of %llu bytes, %s has %llu", path,
+			(unsigned long long)tw_trace_disk_bytes(reader), image,
 			(unsigned long long)tw_disk_bytes(disk));
 	double start = now();
 	TW_TRY(tw_disk_crawl(disk, true));
@@ -149,7 +149,7 @@ struct tw_error *tw_run_infer(const char *image, const char *trace, const struct
 	if (ret < 0)
 		err = trace_error(ret, trace, 0);
 	else
-		err = infer(disk, reader, trace, stats);
+		err = infer(disk, image, reader, trace, stats);
 	if (ret >= 0)
 		tw_trace_reader_destroy(reader);
 	tw_disk_destroy(disk);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "inspect/volume.h"
 
-#include "base/log.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,9 +29,9 @@ struct tw_fs_env tw_volume_env(struct tw_volume *volume)
 	};
 }
 
-static struct tw_error *refuse(struct tw_volume *volume, const char *why)
+static struct tw_error *refuse(struct tw_volume *volume, enum tw_code code, const char *why)
 {
-	tw_log(TW_LOG_WARN, volume->subject, "not watched: %s", why);
+	volume->why_code = code;
 	volume->ops = NULL;
 	volume->why = strdup(why);
 	return volume->why ? NULL : tw_error_nomem();
@@ -41,13 +39,17 @@ static struct tw_error *refuse(struct tw_volume *volume, const char *why)
 
 struct tw_error *tw_volume_open(struct tw_volume *volume)
 {
+	const char *type = volume->place.type;
 	char why[128];
-	volume->ops = tw_fs_find(volume->place.type);
+	volume->ops = tw_fs_find(type);
+	if (!volume->ops && !*type)
+		return refuse(volume, TW_BAD_DATA, "no known file system");
+	if (!volume->ops && !strcmp(type, "jbd"))
+		return refuse(volume, TW_UNSUPPORTED,
+			"it is the journal of another file system (feature journal_dev)");
 	if (!volume->ops) {
-		snprintf(why, sizeof(why), "%s%s%s",
-			*volume->place.type ? "file system type " : "no known file system",
-			volume->place.type, *volume->place.type ? " is not followed" : "");
-		return refuse(volume, why);
+		snprintf(why, sizeof(why), "file system type %s is not followed", type);
+		return refuse(volume, TW_UNSUPPORTED, why);
 	}
 	struct tw_fs_env env = tw_volume_env(volume);
 	struct tw_error *err = volume->ops->open(&env, &volume->fs);
@@ -58,7 +60,7 @@ struct tw_error *tw_volume_open(struct tw_volume *volume)
 	}
 	if (tw_error_code(err) != TW_UNSUPPORTED && tw_error_code(err) != TW_BAD_DATA)
 		return tw_error_context(err, "%s", volume->subject);
-	struct tw_error *failed = refuse(volume, tw_error_message(err));
+	struct tw_error *failed = refuse(volume, tw_error_code(err), tw_error_message(err));
 	tw_error_destroy(err);
 	return failed;
 }

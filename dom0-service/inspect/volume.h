@@ -14,6 +14,7 @@ struct tw_volume {
 	const struct tw_fs_ops *ops; /* NULL: not watched */
 	void *fs;
 	char *why; /* not watched: the reason */
+	enum tw_code why_code;
 };
 
 struct tw_disk {
