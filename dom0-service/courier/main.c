@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <sysexits.h>
 
-const char *argp_program_version = "tapwire-courier " TW_VERSION;
-
 #define DEFAULT_CONFIG "/etc/tapwire/tapwire.conf"
 
 enum { KEY_SOCKET = 256, KEY_SPOOL, KEY_POST, KEY_SECRET_FILE, KEY_DRAIN };
@@ -99,6 +97,7 @@ static struct tw_error *serve(const struct arguments *args)
 int main(int argc, char **argv)
 {
 	argp_err_exit_status = EX_USAGE;
+	argp_program_version = "tapwire-courier " TW_VERSION;
 	tw_log_init("tapwire-courier", TW_LOG_INFO);
 	signal(SIGPIPE, SIG_IGN);
 	struct arguments args = { 0 };

@@ -179,7 +179,7 @@ void tw_server_hold(struct tw_server *server, bool hold)
 	server->hold = hold;
 	for (struct tw_peer *peer = server->peers; peer;) {
 		struct tw_peer *next = peer->next;
-		tw_peer_read(peer, !hold || peer->role == TW_PEER_TAIL);
+		tw_peer_read(peer, !hold || peer->role != TW_PEER_INSPECTOR);
 		if (!hold)
 			tw_peer_take(peer);
 		peer = next;

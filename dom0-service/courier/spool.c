@@ -19,6 +19,7 @@
 struct tw_spool {
 	struct tw_spool_db db;
 	uint64_t max_bytes;
+	uint64_t unused_bytes; /* of the file: events take them before the file grows */
 	int64_t last_id; /* of the event stored last */
 	int64_t dropped; /* events up to here are deleted */
 	struct tw_spool_stats stats;
@@ -26,20 +27,26 @@ struct tw_spool {
 	struct tw_spool_target *targets;
 };
 
-/* Reads the counters that live in memory between commits. */
-static struct tw_error *load(struct tw_spool *spool)
+static struct tw_error *measure_file(struct tw_spool *spool)
 {
 	int64_t pages;
 	int64_t unused;
+	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_PAGE_COUNT, &pages));
+	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_FREE_COUNT, &unused));
+	spool->unused_bytes = (uint64_t)unused * PAGE_BYTES;
+	spool->stats.bytes = (uint64_t)(pages - unused) * PAGE_BYTES;
+	return NULL;
+}
+
+/* Reads the counters that live in memory between commits. */
+static struct tw_error *load(struct tw_spool *spool)
+{
 	int64_t events;
 	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_LAST_ID, &spool->last_id));
 	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_EVENT_COUNT, &events));
-	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_PAGE_COUNT, &pages));
-	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_FREE_COUNT, &unused));
 	spool->dropped = 0;
 	spool->stats.events = (uint64_t)events;
-	spool->stats.bytes = (uint64_t)((pages - unused) * PAGE_BYTES);
-	return NULL;
+	return measure_file(spool);
 }
 
 static struct tw_error *open_spool(struct tw_spool *spool, const char *path)
@@ -92,7 +99,7 @@ bool tw_spool_has_room(const struct tw_spool *spool)
 	uint64_t reserve = (uint64_t)fs.f_blocks * fs.f_frsize / RESERVE_SHARE;
 	if (reserve > RESERVE_BYTES)
 		reserve = RESERVE_BYTES;
-	return (uint64_t)fs.f_bavail * fs.f_frsize > reserve;
+	return (uint64_t)fs.f_bavail * fs.f_frsize + spool->unused_bytes > reserve;
 }
 
 /* Reads the row of disk->epoch; id stays 0 when there is none. */
@@ -467,12 +474,7 @@ struct tw_error *tw_spool_commit(struct tw_spool *spool)
 	TW_TRY(drop_events(spool));
 	TW_TRY(tw_spool_db_run(&spool->db, TW_SQL_COMMIT));
 	spool->db.open = false;
-	int64_t pages;
-	int64_t unused;
-	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_PAGE_COUNT, &pages));
-	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_FREE_COUNT, &unused));
-	spool->stats.bytes = (uint64_t)((pages - unused) * PAGE_BYTES);
-	return NULL;
+	return measure_file(spool);
 }
 
 struct tw_error *tw_spool_rollback(struct tw_spool *spool)

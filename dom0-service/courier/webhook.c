@@ -27,7 +27,7 @@ struct tw_endpoint {
 	struct curl_slist *headers;
 	bool busy;
 	size_t answer_bytes;
-	char error[CURL_ERROR_SIZE];
+	char error[256];
 };
 
 /* A socket of libcurl's that the loop watches. */
@@ -42,6 +42,18 @@ static struct tw_error *curl_failed(const char *what)
 	return tw_error_create(TW_UNAVAILABLE, "libcurl: %s", what);
 }
 
+/* Why there was no answer, without what differs from one attempt to the next. */
+static const char *reason(struct tw_endpoint *endpoint, CURLcode code)
+{
+	long errnum = 0;
+	curl_easy_getinfo(endpoint->easy, CURLINFO_OS_ERRNO, &errnum);
+	if (!errnum)
+		return curl_easy_strerror(code);
+	snprintf(endpoint->error, sizeof(endpoint->error), "%s: %s", curl_easy_strerror(code),
+		strerror((int)errnum));
+	return endpoint->error;
+}
+
 static void finish(struct tw_endpoint *endpoint, CURLcode code)
 {
 	struct tw_webhook_result result = { .error = "" };
@@ -52,7 +64,7 @@ static void finish(struct tw_endpoint *endpoint, CURLcode code)
 		curl_easy_getinfo(endpoint->easy, CURLINFO_RETRY_AFTER, &after);
 		result.retry_after_s = after;
 	} else {
-		result.error = *endpoint->error ? endpoint->error : curl_easy_strerror(code);
+		result.error = reason(endpoint, code);
 	}
 	endpoint->done(endpoint->arg, &result);
 }
@@ -200,7 +212,6 @@ static void set_options(struct tw_endpoint *endpoint)
 	curl_easy_setopt(easy, CURLOPT_USERAGENT, "tapwire/" TW_VERSION);
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)target->timeout_ms);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)target->connect_timeout_ms);
-	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, endpoint->error);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, swallow);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, endpoint);
 	if (target->ca_file)
@@ -287,7 +298,6 @@ struct tw_error *tw_endpoint_post(struct tw_endpoint *endpoint, const char *id, 
 	const char *body, size_t len)
 {
 	TW_TRY(add_headers(endpoint, id, batch, body, len));
-	endpoint->error[0] = '\0';
 	endpoint->answer_bytes = 0;
 	curl_easy_setopt(endpoint->easy, CURLOPT_HTTPHEADER, endpoint->headers);
 	curl_easy_setopt(endpoint->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
