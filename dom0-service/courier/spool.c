@@ -13,13 +13,13 @@
 
 /* Free space that events may not take: what is delivered must still be recorded. */
 #define RESERVE_BYTES (16ull << 20)
-#define PAGE_BYTES 4096
 #define RESERVE_SHARE 8 /* of a small file system, one part in this many */
 
 struct tw_spool {
 	struct tw_spool_db db;
 	uint64_t max_bytes;
-	uint64_t unused_bytes; /* of the file: events take them before the file grows */
+	uint64_t pages;	 /* of the file, with those in the WAL */
+	uint64_t unused; /* of them: events take them before the file grows */
 	int64_t last_id; /* of the event stored last */
 	int64_t dropped; /* events up to here are deleted */
 	struct tw_spool_stats stats;
@@ -33,8 +33,9 @@ static struct tw_error *measure_file(struct tw_spool *spool)
 	int64_t unused;
 	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_PAGE_COUNT, &pages));
 	TW_TRY(tw_spool_db_number(&spool->db, TW_SQL_FREE_COUNT, &unused));
-	spool->unused_bytes = (uint64_t)unused * PAGE_BYTES;
-	spool->stats.bytes = (uint64_t)(pages - unused) * PAGE_BYTES;
+	spool->pages = (uint64_t)pages;
+	spool->unused = (uint64_t)unused;
+	spool->stats.bytes = (uint64_t)(pages - unused) * TW_SPOOL_PAGE_BYTES;
 	return NULL;
 }
 
@@ -89,7 +90,7 @@ void tw_spool_close(struct tw_spool *spool)
 	free(spool);
 }
 
-bool tw_spool_has_room(const struct tw_spool *spool)
+bool tw_spool_has_room(struct tw_spool *spool)
 {
 	if (spool->stats.bytes >= spool->max_bytes)
 		return false;
@@ -99,7 +100,9 @@ bool tw_spool_has_room(const struct tw_spool *spool)
 	uint64_t reserve = (uint64_t)fs.f_blocks * fs.f_frsize / RESERVE_SHARE;
 	if (reserve > RESERVE_BYTES)
 		reserve = RESERVE_BYTES;
-	return (uint64_t)fs.f_bavail * fs.f_frsize + spool->unused_bytes > reserve;
+	uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
+	uint64_t claim = tw_spool_db_claim(&spool->db, spool->pages);
+	return available >= claim && available - claim + spool->unused * TW_SPOOL_PAGE_BYTES > reserve;
 }
 
 /* Reads the row of disk->epoch; id stays 0 when there is none. */
@@ -483,6 +486,7 @@ struct tw_error *tw_spool_rollback(struct tw_spool *spool)
 	if (!sqlite3_get_autocommit(spool->db.handle))
 		TW_TRY(tw_spool_db_run(&spool->db, TW_SQL_ROLLBACK));
 	spool->db.open = false;
+	tw_spool_db_checkpoint(&spool->db);
 	TW_TRY(load(spool));
 	for (struct tw_spool_disk *disk = spool->disks; disk; disk = disk->next)
 		TW_TRY(load_disk(spool, disk));

@@ -64,7 +64,7 @@ void tw_spool_close(struct tw_spool *spool);
 
 /* Whether events may be stored: false at max_bytes, and when the file system is nearly full, so that there
  * is room to record what is delivered. */
-bool tw_spool_has_room(const struct tw_spool *spool);
+bool tw_spool_has_room(struct tw_spool *spool);
 
 /* Finds or enters the disk epoch. The pointer lives as long as the spool. An epoch with another source than
  * before is TW_BAD_DATA. */

@@ -5,11 +5,14 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #define VERSION 1
+#define STRING_OF(x) #x
+#define STRING(x) STRING_OF(x)
 #define BUSY_MS 2000
 
 static const char schema[] =
@@ -142,7 +145,9 @@ static struct tw_error *open_file(struct tw_spool_db *db, const char *path)
 		sqlite3_extended_result_codes(db->handle, 1);
 		sqlite3_busy_timeout(db->handle, BUSY_MS);
 		/* Exclusive: one courier a spool, and the WAL's index needs no shared memory. */
-		err = exec(db, "PRAGMA page_size = 4096; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;"
+		err = exec(db, "PRAGMA page_size = " STRING(TW_SPOOL_PAGE_BYTES) ";"
+			       "PRAGMA wal_autocheckpoint = " STRING(TW_SPOOL_WAL_PAGES) ";"
+			       "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;"
 			       "PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;"
 			       "BEGIN IMMEDIATE; COMMIT;");
 	}
@@ -209,6 +214,31 @@ struct tw_error *tw_spool_db_number(struct tw_spool_db *db, enum tw_spool_sql sq
 	*out = row ? sqlite3_column_int64(db->stmt[sql], 0) : 0;
 	sqlite3_reset(db->stmt[sql]);
 	return NULL;
+}
+
+static uint64_t file_bytes(const char *path, const char *suffix)
+{
+	char name[4096];
+	struct stat st;
+	snprintf(name, sizeof(name), "%s%s", path, suffix);
+	return stat(name, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+uint64_t tw_spool_db_claim(struct tw_spool_db *db, uint64_t pages)
+{
+	uint64_t file = file_bytes(db->path, "");
+	uint64_t wal = file_bytes(db->path, "-wal");
+	uint64_t claim = 0;
+	if (pages * TW_SPOOL_PAGE_BYTES > file)
+		claim += pages * TW_SPOOL_PAGE_BYTES - file;
+	if (TW_SPOOL_WAL_BYTES > wal)
+		claim += TW_SPOOL_WAL_BYTES - wal;
+	return claim;
+}
+
+void tw_spool_db_checkpoint(struct tw_spool_db *db)
+{
+	sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
 }
 
 struct tw_error *tw_spool_db_begin(struct tw_spool_db *db)

@@ -36,6 +36,12 @@ enum tw_spool_sql {
 	TW_SQL_END
 };
 
+#define TW_SPOOL_PAGE_BYTES 4096
+/* Committed pages go from the WAL to the file when there are so many. */
+#define TW_SPOOL_WAL_PAGES 512
+/* The WAL does not grow beyond this: those pages, and a transaction on top. */
+#define TW_SPOOL_WAL_BYTES ((TW_SPOOL_WAL_PAGES + 256) * (TW_SPOOL_PAGE_BYTES + 24))
+
 struct tw_spool_db {
 	char *path;
 	sqlite3 *handle;
@@ -55,6 +61,10 @@ struct tw_error *tw_spool_db_run(struct tw_spool_db *db, enum tw_spool_sql sql) 
 struct tw_error *tw_spool_db_step(struct tw_spool_db *db, enum tw_spool_sql sql, bool *row) TW_MUST_CHECK;
 /* Runs a statement without parameters that gives one integer. */
 struct tw_error *tw_spool_db_number(struct tw_spool_db *db, enum tw_spool_sql sql, int64_t *out) TW_MUST_CHECK;
+/* Bytes that the files will still take for what they hold and for the room that the WAL needs. */
+uint64_t tw_spool_db_claim(struct tw_spool_db *db, uint64_t pages);
+/* Moves what is committed from the WAL to the file, so that the WAL's room can be used again. Best effort. */
+void tw_spool_db_checkpoint(struct tw_spool_db *db);
 /* Opens a transaction when none is open. */
 struct tw_error *tw_spool_db_begin(struct tw_spool_db *db) TW_MUST_CHECK;
 
