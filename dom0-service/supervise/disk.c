@@ -31,6 +31,7 @@ struct tw_watch {
 	char *pidfile; /* nbdkit writes it when it accepts connections */
 	bool live;     /* for the first time */
 	bool stopping;
+	bool old_ring; /* the ring was there before: it may hold writes */
 	bool drained; /* the inspector ended as asked: the ring is empty */
 };
 
@@ -220,6 +221,7 @@ struct tw_error *tw_watch_create(uv_loop_t *loop, const struct tw_disk_spec *spe
 	if (!watch)
 		return tw_error_nomem();
 	watch->spec = spec;
+	watch->old_ring = access(spec->ring, F_OK) == 0;
 	watch->ops = ops;
 	watch->arg = arg;
 	struct tw_error *err = create_timer(loop, watch);
@@ -279,11 +281,13 @@ void tw_watch_kill(struct tw_watch *watch)
 }
 
 /* An emptied ring is of no use, and the image may be changed by others until the next start: without the
- * ring, the next inspector compares the image with what it reported. */
+ * ring, the next inspector compares the image with what it reported. Nor is a new ring of use that no client
+ * could write to. */
 static void remove_ring(const struct tw_watch *watch)
 {
 	static const char *const suffixes[] = { "", ".bell", ".cursor" };
-	if (!watch->nbdkit || !watch->drained || !watch->live)
+	bool empty = watch->live ? watch->drained : !watch->old_ring;
+	if (!watch->nbdkit || !empty)
 		return;
 	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
 		TW_AUTO_FREE char *path = NULL;

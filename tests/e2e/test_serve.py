@@ -348,3 +348,34 @@ def test_the_real_inspector_behind_serve(bench, build):
         assert disk["live"] is True
         assert nbd_size(bench.state / "nbd.sock") == 16 << 20
     assert serve.returncode == 0
+
+
+def rings():
+    directory = f"/dev/shm/tapwire-{os.getuid()}"
+    return {os.path.join(where, name) for where, _, names in os.walk(directory) for name in names}
+
+
+def test_a_service_that_did_not_start_leaves_no_ring(bench):
+    before = rings()
+    bench.flag("fail")
+    with running(bench.start()) as serve:
+        assert serve.wait(timeout=20) == 65
+    assert rings() <= before
+
+
+def test_the_ring_of_a_killed_service_is_kept(bench):
+    with running(bench.start()) as serve:
+        assert ready_line(serve)
+        ring = bench.status()["service"]["disks"][0]["ring"]
+        identity = os.stat(ring).st_ino
+        serve.kill()
+        assert guestdisk.wait_until(lambda: not bench.left(), 10)
+    bench.flag("fail")
+    with running(bench.start()) as serve:  # a start that fails does not lose it either
+        assert serve.wait(timeout=20) == 65
+        assert os.stat(ring).st_ino == identity
+    bench.flag("fail", False)
+    with running(bench.start()) as serve:
+        assert ready_line(serve)
+        assert os.stat(ring).st_ino == identity
+    assert not os.path.exists(ring)

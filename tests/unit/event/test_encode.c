@@ -292,6 +292,26 @@ static void times_are_rfc_3339_whatever_an_inode_says(void **state)
 	}
 }
 
+static void foreign_json_is_checked_and_put_on_one_line(void **state)
+{
+	(void)state;
+	static const char *const bad[] = { "", "{", "{} {}", "nonsense", "{\"a\":\"\xff\"}" };
+	struct tw_buf out = TW_BUF_INIT;
+	struct tw_json json;
+	tw_json_begin(&json, &out);
+	tw_json_open(&json, NULL);
+	tw_json_raw(&json, "good", "{\"a\":\n[1, 2]}\n", 14);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		tw_json_raw(&json, "bad", bad[i], strlen(bad[i]));
+	tw_json_close(&json);
+	assert_null(tw_json_end(&json));
+	tw_buf_append(&out, "", 1);
+	assert_string_equal(out.data,
+		"{\"good\":{\"a\": [1, 2]} ,\"bad\":null,\"bad\":null,\"bad\":null,"
+		"\"bad\":null,\"bad\":null}");
+	tw_buf_deinit(&out);
+}
+
 static void every_type_has_a_name_and_back(void **state)
 {
 	(void)state;
@@ -322,6 +342,7 @@ int main(void)
 		cmocka_unit_test(encoding_appends),
 		cmocka_unit_test(a_failed_buffer_is_out_of_memory),
 		cmocka_unit_test(times_are_rfc_3339_whatever_an_inode_says),
+		cmocka_unit_test(foreign_json_is_checked_and_put_on_one_line),
 		cmocka_unit_test(every_type_has_a_name_and_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
