@@ -50,17 +50,19 @@ static uint64_t now_ns(void)
 /* Said once; the guest does not hear of it. */
 static void give_trace_up(struct capture *c, int error)
 {
-	c->report("record=%s: the trace ends here, serving goes on: %s", c->trace_path, strerror(-error));
+	c->report("record=%s: the trace ends here, serving goes on: %s", c->trace_path,
+		strerror(-error));
 	(void)tw_trace_writer_destroy(c->trace);
 	c->trace = NULL;
 }
 
-static int record(struct capture *c, uint32_t flags, uint64_t sector, uint64_t nsectors,
-	const char *payload)
+static int record(
+	struct capture *c, uint32_t flags, uint64_t sector, uint64_t nsectors, const char *payload)
 {
 	const uint64_t time_ns = now_ns();
 	do {
-		const uint64_t n = nsectors < TW_TRACE_MAX_SECTORS ? nsectors : TW_TRACE_MAX_SECTORS;
+		const uint64_t n =
+			nsectors < TW_TRACE_MAX_SECTORS ? nsectors : TW_TRACE_MAX_SECTORS;
 		const struct tw_record rec = {
 			.sequence = ++c->trace_sequence,
 			.time_ns = time_ns,
@@ -199,8 +201,8 @@ static int open_ring(struct capture *c, const char *path, uint64_t ring_bytes, u
 	else if (ret == -EEXIST)
 		c->report("ring=%s: a file that is no ring has this name; it was left alone", path);
 	else if (ret == -ENOSPC)
-		c->report("ring=%s: no room for a ring of %" PRIu64 " bytes and its dirty map", path,
-			ring_bytes);
+		c->report("ring=%s: no room for a ring of %" PRIu64 " bytes and its dirty map",
+			path, ring_bytes);
 	else if (ret)
 		c->report("ring=%s: cannot create the ring: %s", path, strerror(-ret));
 	return ret ? -1 : 0;
@@ -227,11 +229,12 @@ static int open_trace(struct capture *c, bool append, uint64_t disk_bytes)
 {
 	const char *path = c->trace_path;
 	if (!may_overwrite(path)) {
-		c->report("record=%s: a file that is no trace has this name; it was left alone", path);
+		c->report("record=%s: a file that is no trace has this name; it was left alone",
+			path);
 		return -1;
 	}
-	int ret = append ? tw_trace_writer_append(path, disk_bytes, &c->trace, &c->trace_sequence) :
-			   tw_trace_writer_create(path, disk_bytes, &c->trace);
+	int ret = append ? tw_trace_writer_append(path, disk_bytes, &c->trace, &c->trace_sequence)
+			 : tw_trace_writer_create(path, disk_bytes, &c->trace);
 	if (ret == -EINVAL)
 		c->report("record=%s: is the trace of a disk of another size", path);
 	else if (ret == -EBADMSG || ret == -ERANGE)

@@ -38,7 +38,7 @@ static struct {
 	bool is_block;
 	uint64_t size;
 	struct capture *capture;
-} tw = { .ring_bytes = TW_RING_DEFAULT_BYTES, .fd = -1 };
+} tw = {.ring_bytes = TW_RING_DEFAULT_BYTES, .fd = -1};
 
 /* --- image --- */
 
@@ -96,7 +96,8 @@ static bool unsupported(int error)
 
 static int punch_hole(uint64_t count, uint64_t offset)
 {
-	return fallocate(tw.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)count);
+	return fallocate(
+		tw.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)count);
 }
 
 static int zero_image(uint64_t count, uint64_t offset, uint32_t flags)
@@ -109,7 +110,8 @@ static int zero_image(uint64_t count, uint64_t offset, uint32_t flags)
 	}
 	if ((flags & NBDKIT_FLAG_MAY_TRIM) && punch_hole(count, offset) == 0)
 		return 0;
-	if (fallocate(tw.fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)count) == 0)
+	if (fallocate(tw.fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		    (off_t)count) == 0)
 		return 0;
 	if (!unsupported(errno) || fast)
 		return -1;
@@ -173,8 +175,8 @@ static int tapwire_pread(void *handle, void *buf, uint32_t count, uint64_t offse
 	return 0;
 }
 
-static int tapwire_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
-	uint32_t flags)
+static int tapwire_pwrite(
+	void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	const bool fua = flags & NBDKIT_FLAG_FUA;
 	const struct capture_hold hold = capture_begin(tw.capture, offset, count);
@@ -230,8 +232,8 @@ static int tapwire_trim(void *handle, uint32_t count, uint64_t offset, uint32_t 
 	else if (ret < 0)
 		nbdkit_error("%s: trim: %m", tw.file);
 	else
-		capture_publish(tw.capture, TW_RECORD_DISCARD | TW_RECORD_ZEROES, first, last - first,
-			NULL, fua);
+		capture_publish(tw.capture, TW_RECORD_DISCARD | TW_RECORD_ZEROES, first,
+			last - first, NULL, fua);
 	capture_end(tw.capture, &hold);
 	return ret;
 }
@@ -275,7 +277,8 @@ static int tapwire_config(const char *key, const char *value)
 		tw.trace_append = on == 1;
 		return on < 0 ? -1 : 0;
 	}
-	nbdkit_error("unknown parameter '%s' (known: file, ring, ring-size, record, record-append)", key);
+	nbdkit_error("unknown parameter '%s' (known: file, ring, ring-size, record, record-append)",
+		key);
 	return -1;
 }
 
@@ -383,7 +386,8 @@ static int tapwire_can_cache(void *handle)
 	return NBDKIT_CACHE_EMULATE;
 }
 
-static int tapwire_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
+static int tapwire_block_size(
+	void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
 {
 	(void)handle;
 	*minimum = 1;

@@ -15,8 +15,8 @@
 enum tw_record_flags {
 	TW_RECORD_PAYLOAD = 1, /* nsectors * 512 bytes of payload follow */
 	TW_RECORD_FLUSH = 2,   /* the guest's flush completed; no sectors */
-	TW_RECORD_DISCARD = 4, /* sectors were discarded: their content is undefined, but see ZEROES */
-	TW_RECORD_ZEROES = 8,  /* sectors were zeroed; with DISCARD: were discarded and read as zeroes */
+	TW_RECORD_DISCARD = 4, /* discarded: their content is undefined unless ZEROES is set */
+	TW_RECORD_ZEROES = 8,  /* zeroed; with DISCARD: discarded, and read as zeroes */
 	TW_RECORD_GAP = 16,    /* writes before this record are missing; the dirty map has them */
 	/* None of them, and sectors: these were written, and what was written could not be kept. */
 };

@@ -30,7 +30,8 @@ char *ring_map(int fd, const struct ring_geometry *g, uint64_t data_bytes, int p
 {
 	const size_t bytes = ring_map_bytes(g, data_bytes);
 	/* One reservation, so that nothing else can come to lie between the parts. */
-	char *base = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *base =
+		mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (base == MAP_FAILED)
 		return NULL;
 	if (mmap(base, g->total_bytes, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ||
@@ -79,7 +80,7 @@ void ring_stats(const struct ring_producer *shared, struct tw_ring_stats *out)
  * and a server that forks itself into the background keeps it. */
 static int lock_producer(int fd)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
 	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
 		return 0;
 	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
@@ -153,7 +154,8 @@ static int resume(struct tw_ring *ring, const char *path, uint64_t disk_bytes, u
 	struct ring_header header;
 	struct stat st;
 	char cursor[PATH_MAX];
-	if (pread(ring->fd, &header, sizeof(header), 0) != sizeof(header) || fstat(ring->fd, &st) < 0)
+	if (pread(ring->fd, &header, sizeof(header), 0) != sizeof(header) ||
+		fstat(ring->fd, &st) < 0)
 		return -EBADMSG;
 	if (ring_check_header(&header, (uint64_t)st.st_size) != 0)
 		return -EBADMSG;
@@ -179,7 +181,8 @@ static int resume(struct tw_ring *ring, const char *path, uint64_t disk_bytes, u
 	const uint64_t last = atomic_load(&ring->shared->last_pos);
 	if (head % RING_ALIGN || seen > head || head - seen > data_bytes)
 		return -EBADMSG;
-	if (last != RING_NO_RECORD && (last % RING_ALIGN || last > head || head - last > data_bytes))
+	if (last != RING_NO_RECORD &&
+		(last % RING_ALIGN || last > head || head - last > data_bytes))
 		return -EBADMSG;
 	return 0;
 }
@@ -207,7 +210,8 @@ static int make_file(char *tmp, size_t size, const char *path, const char *suffi
 }
 
 /* Gives both files their names: the ring first, as only one of two racing producers can win it. */
-static int put_in_place(const char *path, bool replace, const char *ring_tmp, const char *cursor_tmp)
+static int put_in_place(
+	const char *path, bool replace, const char *ring_tmp, const char *cursor_tmp)
 {
 	char cursor[PATH_MAX];
 	int ret = ring_path(cursor, sizeof(cursor), path, ".cursor");
@@ -279,7 +283,8 @@ static int check_replaceable(int fd)
 	return n == sizeof(magic) && magic == RING_MAGIC ? 0 : -EEXIST;
 }
 
-static int open_existing(struct tw_ring *ring, const char *path, uint64_t disk_bytes, uint64_t data_bytes)
+static int open_existing(
+	struct tw_ring *ring, const char *path, uint64_t disk_bytes, uint64_t data_bytes)
 {
 	struct stat ours, named;
 	ring->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);

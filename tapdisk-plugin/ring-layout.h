@@ -19,7 +19,7 @@
 #define RING_MAX_DATA_BYTES (1ull << 40)
 #define RING_MAX_DISK_BYTES (1ull << 50)
 #define RING_MAX_SECTORS 131072u /* a record's limit, the same as a trace's */
-#define RING_ALIGN 32u		 /* every record starts at a multiple of it */
+#define RING_ALIGN 32u           /* every record starts at a multiple of it */
 
 /* Blocks, lines (of 512 bits: one cache line) and summary words of a dirty map. */
 #define RING_BLOCK_SECTORS (1u << (TW_RING_DIRTY_SHIFT - TW_SECTOR_SHIFT))
@@ -37,15 +37,24 @@ struct ring_header {
 };
 _Static_assert(sizeof(struct ring_header) == 48, "ring header");
 
-enum ring_stat { STAT_RECORDS, STAT_PAYLOAD, STAT_GAPS, STAT_MISSED, STAT_MISSED_BYTES, STAT_WAKEUPS, STAT_COUNT };
+enum ring_stat {
+	STAT_RECORDS,
+	STAT_PAYLOAD,
+	STAT_GAPS,
+	STAT_MISSED,
+	STAT_MISSED_BYTES,
+	STAT_WAKEUPS,
+	STAT_COUNT
+};
 
 /* Positions are bytes since the ring was made; they never wrap. */
 struct ring_producer {
-	_Atomic uint64_t head;	    /* end of the last published record: storing it publishes */
-	_Atomic uint64_t last_pos;  /* start of the record at or before head, or RING_NO_RECORD */
-	_Atomic uint64_t gap_state; /* 2n: gap n was the last to open and is announced; 2n + 1: gap n is open */
-	_Atomic uint64_t sent_gap;  /* announced and its map not cleared yet; 0: none */
-	_Atomic uint64_t sent_end;  /* end of its record: released, and so done with, when tail >= this */
+	_Atomic uint64_t head;     /* end of the last published record: storing it publishes */
+	_Atomic uint64_t last_pos; /* start of the record at or before head, or RING_NO_RECORD */
+	_Atomic uint64_t gap_state; /* 2n: gap n was the last and is announced; 2n + 1: it is open */
+	_Atomic uint64_t sent_gap; /* announced and its map not cleared yet; 0: none */
+	_Atomic uint64_t
+		sent_end; /* end of its record: released, and so done with, when tail >= this */
 	_Atomic uint64_t tail_seen; /* the last sane tail that the producer saw */
 	_Atomic uint64_t stats[STAT_COUNT];
 };
@@ -78,9 +87,9 @@ _Static_assert(sizeof(struct ring_record) == RING_ALIGN, "ring record");
 
 /* Where the parts of the file are, computed from the two sizes and never read from the file. */
 struct ring_geometry {
-	uint64_t disk_sectors; /* a broken last sector counts */
+	uint64_t disk_sectors;  /* a broken last sector counts */
 	uint64_t summary_bytes; /* of one map, whole pages */
-	uint64_t bits_bytes;	/* of one map, whole pages */
+	uint64_t bits_bytes;    /* of one map, whole pages */
 	uint64_t data_offset;
 	uint64_t total_bytes;
 };
@@ -106,7 +115,8 @@ static inline struct ring_geometry ring_geometry(uint64_t disk_bytes, uint64_t d
 /* Summary (one bit a line) and bits of the map that gap number n uses. */
 static inline _Atomic uint64_t *ring_summary(char *base, const struct ring_geometry *g, uint64_t n)
 {
-	return (_Atomic uint64_t *)(base + 3 * RING_PAGE + (n & 1) * (g->bits_bytes + g->summary_bytes));
+	return (_Atomic uint64_t *)(base + 3 * RING_PAGE +
+				    (n & 1) * (g->bits_bytes + g->summary_bytes));
 }
 
 static inline _Atomic uint64_t *ring_bits(char *base, const struct ring_geometry *g, uint64_t n)

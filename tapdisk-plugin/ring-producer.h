@@ -8,9 +8,9 @@
 struct tw_ring {
 	/* What the hot path needs of the shared memory, never read back from it. */
 	uint64_t head;
-	uint64_t tail;	   /* the last sane one that the consumer gave */
+	uint64_t tail;     /* the last sane one that the consumer gave */
 	uint64_t sequence; /* of the next record */
-	uint64_t rung;	   /* the sleep that the bell was last rung for */
+	uint64_t rung;     /* the sleep that the bell was last rung for */
 	uint64_t data_bytes;
 	char *data;
 	struct ring_producer *shared;

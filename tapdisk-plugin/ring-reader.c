@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The ring's consumer. It maps the ring read-only and its cursor page read-write, and keeps no file
- * descriptor that could write to either: a consumer that an attacker runs can spoil its cursor
- * page and nothing else.
+ * The ring's consumer. It maps the ring read-only and its cursor page read-write, and keeps no
+ * file descriptor that could write to either: a consumer that an attacker runs can spoil its
+ * cursor page and nothing else.
  */
 #include "ring-layout.h"
 
@@ -21,8 +21,8 @@
 #define LINGER_NS 100000L
 
 struct tw_ring_reader {
-	int fd;		/* the ring, read-only: whether the producer lives */
-	int cursor_fd;	/* the cursor page, read-only: the consumer's lock */
+	int fd;        /* the ring, read-only: whether the producer lives */
+	int cursor_fd; /* the cursor page, read-only: the consumer's lock */
 	int bell;
 	char *base;
 	const char *data;
@@ -30,9 +30,9 @@ struct tw_ring_reader {
 	struct ring_cursor *cursor;
 	struct ring_header header;
 	struct ring_geometry geometry;
-	uint64_t pos;	   /* of the next record */
+	uint64_t pos;      /* of the next record */
 	uint64_t sequence; /* of the next record; 0: whatever it has */
-	uint64_t gap;	   /* number of the gap record that waits for its release; 0: none */
+	uint64_t gap;      /* number of the gap record that waits for its release; 0: none */
 };
 
 /* --- opening --- */
@@ -178,7 +178,7 @@ const uint8_t *tw_ring_reader_id(const struct tw_ring_reader *r)
 
 int tw_ring_reader_producer_alive(const struct tw_ring_reader *r)
 {
-	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
+	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
 	return fcntl(r->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
@@ -200,7 +200,8 @@ int tw_ring_bell_fd(const struct tw_ring_reader *r)
 /* --- records --- */
 
 /* What a producer never writes. avail: bytes from the record's start to the head. */
-static int check_record(const struct tw_ring_reader *r, const struct ring_record *rec, uint64_t avail)
+static int check_record(
+	const struct tw_ring_reader *r, const struct ring_record *rec, uint64_t avail)
 {
 	const uint64_t disk = r->geometry.disk_sectors;
 	const uint32_t known = TW_RECORD_PAYLOAD | TW_RECORD_FLUSH | TW_RECORD_DISCARD |
@@ -210,7 +211,8 @@ static int check_record(const struct tw_ring_reader *r, const struct ring_record
 	if (rec->sequence == 0 || (r->sequence && rec->sequence != r->sequence))
 		return -EBADMSG;
 	if (rec->flags & TW_RECORD_GAP)
-		return rec->flags == TW_RECORD_GAP && rec->nsectors == 0 && rec->sector ? 0 : -EBADMSG;
+		return rec->flags == TW_RECORD_GAP && rec->nsectors == 0 && rec->sector ? 0
+											: -EBADMSG;
 	if (rec->nsectors && (rec->sector >= disk || rec->nsectors > disk - rec->sector))
 		return -EBADMSG;
 	if (!(rec->flags & TW_RECORD_PAYLOAD))
@@ -293,15 +295,15 @@ int tw_ring_take_gap(struct tw_ring_reader *r,
 	void (*range)(uint64_t sector, uint64_t nsectors, void *arg), void *arg)
 {
 	struct range_joiner joiner = {
-		.disk_sectors = r->geometry.disk_sectors, .range = range, .arg = arg
-	};
+		.disk_sectors = r->geometry.disk_sectors, .range = range, .arg = arg};
 	if (r->gap == 0)
 		return -EINVAL;
 	const _Atomic uint64_t *summary = ring_summary(r->base, &r->geometry, r->gap);
 	const _Atomic uint64_t *bits = ring_bits(r->base, &r->geometry, r->gap);
 	const uint64_t lines = r->geometry.bits_bytes / (RING_LINE_WORDS * 8);
 	for (uint64_t line = 0; line < lines; line++) {
-		if (line % 64 == 0 && atomic_load_explicit(&summary[line / 64], memory_order_relaxed) == 0) {
+		if (line % 64 == 0 &&
+			atomic_load_explicit(&summary[line / 64], memory_order_relaxed) == 0) {
 			line += 63;
 			continue;
 		}
@@ -319,14 +321,16 @@ int tw_ring_take_gap(struct tw_ring_reader *r,
 
 int tw_ring_arm(struct tw_ring_reader *r)
 {
-	/* A busy guest's next write comes within it; waking us for each would halve the guest's speed. */
-	const struct timespec linger = { .tv_nsec = LINGER_NS };
+	/* A busy guest's next write comes within it; waking us for each would halve the guest's
+	 * speed. */
+	const struct timespec linger = {.tv_nsec = LINGER_NS};
 	if (head_of(r) == r->pos)
 		nanosleep(&linger, NULL);
 	if (head_of(r) != r->pos)
 		return 1;
 	const uint64_t sleep = atomic_load_explicit(&r->cursor->sleep, memory_order_relaxed);
-	atomic_store_explicit(&r->cursor->sleep, (sleep | 1) + (sleep & 1) * 2, memory_order_relaxed);
+	atomic_store_explicit(
+		&r->cursor->sleep, (sleep | 1) + (sleep & 1) * 2, memory_order_relaxed);
 	/* Pairs with the fence in the producer: either it sees us asleep or we see its new head. */
 	atomic_thread_fence(memory_order_seq_cst);
 	return head_of(r) != r->pos;

@@ -81,8 +81,8 @@ static void clear_map(struct tw_ring *ring, uint64_t gap)
 
 /* --- room --- */
 
-/* Takes over how far the consumer has come. A tail that goes back or is ahead of the head is ignored,
- * which leaves the ring as full as it last was. */
+/* Takes over how far the consumer has come. A tail that goes back or is ahead of the head is
+ * ignored, which leaves the ring as full as it last was. */
 static void look_at_tail(struct tw_ring *ring)
 {
 	const uint64_t tail = atomic_load_explicit(&ring->cursor->tail, memory_order_acquire);
@@ -103,7 +103,8 @@ static bool has_room(struct tw_ring *ring, uint64_t bytes)
 /* --- publishing --- */
 
 /* There is room. The order of the stores is what makes a takeover exact: see ring-file.c. */
-static void put(struct tw_ring *ring, const struct ring_record *rec, const void *payload, size_t bytes)
+static void put(
+	struct tw_ring *ring, const struct ring_record *rec, const void *payload, size_t bytes)
 {
 	char *to = ring->data + (ring->head & (ring->data_bytes - 1));
 	memcpy(to, rec, sizeof(*rec));

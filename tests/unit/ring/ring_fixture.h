@@ -42,7 +42,7 @@ static inline int fixture_setup(void **state)
 
 static inline int fixture_teardown(void **state)
 {
-	static const char *const suffixes[] = { "", ".cursor", ".bell" };
+	static const char *const suffixes[] = {"", ".cursor", ".bell"};
 	struct fixture *f = *state;
 	for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
 		char path[128];
@@ -92,7 +92,8 @@ static inline bool sectors_hold(const char *buf, uint64_t sector, uint64_t nsect
 	return true;
 }
 
-static inline int publish_stamped(struct tw_ring *ring, uint64_t sector, uint64_t nsectors, uint64_t stamp)
+static inline int publish_stamped(
+	struct tw_ring *ring, uint64_t sector, uint64_t nsectors, uint64_t stamp)
 {
 	char *buf = malloc(nsectors * TW_SECTOR_SIZE);
 	fill_sectors(buf, sector, nsectors, stamp);
@@ -121,8 +122,8 @@ static inline uint64_t fill_ring(struct tw_ring *ring)
 	return 0;
 }
 
-/* Takes and releases everything up to the next gap record: 1, or 0 when there is none. The gap record is
- * not released. */
+/* Takes and releases everything up to the next gap record: 1, or 0 when there is none. The gap
+ * record is not released. */
 static inline int drain_to_gap(struct tw_ring_reader *r)
 {
 	struct tw_record rec;
@@ -158,7 +159,7 @@ static inline void add_range(uint64_t sector, uint64_t nsectors, void *arg)
 
 static inline struct ranges taken_gap(struct tw_ring_reader *r)
 {
-	struct ranges ranges = { 0 };
+	struct ranges ranges = {0};
 	assert_int_equal(tw_ring_take_gap(r, add_range, &ranges), 0);
 	return ranges;
 }

@@ -7,7 +7,7 @@
 
 static bool rings(const struct tw_ring_reader *r)
 {
-	struct pollfd pfd = { .fd = tw_ring_bell_fd(r), .events = POLLIN };
+	struct pollfd pfd = {.fd = tw_ring_bell_fd(r), .events = POLLIN};
 	return poll(&pfd, 1, 0) == 1 && (pfd.revents & POLLIN);
 }
 
@@ -274,7 +274,8 @@ static void the_bell_rings_once_for_a_sleeper_and_not_for_the_wakeful(void **sta
 	assert_true(rings(r));
 	tw_ring_reader_destroy(r);
 
-	/* The next consumer sleeps its first sleep, which the producer must not take for the last one's. */
+	/* The next consumer sleeps its first sleep, which the producer must not take for the last
+	 * one's. */
 	r = new_reader(*state);
 	assert_false(rings(r));
 	while (tw_ring_next(r, &rec) == 1)
@@ -294,7 +295,7 @@ static void sleep_until_the_end(const struct fixture *f, uint64_t records)
 	if (tw_ring_reader_open(f->path, &r) != 0)
 		_exit(1);
 	for (uint64_t seen = 0; seen < records;) {
-		struct pollfd pfd = { .fd = tw_ring_bell_fd(r), .events = POLLIN };
+		struct pollfd pfd = {.fd = tw_ring_bell_fd(r), .events = POLLIN};
 		if (tw_ring_arm(r) == 0 && poll(&pfd, 1, 5000) == 0)
 			_exit(2);
 		tw_ring_disarm(r);
@@ -361,14 +362,15 @@ static void a_file_that_is_no_ring_is_left_alone(void **state)
 	assert_int_equal(pread(fd, back, sizeof(back), 0), sizeof(back));
 	assert_memory_equal(content, back, sizeof(back));
 	close(fd);
-	assert_int_equal(tw_ring_create("/nonexistent/ring", DISK_BYTES, RING_BYTES, &ring), -ENOENT);
+	assert_int_equal(
+		tw_ring_create("/nonexistent/ring", DISK_BYTES, RING_BYTES, &ring), -ENOENT);
 }
 
 static void the_files_are_for_their_owner(void **state)
 {
 	const struct fixture *f = *state;
 	struct tw_ring *ring = new_ring(f);
-	static const char *const suffixes[] = { "", ".cursor", ".bell" };
+	static const char *const suffixes[] = {"", ".cursor", ".bell"};
 	for (int i = 0; i < 3; i++) {
 		char path[128];
 		struct stat st;

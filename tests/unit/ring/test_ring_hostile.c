@@ -29,7 +29,8 @@ static void a_tail_ahead_of_the_head_or_going_back_gives_no_room(void **state)
 	}
 	const uint64_t good = atomic_load(&cursor->tail);
 	fill_ring(ring);
-	const uint64_t bad[] = { 0, good - 32, good + 2 * RING_BYTES, UINT64_MAX, UINT64_MAX / 2, 1ull << 40 };
+	const uint64_t bad[] = {
+		0, good - 32, good + 2 * RING_BYTES, UINT64_MAX, UINT64_MAX / 2, 1ull << 40};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		const uint64_t before = missed(ring);
 		atomic_store(&cursor->tail, bad[i]);
@@ -57,7 +58,8 @@ static void a_scribbled_cursor_page_stops_no_producer(void **state)
 	for (int i = 0; i < 20000; i++) {
 		uint64_t *words = (uint64_t *)cursor;
 		words[random() % 16] = random() % 2 ? random64() : random64() % (4 * RING_BYTES);
-		tw_ring_publish(ring, (uint32_t)random(), random64() % (1 << 17), random64() % 17, buf);
+		tw_ring_publish(
+			ring, (uint32_t)random(), random64() % (1 << 17), random64() % 17, buf);
 	}
 	struct tw_ring_stats stats;
 	tw_ring_stats(ring, &stats);
@@ -80,14 +82,15 @@ static void consume_whatever(const struct fixture *f)
 	for (int i = 0; i < 4096 && (ret = tw_ring_next(r, &rec)) == 1; i++) {
 		const size_t bytes = rec.payload ? rec.nsectors * TW_SECTOR_SIZE : 0;
 		assert_true(bytes <= RING_BYTES);
-		assert_true(rec.nsectors == 0 || rec.sector + rec.nsectors <= DISK_BYTES / TW_SECTOR_SIZE);
+		assert_true(rec.nsectors == 0 ||
+			    rec.sector + rec.nsectors <= DISK_BYTES / TW_SECTOR_SIZE);
 		for (size_t b = 0; b < bytes; b++)
 			sum += ((const unsigned char *)rec.payload)[b];
 		if (rec.flags & TW_RECORD_GAP) {
 			struct ranges ranges = taken_gap(r);
 			for (unsigned g = 0; g < ranges.count && g < RANGES_MAX; g++)
 				assert_true(ranges.at[g].sector + ranges.at[g].nsectors <=
-					DISK_BYTES / TW_SECTOR_SIZE);
+					    DISK_BYTES / TW_SECTOR_SIZE);
 		}
 	}
 	assert_true(ret == 0 || ret == -EBADMSG);
@@ -114,9 +117,10 @@ static void random_bytes_in_the_ring_give_an_error_and_no_harm(void **state)
 		const int flips = 1 + (int)(random() % 16);
 		for (int i = 0; i < flips; i++) {
 			/* Header, producer page and the headers of records are worth most. */
-			const size_t where[] = { (size_t)random() % 48, RING_PAGE + (size_t)random() % 48,
+			const size_t where[] = {(size_t)random() % 48,
+				RING_PAGE + (size_t)random() % 48,
 				data + (size_t)random() % 12 * (32 + 4096) + (size_t)random() % 32,
-				(size_t)random() % bytes };
+				(size_t)random() % bytes};
 			map[where[random() % 4]] = (unsigned char)random();
 		}
 		consume_whatever(f);
@@ -124,7 +128,7 @@ static void random_bytes_in_the_ring_give_an_error_and_no_harm(void **state)
 	for (int round = 0; round < 200; round++) {
 		memcpy(map, good, bytes);
 		for (size_t i = data; i + 8 <= bytes; i += 8)
-			memcpy(map + i, &(uint64_t){ random64() }, 8);
+			memcpy(map + i, &(uint64_t){random64()}, 8);
 		consume_whatever(f);
 	}
 	free(good);
@@ -175,7 +179,7 @@ static void a_file_of_another_size_than_its_header_says_is_refused(void **state)
 	struct stat st;
 	tw_ring_destroy(ring);
 	assert_int_equal(stat(f->path, &st), 0);
-	const off_t sizes[] = { st.st_size + 4096, st.st_size - 4096, 4096, 48, 47, 1, 0 };
+	const off_t sizes[] = {st.st_size + 4096, st.st_size - 4096, 4096, 48, 47, 1, 0};
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
 		assert_int_equal(truncate(f->path, sizes[i]), 0);
 		assert_int_equal(tw_ring_reader_open(f->path, &r), -EBADMSG);
@@ -192,7 +196,7 @@ static void a_damaged_ring_is_made_anew_by_the_next_producer(void **state)
 	unsigned char *map = map_file(f, "", &bytes);
 	struct ring_producer *producer = (struct ring_producer *)(map + RING_PAGE);
 	const uint64_t good = atomic_load(&producer->head);
-	const uint64_t bad[] = { good + 1, UINT64_MAX, RING_BYTES * 2 + good };
+	const uint64_t bad[] = {good + 1, UINT64_MAX, RING_BYTES * 2 + good};
 	unsigned char id[16];
 	memcpy(id, map + 32, 16);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
@@ -219,7 +223,7 @@ static void a_fifo_that_never_falls_silent_does_not_hold_the_consumer(void **sta
 	const struct fixture *f = *state;
 	struct tw_ring *ring = new_ring(f);
 	struct tw_ring_reader *r = new_reader(f);
-	char noise[4096] = { 0 };
+	char noise[4096] = {0};
 	while (write(tw_ring_bell_fd(r), noise, sizeof(noise)) > 0)
 		;
 	/* The bell is full, and ringing it must not wait. */

@@ -7,7 +7,8 @@
 #include <time.h>
 
 /* The producer page of a ring that has no producer, to put it into the state of a killed one. */
-static struct ring_producer *map_producer_page(const struct fixture *f, unsigned char **map, size_t *bytes)
+static struct ring_producer *map_producer_page(
+	const struct fixture *f, unsigned char **map, size_t *bytes)
 {
 	*map = map_file(f, "", bytes);
 	return (struct ring_producer *)(*map + RING_PAGE);

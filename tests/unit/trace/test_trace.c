@@ -38,7 +38,7 @@ static int teardown(void **state)
 static struct tw_record sample(int i)
 {
 	static char payload[3 * TW_SECTOR_SIZE];
-	struct tw_record rec = { .sequence = (uint64_t)i + 1, .time_ns = 1000 + (uint64_t)i };
+	struct tw_record rec = {.sequence = (uint64_t)i + 1, .time_ns = 1000 + (uint64_t)i};
 	if (i == 3) {
 		rec.flags = TW_RECORD_FLUSH;
 		return rec;
@@ -123,11 +123,15 @@ static void what_is_written_is_read(void **state)
 /* The format is for other programs too. */
 static void the_bytes_are_those_of_the_format(void **state)
 {
+	/* clang-format off */
 	static const unsigned char want[] = {
-		'T', 'W', 'T', 'R', 'A', 'C', 'E', '1', 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0,
-		1, 0, 0, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0,
+		'T', 'W', 'T', 'R', 'A', 'C', 'E', '1', 0, 2, 0, 0, 0, 0, 0, 0,
+		0, 0, 16, 0, 0, 0, 0, 0,
+		1, 0, 0, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0, 0, 0, 0, 0,
+		0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0,
 		'a', 'a',
 	};
+	/* clang-format on */
 	unsigned char got[sizeof(want)];
 	write_trace(*state);
 	int fd = open(*state, O_RDONLY | O_CLOEXEC);
@@ -139,10 +143,11 @@ static void the_bytes_are_those_of_the_format(void **state)
 static void a_trace_cut_off_anywhere_ends_clean_or_with_epipe(void **state)
 {
 	const size_t bytes = write_trace(*state);
-	size_t whole[RECORDS + 1] = { TW_TRACE_HEADER_BYTES };
+	size_t whole[RECORDS + 1] = {TW_TRACE_HEADER_BYTES};
 	for (int i = 0; i < RECORDS; i++) {
 		struct tw_record rec = sample(i);
-		whole[i + 1] = whole[i] + TW_TRACE_RECORD_BYTES + (rec.payload ? rec.nsectors * 512 : 0);
+		whole[i + 1] =
+			whole[i] + TW_TRACE_RECORD_BYTES + (rec.payload ? rec.nsectors * 512 : 0);
 	}
 	for (size_t size = bytes; size-- > 0;) {
 		int ret, complete = 0;
@@ -156,7 +161,8 @@ static void a_trace_cut_off_anywhere_ends_clean_or_with_epipe(void **state)
 
 static void what_breaks_the_format_is_named_at_its_offset(void **state)
 {
-	const uint32_t unknown = 32, wide = TW_TRACE_MAX_SECTORS + 1, gap = TW_RECORD_GAP | TW_RECORD_PAYLOAD;
+	const uint32_t unknown = 32, wide = TW_TRACE_MAX_SECTORS + 1,
+		       gap = TW_RECORD_GAP | TW_RECORD_PAYLOAD;
 	const uint32_t none = 0, sector_size = 4096;
 	const uint64_t beyond = DISK_BYTES / 512, wraps = UINT64_MAX;
 	const off_t first = TW_TRACE_HEADER_BYTES, second = first + TW_TRACE_RECORD_BYTES + 512;
@@ -167,16 +173,15 @@ static void what_breaks_the_format_is_named_at_its_offset(void **state)
 		int error;
 		int records;
 	} cases[] = {
-		{ 0, "X", 1, -EBADMSG, 0 },
-		{ 8, &sector_size, 4, -EBADMSG, 0 },
-		{ 12, &unknown, 4, -EBADMSG, 0 },
-		{ 16, &wraps, 8, -EBADMSG, 0 },
-		{ second + 28, &unknown, 4, -EBADMSG, 1 },
-		{ second + 28, &gap, 4, -EBADMSG, 1 },
-		{ second + 24, &wide, 4, -EBADMSG, 1 },
-		{ second + 24, &none, 4, -EBADMSG, 1 },
-		{ second + 16, &beyond, 8, -ERANGE, 1 },
-		{ second + 16, &wraps, 8, -ERANGE, 1 },
+		{0, "X", 1, -EBADMSG, 0},
+		{8, &sector_size, 4, -EBADMSG, 0},
+		{12, &unknown, 4, -EBADMSG, 0},
+		{second + 28, &unknown, 4, -EBADMSG, 1},
+		{second + 28, &gap, 4, -EBADMSG, 1},
+		{second + 24, &wide, 4, -EBADMSG, 1},
+		{second + 24, &none, 4, -EBADMSG, 1},
+		{second + 16, &beyond, 8, -ERANGE, 1},
+		{second + 16, &wraps, 8, -ERANGE, 1},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct tw_trace_reader *r;
@@ -229,7 +234,7 @@ static void append_goes_on_after_the_last_whole_record(void **state)
 	uint64_t last;
 	int ret;
 	const size_t bytes = write_trace(*state);
-	const off_t tails[] = { 0, 1, 31, 32, 100 };
+	const off_t tails[] = {0, 1, 31, 32, 100};
 	for (size_t i = 0; i < sizeof(tails) / sizeof(*tails); i++) {
 		struct tw_record torn = sample(2);
 		assert_int_equal(truncate(*state, (off_t)bytes), 0);
@@ -276,7 +281,8 @@ static void append_refuses_another_disk_and_other_files(void **state)
 	assert_int_equal(tw_trace_writer_append(*state, DISK_BYTES, &w, &last), -EBADMSG);
 	assert_int_equal(stat(*state, &after), 0);
 	assert_int_equal(before.st_size, after.st_size);
-	assert_int_equal(tw_trace_writer_append("/nonexistent/trace", DISK_BYTES, &w, &last), -ENOENT);
+	assert_int_equal(
+		tw_trace_writer_append("/nonexistent/trace", DISK_BYTES, &w, &last), -ENOENT);
 }
 
 static void a_full_disk_leaves_a_shorter_trace_and_is_told_each_time(void **state)
@@ -327,7 +333,8 @@ static void the_longest_record_goes_through(void **state)
 	char *payload = malloc(bytes);
 	for (size_t i = 0; i < bytes; i++)
 		payload[i] = (char)(i / 512 * 7 + i);
-	struct tw_record rec = { 1, 2, TW_TRACE_MAX_SECTORS, TW_TRACE_MAX_SECTORS, TW_RECORD_PAYLOAD, payload };
+	struct tw_record rec = {
+		1, 2, TW_TRACE_MAX_SECTORS, TW_TRACE_MAX_SECTORS, TW_RECORD_PAYLOAD, payload};
 	assert_int_equal(tw_trace_writer_create(*state, disk, &w), 0);
 	assert_int_equal(tw_trace_write(w, &rec), 0);
 	assert_int_equal(tw_trace_writer_destroy(w), 0);
