@@ -34,8 +34,9 @@ def recording(tapwire, tmp_path_factory):
 def survives(asan, *args):
     done = asan.run(*args, timeout=120)
     text = done.stderr.decode(errors="replace")
-    assert done.returncode in STATUS_OK, "exit %d: %s" % (done.returncode, text[-3000:])
-    assert "Sanitizer" not in text and "runtime error" not in text, text[-3000:]
+    report = text[max(text.find("==ERROR"), text.find("runtime error"), 0):][:3000]
+    assert done.returncode in STATUS_OK, "exit %d: %s" % (done.returncode, report)
+    assert "Sanitizer" not in text and "runtime error" not in text, report
 
 
 def damage(rnd, data):
