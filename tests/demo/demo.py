@@ -174,7 +174,8 @@ def run(directory, why_not):
     receiver = Receiver(directory)
     with process(receiver.argv()):
         receiver.url()
-        say("columns: time of arrival, delay since the guest's write was captured, event, path")
+        say("columns: time of arrival, delay since the write was %s, event, path" % (
+            "recorded" if why_not else "captured"))
         if why_not:
             made = recorded.watched(directory, receiver, BUILD)
         else:
