@@ -23,8 +23,8 @@ bool tw_value_url(const char *text);
  * sets itself. */
 bool tw_value_header(const char *text);
 
-/* Reads the first line of the file at path (at most 64 KiB), without the white space around it. An empty one is an error. The
- * caller frees *out. *world_readable tells whether anyone may read the file. */
+/* Reads the first line of the file at path (at most 64 KiB), without the white space around it. An empty one
+ * is an error. The caller frees *out. *world_readable tells whether anyone may read the file. */
 struct tw_error *tw_value_read_file(const char *path, char **out, bool *world_readable) TW_MUST_CHECK;
 /* Decodes a Standard Webhooks secret: "whsec_" and the base64 of 24 to 64 bytes. The caller frees *key. */
 bool tw_value_secret(const char *text, unsigned char **key, size_t *len);

@@ -191,7 +191,10 @@ static enum outcome take_event(struct tw_peer *peer, const struct tw_frame *fram
 			peer->disk->last);
 		return refuse(peer, text);
 	}
-	struct tw_error *err = tw_envelope_check(frame->body, frame->length, peer->disk->source);
+	const struct tw_envelope envelope = {
+		.source = peer->disk->source, .epoch = peer->disk->epoch, .sequence = frame->sequence
+	};
+	struct tw_error *err = tw_envelope_check(frame->body, frame->length, &envelope);
 	if (err) {
 		enum outcome outcome = refuse(peer, tw_error_message(err));
 		tw_error_destroy(err);

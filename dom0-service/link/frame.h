@@ -11,6 +11,8 @@
  * A `tapwire tail` client sends TAIL instead of HELLO and then receives EVENT frames as they are stored;
  * one that does not keep up is dropped. A STATUS frame without a body is answered by a STATUS frame whose
  * body is a JSON object; it may be sent instead of HELLO or TAIL, and again.
+ * The source prefix is the disk's, escaped as in its events (/xen/host/domain uuid/vdev): each event's source
+ * is that or below it, and its id is epoch-sequence. One JSON object a body.
  * A peer that breaks this is disconnected. Events up to the welcomed sequence are not sent again.
  */
 #ifndef TW_LINK_FRAME_H

@@ -10,10 +10,12 @@
 #include "courier/envelope.h"
 
 #define SOURCE "/xen/host/uuid/xvda"
+#define ID "\"id\":\"epoch-7\""
 
 static void expect(const char *body, size_t len, bool good)
 {
-	struct tw_error *err = tw_envelope_check(body, len, SOURCE);
+	const struct tw_envelope envelope = { .source = SOURCE, .epoch = "epoch", .sequence = 7 };
+	struct tw_error *err = tw_envelope_check(body, len, &envelope);
 	if (!err != good)
 		fail_msg("%s: %s", body, err ? tw_error_message(err) : "taken");
 	tw_error_destroy(err);
@@ -23,9 +25,9 @@ static void objects_of_the_disk_are_taken(void **state)
 {
 	(void)state;
 	static const char *const bodies[] = {
-		"{\"source\":\"" SOURCE "\"}",
-		"{\"source\":\"" SOURCE "/volume\",\"data\":{\"a\":[1,2,{\"source\":\"/x\"}]}}",
-		"{ \"data\" : null , \"source\" : \"\\/xen\\/host\\/uuid\\/xvda\" }",
+		"{" ID ",\"source\":\"" SOURCE "\"}",
+		"{" ID ",\"source\":\"" SOURCE "/volume\",\"data\":{\"a\":[1,2,{\"source\":\"/x\"}]}}",
+		"{ " ID ", \"data\" : null , \"source\" : \"\\/xen\\/host\\/uuid\\/xvda\" }",
 	};
 	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++)
 		expect(bodies[i], strlen(bodies[i]), true);
@@ -41,25 +43,31 @@ static void what_would_spoil_a_batch_is_refused(void **state)
 		"{",
 		"}",
 		"null",
-		"{\"source\":\"" SOURCE "\"},{\"source\":\"" SOURCE "\"}",
-		"{\"source\":\"" SOURCE "\"}{}",
-		"{\"source\":\"" SOURCE "\"} {}",
-		"{\"source\":\"" SOURCE "\",}",
-		"{\"source\":\"" SOURCE "\"}]",
-		"{\"source\":\"" SOURCE "\" /* */}",
-		"{\"source\":\"" SOURCE "\",\"a\":\"\xff\"}",
-		"{\"source\":\"" SOURCE "\",\"a\":\"\n\"}",
-		"{\"source\":\"" SOURCE "\",\"a\":NaN}",
-		"{\"source\":[\"" SOURCE "\"]}",
-		"{\"source\":7}",
-		"{\"source\":\"/xen/host/uuid/xvdb\"}",
-		"{\"source\":\"" SOURCE "b\"}",
-		"{\"source\":\"" SOURCE "\",\"source\":\"/xen/host/other/xvda\"}",
-		"{\"data\":{\"source\":\"" SOURCE "\"}}",
+		"{" ID ",\"source\":\"" SOURCE "\"},{\"source\":\"" SOURCE "\"}",
+		"{" ID ",\"source\":\"" SOURCE "\"}{}",
+		"{" ID ",\"source\":\"" SOURCE "\"} {}",
+		"{" ID ",\"source\":\"" SOURCE "\",}",
+		"{" ID ",\"source\":\"" SOURCE "\"}]",
+		"{" ID ",\"source\":\"" SOURCE "\" /* */}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\xff\"}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\n\"}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":NaN}",
+		"{" ID ",\"source\":[\"" SOURCE "\"]}",
+		"{" ID ",\"source\":7}",
+		"{" ID ",\"source\":\"/xen/host/uuid/xvdb\"}",
+		"{" ID ",\"source\":\"" SOURCE "b\"}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"source\":\"/xen/host/other/xvda\"}",
+		"{" ID ",\"data\":{\"source\":\"" SOURCE "\"}}",
+		"{\"source\":\"" SOURCE "\"}",
+		"{\"id\":7,\"source\":\"" SOURCE "\"}",
+		"{\"id\":\"epoch-8\",\"source\":\"" SOURCE "\"}",
+		"{\"id\":\"other-7\",\"source\":\"" SOURCE "\"}",
+		"{\"id\":\"epoch-77\",\"source\":\"" SOURCE "\"}",
+		"{" ID "," ID ",\"source\":\"" SOURCE "\"}",
 	};
 	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++)
 		expect(bodies[i], strlen(bodies[i]), false);
-	static const char nul[] = "{\"source\":\"" SOURCE "\",\"a\":\"\0\"}";
+	static const char nul[] = "{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\0\"}";
 	expect(nul, sizeof(nul) - 1, false);
 }
 
