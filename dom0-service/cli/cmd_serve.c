@@ -18,7 +18,8 @@ struct args {
 
 static const struct argp_option options[] = {
 	{ "socket", 's', "PATH", 0, "Serve NBD on this Unix socket (default: DIR/nbd.sock)", 0 },
-	{ "config", 'c', "FILE", 0, "Post to the targets of this INI file, see tapwire.conf(5)", 0 },
+	{ "config", 'c', "FILE", 0, "Post to the targets of this INI file, see tapwire.conf(5)",
+		0 },
 	{ "post", OPT_POST, "URL", 0, "Post every event to this URL at once", 0 },
 	{ "secret-file", OPT_SECRET, "FILE", 0, "Sign what --post sends with this secret", 0 },
 	{ "state", OPT_STATE, "DIR", 0, "Spool, state and sockets are in DIR", 0 },

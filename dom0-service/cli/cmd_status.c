@@ -25,7 +25,8 @@ struct args {
 
 static const struct argp_option options[] = {
 	{ "json", OPT_JSON, NULL, 0, "Print one JSON object", 0 },
-	{ "state", OPT_STATE, "DIR", 0, "The service's directory (default: where one is running)", 0 },
+	{ "state", OPT_STATE, "DIR", 0, "The service's directory (default: where one is running)",
+		0 },
 	{ 0 },
 };
 

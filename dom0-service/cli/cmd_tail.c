@@ -21,7 +21,8 @@ struct args {
 
 static const struct argp_option options[] = {
 	{ "json", OPT_JSON, NULL, 0, "Print each event as a target gets it, one a line", 0 },
-	{ "state", OPT_STATE, "DIR", 0, "The service's directory (default: where one is running)", 0 },
+	{ "state", OPT_STATE, "DIR", 0, "The service's directory (default: where one is running)",
+		0 },
 	{ "count", 'n', "N", 0, "End after N events", 0 },
 	{ 0 },
 };
@@ -109,7 +110,8 @@ static struct tw_error *follow(int fd, const struct args *args, struct tw_buf *i
 		size_t size;
 		TW_TRY(tw_query_read_frame(fd, in, &frame, &size));
 		if (!size)
-			return tw_error_create(TW_UNAVAILABLE, "the courier has closed the connection");
+			return tw_error_create(
+				TW_UNAVAILABLE, "the courier has closed the connection");
 		if (frame.kind == TW_FRAME_EVENT) {
 			TW_TRY(print(&frame, args->json));
 			if (fflush(stdout) != 0)

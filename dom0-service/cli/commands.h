@@ -8,8 +8,8 @@
 struct tw_command {
 	const char *name;
 	const char *help; /* one line, as `tapwire --help` shows it */
-	/* argv[0] is "tapwire NAME". An error is printed by main(), once; --help, --version and a wrong
-	 * option end the program inside argp. */
+	/* argv[0] is "tapwire NAME". An error is printed by main(), once; --help, --version and a
+	 * wrong option end the program inside argp. */
 	struct tw_error *(*run)(int argc, char **argv);
 };
 

@@ -8,7 +8,7 @@
 #include <argp.h>
 #include <limits.h>
 
-/* For struct argp.children; its input (struct argp_state.child_inputs) is a struct tw_disk_options. */
+/* For struct argp.children; its input (struct argp_state.child_inputs) is a tw_disk_options. */
 extern const struct argp tw_disk_argp;
 
 struct tw_disk_options {

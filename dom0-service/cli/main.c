@@ -74,10 +74,10 @@ static struct tw_error *unknown(const char *name)
 		}
 	}
 	if (best)
-		return tw_error_create(TW_USAGE, "unknown command \"%s\"; did you mean \"%s\"?",
-			name, best->name);
-	return tw_error_create(TW_USAGE,
-		"unknown command \"%s\"; `tapwire --help` lists the commands", name);
+		return tw_error_create(
+			TW_USAGE, "unknown command \"%s\"; did you mean \"%s\"?", name, best->name);
+	return tw_error_create(
+		TW_USAGE, "unknown command \"%s\"; `tapwire --help` lists the commands", name);
 }
 
 /* argp frees what this returns. */

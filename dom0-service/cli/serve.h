@@ -8,13 +8,13 @@
 
 struct tw_serve {
 	const char *image;
-	const char *socket;	 /* NULL: nbd.sock in state_dir */
-	const char *config;	 /* NULL: post and secret_file say it all */
-	const char *post;	 /* NULL: no target */
+	const char *socket;      /* NULL: nbd.sock in state_dir */
+	const char *config;      /* NULL: post and secret_file say it all */
+	const char *post;        /* NULL: no target */
 	const char *secret_file; /* may be NULL */
-	const char *state_dir;	 /* NULL: the default of this user */
-	const char *ring_size;	 /* as nbdkit reads sizes; NULL: the default */
-	const char *record;	 /* a trace that must not exist yet, or NULL */
+	const char *state_dir;   /* NULL: the default of this user */
+	const char *ring_size;   /* as nbdkit reads sizes; NULL: the default */
+	const char *record;      /* a trace that must not exist yet, or NULL */
 	unsigned linger_s;
 	struct tw_disk_id id;
 	void (*ready)(void *arg, const char *socket);

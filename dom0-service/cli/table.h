@@ -19,8 +19,8 @@ struct tw_table {
 
 /* Begins a row. */
 struct tw_error *tw_table_row(struct tw_table *table) TW_MUST_CHECK;
-/* Appends a cell to the last row: a copy of text with control characters made harmless. Cells beyond
- * TW_TABLE_COLUMNS are dropped. */
+/* Appends a cell to the last row: a copy of text with control characters made harmless. Cells
+ * beyond TW_TABLE_COLUMNS are dropped. */
 struct tw_error *tw_table_cell(struct tw_table *table, const char *text) TW_MUST_CHECK;
 void tw_table_print(const struct tw_table *table, FILE *out);
 void tw_table_deinit(struct tw_table *table);

@@ -17,7 +17,7 @@ static void source_segment(struct tw_buf *out, const char *text)
 	tw_buf_puts(out, "/");
 	for (const char *c = text; *c; c++) {
 		bool plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
-			(*c >= '0' && *c <= '9') || strchr("-._~", *c);
+			     (*c >= '0' && *c <= '9') || strchr("-._~", *c);
 		if (plain)
 			tw_buf_append(out, c, 1);
 		else
@@ -101,8 +101,8 @@ static void put_domain(struct tw_json *json, const struct tw_disk_id *disk)
 	tw_json_close(json);
 }
 
-static void put_data(struct tw_json *json, const struct tw_event *event,
-	const struct tw_disk_id *disk)
+static void put_data(
+	struct tw_json *json, const struct tw_event *event, const struct tw_disk_id *disk)
 {
 	tw_json_open(json, "data");
 	if (about_a_file(event))
@@ -133,8 +133,8 @@ static void put_subject(struct tw_json *json, struct tw_bytes path)
 	tw_json_readable(json, "subject", path);
 }
 
-struct tw_error *tw_event_encode(const struct tw_event *event, const struct tw_disk_id *disk,
-	struct tw_buf *out)
+struct tw_error *tw_event_encode(
+	const struct tw_event *event, const struct tw_disk_id *disk, struct tw_buf *out)
 {
 	struct tw_json json;
 	tw_json_begin(&json, out);

@@ -22,8 +22,8 @@ void tw_json_begin(struct tw_json *json, struct tw_buf *out)
 		.out = out,
 		.start = out->len,
 	};
-	json->failed = !json->gen ||
-		!yajl_gen_config(json->gen, yajl_gen_print_callback, append, out);
+	json->failed =
+		!json->gen || !yajl_gen_config(json->gen, yajl_gen_print_callback, append, out);
 }
 
 struct tw_error *tw_json_end(struct tw_json *json)
@@ -161,7 +161,7 @@ static bool is_json(const char *text, size_t len)
 	if (!parser)
 		return false;
 	bool ok = yajl_parse(parser, (const unsigned char *)text, len) == yajl_status_ok &&
-		yajl_complete_parse(parser) == yajl_status_ok;
+		  yajl_complete_parse(parser) == yajl_status_ok;
 	yajl_free(parser);
 	return ok;
 }

@@ -26,7 +26,7 @@ void tw_json_begin(struct tw_json *json, struct tw_buf *out);
 /* Ends it and frees what the writer holds. On error, out is as it was before. */
 struct tw_error *tw_json_end(struct tw_json *json) TW_MUST_CHECK;
 
-void tw_json_open(struct tw_json *json, const char *key);	/* "{"; key NULL: no key */
+void tw_json_open(struct tw_json *json, const char *key); /* "{"; key NULL: no key */
 void tw_json_close(struct tw_json *json);
 void tw_json_open_array(struct tw_json *json, const char *key);
 void tw_json_close_array(struct tw_json *json);

@@ -32,7 +32,7 @@ struct tw_child {
 	bool was_ready;
 	unsigned restarts;
 	uint64_t pause_ms;
-	uint64_t started_at; /* the loop's clock, ms */
+	uint64_t started_at;   /* the loop's clock, ms */
 	uv_process_t *process; /* NULL when nothing runs */
 	uv_pipe_t *ready_pipe;
 	uv_timer_t *timer; /* the probe's, the pause's or the patience's: one at a time */
@@ -314,7 +314,7 @@ void tw_child_stop(struct tw_child *child, uint64_t patience_ms)
 {
 	uv_timer_stop(child->timer);
 	bool runs = child->process &&
-		(child->state == TW_CHILD_STARTING || child->state == TW_CHILD_LIVE);
+		    (child->state == TW_CHILD_STARTING || child->state == TW_CHILD_LIVE);
 	if (!runs && child->state != TW_CHILD_STOPPING) {
 		child->state = TW_CHILD_IDLE;
 		close_handle(&child->process);

@@ -74,7 +74,8 @@ static struct tw_error *read_command(const char *line, char **out)
 	yajl_val tree = yajl_tree_parse(line, why, sizeof(why));
 	if (!tree)
 		return tw_error_create(TW_USAGE, "the question is no JSON");
-	const char *command = YAJL_GET_STRING(yajl_tree_get(tree, (const char **)path, yajl_t_string));
+	const char *command =
+		YAJL_GET_STRING(yajl_tree_get(tree, (const char **)path, yajl_t_string));
 	*out = command ? strdup(command) : NULL;
 	yajl_tree_free(tree);
 	return *out ? NULL : tw_error_create(TW_USAGE, "the question has no \"command\"");
@@ -116,8 +117,8 @@ static void give_buffer(uv_handle_t *handle, size_t size, uv_buf_t *buf)
 {
 	(void)size;
 	struct client *client = handle->data;
-	*buf = uv_buf_init(client->question + client->asked,
-		(unsigned)(QUESTION_MAX - 1 - client->asked));
+	*buf = uv_buf_init(
+		client->question + client->asked, (unsigned)(QUESTION_MAX - 1 - client->asked));
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
@@ -163,8 +164,8 @@ static void on_listener_closed(uv_handle_t *handle)
 	free_when_unused(control);
 }
 
-struct tw_error *tw_control_create(uv_loop_t *loop, const char *path, tw_control_fn fn, void *arg,
-	struct tw_control **out)
+struct tw_error *tw_control_create(
+	uv_loop_t *loop, const char *path, tw_control_fn fn, void *arg, struct tw_control **out)
 {
 	TW_TRY(tw_path_check_socket(path));
 	struct tw_control *control = calloc(1, sizeof(*control));

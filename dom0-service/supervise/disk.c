@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #define RING_POLL_MS 500
-/* nbdkit finishes what it has begun, but it waits for its clients to go, too: one that stays must not keep
- * the service. The ring survives the kill. */
+/* nbdkit finishes what it has begun, but it waits for its clients to go, too: one that stays must
+ * not keep the service. The ring survives the kill. */
 #define NBDKIT_PATIENCE_MS 2000
 #define DRAIN_PATIENCE_MS 60000
 #define STATUS_MAX 65536
@@ -32,7 +32,7 @@ struct tw_watch {
 	bool live;     /* for the first time */
 	bool stopping;
 	bool old_ring; /* the ring was there before: it may hold writes */
-	bool drained; /* the inspector ended as asked: the ring is empty */
+	bool drained;  /* the inspector ended as asked: the ring is empty */
 };
 
 static struct tw_error *check_public_socket(const char *path)
@@ -46,7 +46,7 @@ static struct tw_error *check_public_socket(const char *path)
 static bool may_announce(const struct tw_watch *watch)
 {
 	return tw_child_state(watch->inspector) == TW_CHILD_LIVE &&
-		(!watch->nbdkit || tw_child_state(watch->nbdkit) == TW_CHILD_LIVE);
+	       (!watch->nbdkit || tw_child_state(watch->nbdkit) == TW_CHILD_LIVE);
 }
 
 /* Both are there: let clients in. */
@@ -152,7 +152,8 @@ static struct tw_error *create_nbdkit(uv_loop_t *loop, struct tw_watch *watch)
 		argv[n++] = size;
 	if (spec->record) {
 		argv[n++] = record;
-		argv[n++] = "record-append=true"; /* an nbdkit that is started again goes on with it */
+		/* An nbdkit that is started again goes on with it. */
+		argv[n++] = "record-append=true";
 	}
 	return tw_child_create(loop, "nbdkit", argv, &nbdkit_ops, watch, &watch->nbdkit);
 }
@@ -169,7 +170,8 @@ static void inspector_stopped(void *arg, int status)
 	struct tw_watch *watch = arg;
 	watch->drained = status == 0;
 	if (status > 0)
-		tw_log(TW_LOG_WARN, watch->spec->name, "the inspector ended with status %d", status);
+		tw_log(TW_LOG_WARN, watch->spec->name, "the inspector ended with status %d",
+			status);
 	watch->ops->stopped(watch->arg);
 }
 
@@ -193,8 +195,8 @@ static struct tw_error *create_inspector(uv_loop_t *loop, struct tw_watch *watch
 		ready_fd, "--host", spec->id.host, "--domain-uuid", spec->id.domain_uuid,
 		"--domain-name", spec->id.domain_name, "--domid", domid, "--vdev", spec->id.vdev,
 		NULL };
-	return tw_child_create(loop, "tapwire-inspect", argv, &inspector_ops, watch,
-		&watch->inspector);
+	return tw_child_create(
+		loop, "tapwire-inspect", argv, &inspector_ops, watch, &watch->inspector);
 }
 
 /* --- the watch --- */
@@ -280,9 +282,9 @@ void tw_watch_kill(struct tw_watch *watch)
 	tw_child_kill(watch->inspector);
 }
 
-/* An emptied ring is of no use, and the image may be changed by others until the next start: without the
- * ring, the next inspector compares the image with what it reported. Nor is a new ring of use that no client
- * could write to. */
+/* An emptied ring is of no use, and the image may be changed by others until the next start:
+ * without the ring, the next inspector compares the image with what it reported. Nor is a new ring
+ * of use that no client could write to. */
 static void remove_ring(const struct tw_watch *watch)
 {
 	static const char *const suffixes[] = { "", ".bell", ".cursor" };

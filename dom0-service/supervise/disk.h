@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * One watched disk: its inspector and, when tapwire serves the image itself, the nbdkit before it. The
- * inspector has looked at the image before the first client of nbdkit can write to it: nbdkit starts on a
- * private socket, which gets its public name once the inspector is live.
+ * One watched disk: its inspector and, when tapwire serves the image itself, the nbdkit before it.
+ * The inspector has looked at the image before the first client of nbdkit can write to it: nbdkit
+ * starts on a private socket, which gets its public name once the inspector is live.
  */
 #ifndef TW_SUPERVISE_DISK_H
 #define TW_SUPERVISE_DISK_H
@@ -16,21 +16,22 @@ struct tw_disk_spec {
 	const char *name; /* for logs and status */
 	const char *image;
 	const char *ring;
-	const char *state_dir;	    /* the inspector's; exists */
+	const char *state_dir; /* the inspector's; exists */
 	const char *courier_socket;
-	struct tw_disk_id id;	    /* without epoch: the inspector keeps that in its state */
-	const char *nbd_socket;	    /* serve the image here; NULL: somebody else fills the ring */
-	const char *ring_size;	    /* as nbdkit reads sizes, or NULL for the default */
-	const char *record;	    /* trace to record, or NULL */
+	struct tw_disk_id id;   /* without epoch: the inspector keeps that in its state */
+	const char *nbd_socket; /* serve the image here; NULL: somebody else fills the ring */
+	const char *ring_size;  /* as nbdkit reads sizes, or NULL for the default */
+	const char *record;     /* trace to record, or NULL */
 };
 
 struct tw_watch_ops {
 	/* The disk is watched (and served), for the first time. */
 	void (*live)(void *arg);
-	/* A part ended with this status (see child.h) before the disk was live for the first time. Returns
-	 * whether to try again. */
+	/* A part ended with this status (see child.h) before the disk was live for the first time.
+	 * Returns whether to try again. */
 	bool (*failed)(void *arg, int status);
-	void (*stopped)(void *arg); /* after tw_watch_stop_serving and tw_watch_stop_inspecting each */
+	/* After tw_watch_stop_serving and tw_watch_stop_inspecting, each. */
+	void (*stopped)(void *arg);
 };
 
 struct tw_watch;

@@ -115,7 +115,8 @@ static struct tw_error *watch_disks(const struct tw_config *config, const struct
 	return tw_supervise(&opts, status);
 }
 
-static struct tw_error *run_service(const struct tw_config *config, const struct args *args, int *status)
+static struct tw_error *run_service(
+	const struct tw_config *config, const struct args *args, int *status)
 {
 	TW_AUTO_CLOSE int lock = -1;
 	tw_log_init("tapwired", config->log_level);

@@ -52,7 +52,7 @@ static char *in_path(const char *name)
 	TW_AUTO_FREE char *list = strdup(env && *env ? env : "/usr/sbin:/usr/bin:/sbin:/bin");
 	char *save;
 	for (char *dir = list ? strtok_r(list, ":", &save) : NULL; dir;
-	     dir = strtok_r(NULL, ":", &save)) {
+		dir = strtok_r(NULL, ":", &save)) {
 		const char *const dirs[] = { dir, NULL };
 		char *path = first_executable(dirs, name);
 		if (path)
@@ -117,7 +117,8 @@ struct tw_error *tw_path_make_dir(const char *path)
 		*slash = '/';
 	}
 	struct stat st;
-	if (mkdir(copy, 0700) == 0 || (errno == EEXIST && stat(copy, &st) == 0 && S_ISDIR(st.st_mode)))
+	if (mkdir(copy, 0700) == 0 ||
+		(errno == EEXIST && stat(copy, &st) == 0 && S_ISDIR(st.st_mode)))
 		return NULL;
 	return tw_error_errno(errno, "%s", copy);
 }
@@ -131,8 +132,8 @@ static struct tw_error *private_dir(const char *path)
 	if (lstat(path, &st) < 0)
 		return tw_error_errno(errno, "%s", path);
 	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077))
-		return tw_error_create(TW_UNAVAILABLE,
-			"%s: not a directory of this user alone; remove it", path);
+		return tw_error_create(
+			TW_UNAVAILABLE, "%s: not a directory of this user alone; remove it", path);
 	return NULL;
 }
 
@@ -179,8 +180,9 @@ struct tw_error *tw_path_check_socket(const char *path)
 {
 	struct sockaddr_un addr;
 	if (strlen(path) >= sizeof(addr.sun_path))
-		return tw_error_create(TW_USAGE, "%s: longer than the %zu bytes that a socket's name may have",
-			path, sizeof(addr.sun_path) - 1);
+		return tw_error_create(TW_USAGE,
+			"%s: longer than the %zu bytes that a socket's name may have", path,
+			sizeof(addr.sun_path) - 1);
 	return NULL;
 }
 

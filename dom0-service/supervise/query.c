@@ -22,12 +22,14 @@ struct tw_error *tw_query_connect(const char *path, unsigned timeout_ms, int *fd
 	TW_AUTO_CLOSE int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return tw_error_errno(errno, "socket");
-	if (timeout_ms && (setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
-				  setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0))
+	if (timeout_ms &&
+		(setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
+			setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0))
 		return tw_error_errno(errno, "setsockopt");
 	if (connect(sock, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
 		if (errno == ENOENT || errno == ECONNREFUSED || errno == EAGAIN)
-			return tw_error_create(TW_UNAVAILABLE, "%s: no service answers there", path);
+			return tw_error_create(
+				TW_UNAVAILABLE, "%s: no service answers there", path);
 		return tw_error_errno(errno, "%s", path);
 	}
 	*fd = sock;
@@ -54,8 +56,8 @@ static struct tw_error *read_some(int fd, struct tw_buf *in, size_t *got)
 {
 	const size_t step = 65536;
 	if (in->len > ANSWER_MAX + TW_FRAME_HEADER_BYTES)
-		return tw_error_create(TW_BAD_DATA, "the service's answer is longer than %u bytes",
-			ANSWER_MAX);
+		return tw_error_create(
+			TW_BAD_DATA, "the service's answer is longer than %u bytes", ANSWER_MAX);
 	void *at = tw_buf_reserve(in, step);
 	if (!at)
 		return tw_error_nomem();
@@ -72,7 +74,8 @@ static struct tw_error *read_some(int fd, struct tw_buf *in, size_t *got)
 	return NULL;
 }
 
-struct tw_error *tw_query_supervisor(const char *socket_path, unsigned timeout_ms, struct tw_buf *out)
+struct tw_error *tw_query_supervisor(
+	const char *socket_path, unsigned timeout_ms, struct tw_buf *out)
 {
 	static const char question[] = "{\"command\":\"status\"}\n";
 	TW_AUTO_CLOSE int fd = -1;
@@ -82,8 +85,8 @@ struct tw_error *tw_query_supervisor(const char *socket_path, unsigned timeout_m
 	while (!out->len || out->data[out->len - 1] != '\n') {
 		TW_TRY(read_some(fd, out, &got));
 		if (!got)
-			return tw_error_create(TW_UNAVAILABLE, "%s: closed without an answer",
-				socket_path);
+			return tw_error_create(
+				TW_UNAVAILABLE, "%s: closed without an answer", socket_path);
 	}
 	out->data[out->len - 1] = '\0';
 	return NULL;
@@ -98,7 +101,8 @@ struct tw_error *tw_query_send_frame(int fd, enum tw_frame_kind kind)
 	return err;
 }
 
-struct tw_error *tw_query_read_frame(int fd, struct tw_buf *in, struct tw_frame *frame, size_t *size)
+struct tw_error *tw_query_read_frame(
+	int fd, struct tw_buf *in, struct tw_frame *frame, size_t *size)
 {
 	for (;;) {
 		int64_t parsed = tw_frame_parse(in->data, in->len, frame);

@@ -32,7 +32,7 @@ struct supervisor {
 	char *control_socket;
 	char *courier_socket;
 	enum phase phase;
-	size_t live;	/* disks that are, counted while STARTING */
+	size_t live;    /* disks that are, counted while STARTING */
 	size_t waiting; /* for so many parts in a stopping phase */
 	bool disks_started;
 	int status;
@@ -81,7 +81,8 @@ static void next_phase(struct supervisor *sup)
 		return;
 	case STOPPING_COURIER:
 		sup->waiting = 1;
-		tw_child_stop(sup->courier, sup->options->linger_s * UINT64_C(1000) + COURIER_PATIENCE_MS);
+		tw_child_stop(sup->courier,
+			sup->options->linger_s * UINT64_C(1000) + COURIER_PATIENCE_MS);
 		return;
 	default:
 		close_all(sup);
@@ -168,7 +169,8 @@ static void courier_ready(void *arg)
 static bool courier_ended(void *arg, int status, bool was_ready)
 {
 	struct supervisor *sup = arg;
-	/* While the rest stops, it is still wanted: what the inspectors find last must be stored. */
+	/* While the rest stops, it is still wanted: what the inspectors find last must be stored.
+	 */
 	if (sup->phase > STOPPING_INSPECTORS)
 		return false;
 	return was_ready || sup->disks_started || part_failed(sup, status);
@@ -200,7 +202,8 @@ static struct tw_error *create_courier(struct supervisor *sup)
 	TW_TRY(tw_path_program("tapwire-courier", &program));
 	const char *const argv[] = { program, "--config", sup->options->config, "--socket",
 		sup->courier_socket, "--spool", spool, "--drain", drain, NULL };
-	return tw_child_create(&sup->loop, "tapwire-courier", argv, &courier_ops, sup, &sup->courier);
+	return tw_child_create(
+		&sup->loop, "tapwire-courier", argv, &courier_ops, sup, &sup->courier);
 }
 
 /* --- control --- */
@@ -226,9 +229,10 @@ static struct tw_error *answer(void *arg, const char *command, struct tw_buf *ou
 	tw_json_bool(&json, "ok", true);
 	tw_json_text(&json, "version", TW_VERSION);
 	tw_json_u64(&json, "pid", (uint64_t)getpid());
-	tw_json_text(&json, "state", sup->phase <= STARTING ? "starting"
-			: sup->phase == RUNNING		    ? "running"
-							    : "stopping");
+	tw_json_text(&json, "state",
+		sup->phase <= STARTING  ? "starting"
+		: sup->phase == RUNNING ? "running"
+					: "stopping");
 	put_courier(sup, &json);
 	tw_json_open_array(&json, "disks");
 	for (size_t i = 0; i < sup->nwatches; i++)

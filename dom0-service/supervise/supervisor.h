@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The supervisor: one courier, one inspector for each disk, and for `tapwire serve` the nbdkit of the disk. What dies
- * is started again; SIGTERM and SIGINT end everything in order: no more guest requests, the inspectors empty
- * their rings, the courier delivers what it can. A second signal ends it at once.
+ * The supervisor: one courier, one inspector for each disk, and for `tapwire serve` the nbdkit of
+ * the disk. What dies is started again; SIGTERM and SIGINT end everything in order: no more guest
+ * requests, the inspectors empty their rings, the courier delivers what it can. A second signal
+ * ends it at once.
  */
 #ifndef TW_SUPERVISE_SUPERVISOR_H
 #define TW_SUPERVISE_SUPERVISOR_H
@@ -12,10 +13,10 @@
 #include <stdbool.h>
 
 struct tw_supervisor_options {
-	const char *state_dir;	/* the spool; exists */
-	const char *run_dir;	/* the sockets; exists, locked by the caller */
-	const char *config;	/* the courier's INI file */
-	unsigned linger_s;	/* seconds for the courier at the end */
+	const char *state_dir; /* the spool; exists */
+	const char *run_dir;   /* the sockets; exists, locked by the caller */
+	const char *config;    /* the courier's INI file */
+	unsigned linger_s;     /* seconds for the courier at the end */
 	const struct tw_disk_spec *disks;
 	size_t ndisks;
 	bool embedded; /* end when a part does not even start, rather than trying for ever */
@@ -24,8 +25,9 @@ struct tw_supervisor_options {
 	void *arg;
 };
 
-/* Runs until a signal says stop. *status is 0, or the exit status of the part that did not start: that part has
- * said why on standard error. */
-struct tw_error *tw_supervise(const struct tw_supervisor_options *options, int *status) TW_MUST_CHECK;
+/* Runs until a signal says stop. *status is 0, or the exit status of the part that did not start:
+ * that part has said why on standard error. */
+struct tw_error *tw_supervise(
+	const struct tw_supervisor_options *options, int *status) TW_MUST_CHECK;
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A supervised process: readiness, restart with a pause, orderly stop, kill, death with the supervisor. */
+/* A supervised process: readiness, restart with a pause, orderly stop, kill, death with the
+ * supervisor. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -115,8 +116,8 @@ static void a_line_on_the_descriptor_means_ready(void **state)
 	(void)state;
 	struct log log = { 0 };
 	run(&log, &line_ops, "echo ready >&3; exit 7");
-	/* The line and the end may be seen in either order; a line that came is never lost on a child
-	 * that lives. */
+	/* The line and the end may be seen in either order; a line that came is never lost on a
+	 * child that lives. */
 	assert_int_equal(log.ended, 1);
 	assert_int_equal(log.status, 7);
 	end(&log);
