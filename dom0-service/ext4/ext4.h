@@ -240,6 +240,7 @@ struct tw_error *ext4_apply(struct ext4 *fs, const struct ext4_blockset *blocks,
 /* --- follow.c: the module's write and settle --- */
 
 struct tw_error *ext4_write(void *fs, const struct tw_write *write) TW_MUST_CHECK;
+bool ext4_wants(void *fs, uint64_t offset, uint64_t length);
 struct tw_error *ext4_settle(void *fs, struct tw_time now) TW_MUST_CHECK;
 /* Loads one block of the journal for jbd2. */
 struct tw_error *ext4_journal_load(void *fs, uint32_t log_block, void *buf) TW_MUST_CHECK;

@@ -142,17 +142,42 @@ static struct tw_error *metadata_written(struct ext4 *fs, const struct tw_owner 
 	return NULL;
 }
 
+enum { SB_AT = 1024, SB_BYTES = 1024, SB_MAGIC = 0x38, SB_UUID = 0x68 };
+
 /* A superblock of another file system: the volume was formatted. */
 static struct tw_error *superblock_written(struct ext4 *fs, const struct tw_write *write)
 {
-	enum { AT = 1024, BYTES = 1024, MAGIC_AT = 0x38, UUID_AT = 0x68 };
-	if (!write->payload || write->offset > AT || write->offset + write->length < AT + BYTES)
+	if (!write->payload || write->offset > SB_AT ||
+		write->offset + write->length < SB_AT + SB_BYTES)
 		return NULL;
-	struct tw_span sb = tw_span(write->payload + (AT - write->offset), BYTES);
-	if (tw_le16(sb, MAGIC_AT) == 0xef53 &&
-		!memcmp(sb.data + UUID_AT, fs->geo.uuid_raw, sizeof(fs->geo.uuid_raw)))
+	struct tw_span sb = tw_span(write->payload + (SB_AT - write->offset), SB_BYTES);
+	if (tw_le16(sb, SB_MAGIC) == 0xef53 &&
+		!memcmp(sb.data + SB_UUID, fs->geo.uuid_raw, sizeof(fs->geo.uuid_raw)))
 		return NULL;
 	return tw_error_create(TW_GAP, "the volume was formatted");
+}
+
+static bool is_metadata(enum tw_owner_kind kind)
+{
+	return kind == TW_OWNER_JOURNAL || kind == TW_OWNER_TABLE || kind == TW_OWNER_DIR ||
+		kind == TW_OWNER_NODE || kind == TW_OWNER_SYMLINK;
+}
+
+bool ext4_wants(void *arg, uint64_t offset, uint64_t length)
+{
+	struct ext4 *fs = arg;
+	uint64_t block = offset >> fs->geo.blockbits;
+	uint64_t end = (offset + length + fs->geo.blocksize - 1) >> fs->geo.blockbits;
+	struct tw_owner owner;
+	if (offset < SB_AT + SB_BYTES && offset + length > SB_AT)
+		return true;
+	while (block < end &&
+		tw_owners_find(tw_view_owners(fs->view), block, end - block, &owner)) {
+		if (is_metadata(owner.kind))
+			return true;
+		block = owner.block + owner.count;
+	}
+	return false;
 }
 
 static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
@@ -166,22 +191,12 @@ static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
 		uint64_t first = owner.block > block ? owner.block : block;
 		uint64_t stop = owner.block + owner.count < end ? owner.block + owner.count : end;
 		uint64_t from = first << fs->geo.blockbits, until = stop << fs->geo.blockbits;
-		switch (owner.kind) {
-		case TW_OWNER_DATA:
+		if (owner.kind == TW_OWNER_DATA)
 			TW_TRY(data_written(fs, &owner,
 				from > write->offset ? from : write->offset,
 				until < to ? until : to));
-			break;
-		case TW_OWNER_JOURNAL:
-		case TW_OWNER_TABLE:
-		case TW_OWNER_DIR:
-		case TW_OWNER_NODE:
-		case TW_OWNER_SYMLINK:
+		else if (is_metadata(owner.kind))
 			TW_TRY(metadata_written(fs, &owner, write, first, stop));
-			break;
-		default:
-			break;
-		}
 		block = stop;
 	}
 	return NULL;

@@ -56,6 +56,7 @@ const struct tw_fs_ops tw_fs_ext4 = {
 	.load = ext4_load,
 	.save = ext4_save,
 	.write = ext4_write,
+	.wants = ext4_wants,
 	.settle = ext4_settle,
 	.resync = ext4_resync,
 	.uuid = ext4_uuid,

@@ -80,7 +80,7 @@ void tw_disk_destroy(struct tw_disk *disk)
 	if (!disk)
 		return;
 	for (size_t i = 0; i < disk->nvolumes; i++)
-		tw_volume_deinit(&disk->volumes[i]);
+		tw_volume_destroy(disk->volumes[i]);
 	free(disk->volumes);
 	free(disk->image);
 	free(disk->subject);
@@ -109,8 +109,8 @@ static struct tw_error *no_volume(const struct tw_disk *disk)
 {
 	const struct tw_volume *best = NULL;
 	for (size_t i = 0; i < disk->nvolumes; i++)
-		if (!best || (!*best->place.type && *disk->volumes[i].place.type))
-			best = &disk->volumes[i];
+		if (!best || (!*best->place.type && *disk->volumes[i]->place.type))
+			best = disk->volumes[i];
 	if (!best)
 		return tw_error_create(TW_BAD_DATA, "%s: no volume", disk->image);
 	return tw_error_create(best->why_code, "%s: %s", disk->image, best->why);
@@ -121,28 +121,22 @@ struct tw_error *tw_disk_crawl(struct tw_disk *disk, bool strict)
 	struct tw_volume_place *places;
 	size_t n, watched = 0;
 	TW_TRY(tw_error_context(tw_probe(disk->fd, disk->bytes, &places, &n), "%s", disk->image));
-	disk->volumes = calloc(n, sizeof(*disk->volumes));
-	struct tw_error *err = disk->volumes ? NULL : tw_error_nomem();
+	struct tw_error *err = NULL;
 	for (size_t i = 0; i < n && !err; i++) {
-		struct tw_volume *volume = &disk->volumes[i];
-		*volume = (struct tw_volume){ .disk = disk, .place = places[i] };
-		disk->nvolumes++;
-		if (asprintf(&volume->subject, "%s/%u", disk->subject, places[i].partition) < 0) {
-			volume->subject = NULL;
-			err = tw_error_nomem();
-		} else {
+		struct tw_volume *volume;
+		err = tw_volume_add(disk, &places[i], &volume);
+		if (!err)
 			err = tw_volume_open(volume);
-		}
-		watched += volume->ops != NULL;
+		watched += !err && volume->ops;
 	}
 	free(places);
 	TW_TRY(err);
 	if (strict && !watched)
 		return no_volume(disk);
 	for (size_t i = 0; i < n; i++)
-		if (!disk->volumes[i].ops)
-			tw_log(TW_LOG_WARN, disk->volumes[i].subject, "not watched: %s",
-				disk->volumes[i].why);
+		if (!disk->volumes[i]->ops)
+			tw_log(TW_LOG_WARN, disk->volumes[i]->subject, "not watched: %s",
+				disk->volumes[i]->why);
 	return NULL;
 }
 
@@ -150,7 +144,7 @@ struct tw_error *tw_disk_attached(struct tw_disk *disk, struct tw_time now)
 {
 	TW_TRY(tw_disk_tell(disk, NULL, TW_EVENT_DISK_ATTACHED, now, NULL));
 	for (size_t i = 0; i < disk->nvolumes; i++) {
-		const struct tw_volume *volume = &disk->volumes[i];
+		const struct tw_volume *volume = disk->volumes[i];
 		char reason[256];
 		snprintf(reason, sizeof(reason), "not watched: %s", volume->why ? volume->why : "");
 		TW_TRY(tw_disk_tell(disk, volume, TW_EVENT_VOLUME_FOUND, now,
@@ -159,21 +153,28 @@ struct tw_error *tw_disk_attached(struct tw_disk *disk, struct tw_time now)
 	return NULL;
 }
 
+struct tw_error *tw_disk_detached(struct tw_disk *disk, struct tw_time now)
+{
+	return tw_disk_tell(disk, NULL, TW_EVENT_DISK_DETACHED, now, NULL);
+}
+
 static struct tw_time time_of(const struct tw_record *record)
 {
 	return (struct tw_time){ (int64_t)(record->time_ns / 1000000000),
 		(uint32_t)(record->time_ns % 1000000000) };
 }
 
-static struct tw_error *feed_volume(struct tw_volume *volume, const struct tw_record *record)
+/* The part of a record that lies in a volume, as a write to it. False: none does. */
+static bool in_volume(const struct tw_volume *volume, const struct tw_record *record,
+	struct tw_write *out)
 {
 	uint64_t from = record->sector << TW_SECTOR_SHIFT;
 	uint64_t to = from + ((uint64_t)record->nsectors << TW_SECTOR_SHIFT);
 	uint64_t begin = volume->place.offset, end = begin + volume->place.bytes;
 	uint64_t first = from > begin ? from : begin, last = to < end ? to : end;
 	if (first >= last)
-		return NULL;
-	struct tw_write write = {
+		return false;
+	*out = (struct tw_write){
 		.offset = first - begin,
 		.length = last - first,
 		.payload = record->payload ? (const uint8_t *)record->payload + (first - from) :
@@ -181,6 +182,26 @@ static struct tw_error *feed_volume(struct tw_volume *volume, const struct tw_re
 		.flags = record->flags,
 		.time = time_of(record),
 	};
+	return true;
+}
+
+bool tw_disk_wants(const struct tw_disk *disk, const struct tw_record *record)
+{
+	struct tw_write write;
+	for (size_t i = 0; i < disk->nvolumes; i++) {
+		const struct tw_volume *volume = disk->volumes[i];
+		if (volume->ops && in_volume(volume, record, &write) &&
+			volume->ops->wants(volume->fs, write.offset, write.length))
+			return true;
+	}
+	return false;
+}
+
+static struct tw_error *feed_volume(struct tw_volume *volume, const struct tw_record *record)
+{
+	struct tw_write write;
+	if (!volume->ops || !in_volume(volume, record, &write))
+		return NULL;
 	return tw_error_context(volume->ops->write(volume->fs, &write), "%s", volume->subject);
 }
 
@@ -199,15 +220,14 @@ struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *reco
 			(unsigned long long)record->sequence, (unsigned long long)record->sector,
 			record->nsectors, (unsigned long long)disk->bytes >> TW_SECTOR_SHIFT);
 	for (size_t i = 0; i < disk->nvolumes; i++)
-		if (disk->volumes[i].ops)
-			TW_TRY(feed_volume(&disk->volumes[i], record));
+		TW_TRY(feed_volume(disk->volumes[i], record));
 	return NULL;
 }
 
 struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now)
 {
 	for (size_t i = 0; i < disk->nvolumes; i++) {
-		struct tw_volume *volume = &disk->volumes[i];
+		struct tw_volume *volume = disk->volumes[i];
 		if (volume->ops)
 			TW_TRY(tw_error_context(volume->ops->settle(volume->fs, now), "%s",
 				volume->subject));
@@ -224,7 +244,7 @@ void tw_disk_stats(const struct tw_disk *disk, struct tw_disk_stats *out)
 {
 	*out = (struct tw_disk_stats){ .records = disk->records, .events = disk->sequence };
 	for (size_t i = 0; i < disk->nvolumes; i++) {
-		struct tw_volume *volume = &disk->volumes[i];
+		struct tw_volume *volume = disk->volumes[i];
 		if (!volume->ops)
 			continue;
 		struct tw_view *view = volume->ops->view(volume->fs);

@@ -44,9 +44,14 @@ struct tw_error *tw_disk_crawl(struct tw_disk *disk, bool strict) TW_MUST_CHECK;
 /* Emits disk.attached and volume.found. */
 struct tw_error *tw_disk_attached(struct tw_disk *disk, struct tw_time now) TW_MUST_CHECK;
 
+/* Emits disk.detached. */
+struct tw_error *tw_disk_detached(struct tw_disk *disk, struct tw_time now) TW_MUST_CHECK;
+
 /* Follows one record. TW_GAP: writes are missing, or a volume's stream does not hang together; after a
  * tw_disk_resync() it goes on. */
 struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *record) TW_MUST_CHECK;
+/* True when the payload of the record counts for the disk's state, false when its range is enough. */
+bool tw_disk_wants(const struct tw_disk *disk, const struct tw_record *record);
 /* Emits what waits for a transaction that may not come. */
 struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now) TW_MUST_CHECK;
 

@@ -65,14 +65,37 @@ struct tw_error *tw_volume_open(struct tw_volume *volume)
 	return failed;
 }
 
-void tw_volume_deinit(struct tw_volume *volume)
+struct tw_error *tw_volume_add(struct tw_disk *disk, const struct tw_volume_place *place,
+	struct tw_volume **out)
 {
+	struct tw_volume **volumes =
+		realloc(disk->volumes, (disk->nvolumes + 1) * sizeof(struct tw_volume *));
+	if (!volumes)
+		return tw_error_nomem();
+	disk->volumes = volumes;
+	struct tw_volume *volume = calloc(1, sizeof(*volume));
+	if (!volume)
+		return tw_error_nomem();
+	volume->disk = disk;
+	volume->place = *place;
+	if (asprintf(&volume->subject, "%s/%u", disk->subject, place->partition) < 0) {
+		free(volume);
+		return tw_error_nomem();
+	}
+	disk->volumes[disk->nvolumes++] = volume;
+	*out = volume;
+	return NULL;
+}
+
+void tw_volume_destroy(struct tw_volume *volume)
+{
+	if (!volume)
+		return;
 	if (volume->ops)
 		volume->ops->destroy(volume->fs);
 	free(volume->subject);
 	free(volume->why);
-	volume->ops = NULL;
-	volume->subject = volume->why = NULL;
+	free(volume);
 }
 
 struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volume,

@@ -26,17 +26,20 @@ struct tw_disk {
 	const struct tw_source *source; /* where volumes are read from */
 	tw_disk_emit_fn emit;
 	void *arg;
-	struct tw_volume *volumes; /* their addresses stay: the modules hold them */
+	struct tw_volume **volumes;
 	size_t nvolumes;
 	uint64_t sequence;
 	uint64_t records;
 };
 
+/* A place for one more volume at the end of the disk's table. */
+struct tw_error *tw_volume_add(struct tw_disk *disk, const struct tw_volume_place *place,
+	struct tw_volume **out) TW_MUST_CHECK;
 /* Opens the volume with its module; a file system that cannot be followed leaves ops NULL and says why. */
 struct tw_error *tw_volume_open(struct tw_volume *volume) TW_MUST_CHECK;
 /* What a module of this volume is given. */
 struct tw_fs_env tw_volume_env(struct tw_volume *volume);
-void tw_volume_deinit(struct tw_volume *volume);
+void tw_volume_destroy(struct tw_volume *volume);
 /* Emits an event about a volume or, with volume NULL, the disk. */
 struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volume,
 	enum tw_event_type type, struct tw_time now, const char *reason) TW_MUST_CHECK;

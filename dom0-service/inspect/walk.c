@@ -89,7 +89,7 @@ static struct tw_error *walk_volume(struct walk *w)
 struct tw_error *tw_disk_walk(struct tw_disk *disk, tw_disk_emit_fn each, void *arg)
 {
 	for (size_t i = 0; i < disk->nvolumes; i++) {
-		struct tw_volume *volume = &disk->volumes[i];
+		struct tw_volume *volume = disk->volumes[i];
 		if (!volume->ops)
 			continue;
 		struct walk w = { .volume = volume, .view = volume->ops->view(volume->fs),

@@ -38,6 +38,8 @@ struct tw_fs_ops {
 	struct tw_error *(*save)(void *fs, struct tw_buf *out);
 	/* Follows one write. TW_GAP: the stream does not hang together, only a resync helps. */
 	struct tw_error *(*write)(void *fs, const struct tw_write *write);
+	/* True when the content of a write there counts, false when its range is enough. */
+	bool (*wants)(void *fs, uint64_t offset, uint64_t length);
 	/* Emits what waits for a transaction that may not come: called at the guest's flushes, when the disk
 	 * has been idle, and at the end. */
 	struct tw_error *(*settle)(void *fs, struct tw_time now);

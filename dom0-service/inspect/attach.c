@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "inspect/attach.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+#define UNIT_SHIFT 12
+#define UNIT_BYTES (1u << UNIT_SHIFT)
+/* Rounds after which the guest is taken to be faster than us; two or three are usual. */
+#define MAX_ROUNDS 32
+
+/* A piece of the disk that the crawl has read. */
+struct unit {
+	uint64_t index;
+	unsigned round; /* in which it was read from the image */
+	uint8_t data[UNIT_BYTES];
+	UT_hash_handle hh;
+};
+
+struct attach {
+	struct tw_ring_reader *ring;
+	const struct tw_attach_ops *ops;
+	const struct tw_source *image;
+	struct unit *units;
+	unsigned round;
+	/* Records that were taken from the ring and not released: their payload is still there. */
+	struct tw_record *held;
+	size_t nheld, capheld;
+	bool touched; /* a held record changed what this round read from the image */
+};
+
+static struct unit *find(const struct attach *a, uint64_t index)
+{
+	struct unit *unit;
+	HASH_FIND(hh, a->units, &index, sizeof(index), unit);
+	return unit;
+}
+
+static void forget(struct attach *a, struct unit *unit)
+{
+	HASH_DEL(a->units, unit);
+	free(unit);
+}
+
+static struct tw_error *get(struct attach *a, uint64_t index, struct unit **out)
+{
+	struct unit *unit = find(a, index);
+	if (!unit) {
+		uint64_t at = index << UNIT_SHIFT, left = a->image->bytes - at;
+		unit = malloc(sizeof(*unit));
+		if (!unit)
+			return tw_error_nomem();
+		unit->index = index;
+		unit->round = a->round;
+		struct tw_error *err = tw_source_read(a->image, at, unit->data,
+			left < UNIT_BYTES ? left : UNIT_BYTES);
+		if (err) {
+			free(unit);
+			return err;
+		}
+		HASH_ADD(hh, a->units, index, sizeof(unit->index), unit);
+	}
+	*out = unit;
+	return NULL;
+}
+
+static struct tw_error *read_kept(void *arg, uint64_t offset, void *buf, size_t len)
+{
+	struct attach *a = arg;
+	while (len) {
+		struct unit *unit;
+		size_t skip = offset & (UNIT_BYTES - 1), n = UNIT_BYTES - skip;
+		n = n < len ? n : len;
+		TW_TRY(get(a, offset >> UNIT_SHIFT, &unit));
+		memcpy(buf, unit->data + skip, n);
+		buf = (char *)buf + n;
+		offset += n;
+		len -= n;
+	}
+	return NULL;
+}
+
+static struct tw_error *hold(struct attach *a, const struct tw_record *record)
+{
+	if (a->nheld == a->capheld) {
+		size_t cap = a->capheld ? a->capheld * 2 : 256;
+		struct tw_record *held = realloc(a->held, cap * sizeof(*held));
+		if (!held)
+			return tw_error_nomem();
+		a->held = held;
+		a->capheld = cap;
+	}
+	a->held[a->nheld++] = *record;
+	return NULL;
+}
+
+static bool changes_nothing(const struct tw_record *record)
+{
+	return record->flags & TW_RECORD_FLUSH || !record->nsectors;
+}
+
+/* Calls each() for the units that a record covers and the crawl has read. */
+static void each_unit(struct attach *a, const struct tw_record *record,
+	void (*each)(struct attach *a, const struct tw_record *record, struct unit *unit))
+{
+	uint64_t from = record->sector << TW_SECTOR_SHIFT;
+	uint64_t to = from + ((uint64_t)record->nsectors << TW_SECTOR_SHIFT);
+	if (changes_nothing(record))
+		return;
+	uint64_t first = from >> UNIT_SHIFT, last = (to - 1) >> UNIT_SHIFT;
+	/* A huge range against few units: walk the shorter list. */
+	if (last - first > HASH_COUNT(a->units)) {
+		struct unit *unit, *next;
+		HASH_ITER(hh, a->units, unit, next)
+			if (unit->index >= first && unit->index <= last)
+				each(a, record, unit);
+		return;
+	}
+	for (uint64_t index = first; index <= last; index++) {
+		struct unit *unit = find(a, index);
+		if (unit)
+			each(a, record, unit);
+	}
+}
+
+static void check_unit(struct attach *a, const struct tw_record *record, struct unit *unit)
+{
+	(void)record;
+	if (unit->round == a->round)
+		a->touched = true;
+}
+
+static void overlay_unit(struct attach *a, const struct tw_record *record, struct unit *unit)
+{
+	uint64_t from = record->sector << TW_SECTOR_SHIFT;
+	uint64_t to = from + ((uint64_t)record->nsectors << TW_SECTOR_SHIFT);
+	uint64_t at = unit->index << UNIT_SHIFT, end = at + UNIT_BYTES;
+	uint64_t first = from > at ? from : at, last = to < end ? to : end;
+	if (record->payload)
+		memcpy(unit->data + (first - at),
+			(const uint8_t *)record->payload + (first - from), last - first);
+	else if (record->flags & TW_RECORD_ZEROES)
+		memset(unit->data + (first - at), 0, last - first);
+	else
+		forget(a, unit); /* what is there now, only the image knows */
+}
+
+struct gap {
+	struct attach *a;
+	uint64_t sequence, time_ns;
+	struct tw_error *err;
+};
+
+static void hold_gap(uint64_t sector, uint64_t nsectors, void *arg)
+{
+	struct gap *gap = arg;
+	while (nsectors && !gap->err) {
+		uint32_t n = nsectors < (1u << 30) ? (uint32_t)nsectors : 1u << 30;
+		struct tw_record record = { gap->sequence, gap->time_ns, sector, n, TW_RECORD_GAP,
+			NULL };
+		gap->err = hold(gap->a, &record);
+		sector += n;
+		nsectors -= n;
+	}
+}
+
+/* Takes what the ring has. */
+static struct tw_error *drain(struct attach *a)
+{
+	struct tw_record record;
+	int ret = 0;
+	while (a->ring && (ret = tw_ring_next(a->ring, &record)) > 0) {
+		if (!(record.flags & TW_RECORD_GAP)) {
+			TW_TRY(hold(a, &record));
+			continue;
+		}
+		struct gap gap = { a, record.sequence, record.time_ns, NULL };
+		ret = tw_ring_take_gap(a->ring, hold_gap, &gap);
+		TW_TRY(gap.err);
+		if (ret < 0)
+			break;
+	}
+	return ret < 0 ? tw_error_errno(ret, "the ring") : NULL;
+}
+
+/* What is held is laid over what was read, and is then part of the next round. */
+static struct tw_error *absorb(struct attach *a)
+{
+	for (size_t i = 0; i < a->nheld; i++) {
+		each_unit(a, &a->held[i], overlay_unit);
+		TW_TRY(a->ops->passed(&a->held[i], a->ops->arg));
+	}
+	a->nheld = 0;
+	if (a->ring)
+		tw_ring_release(a->ring);
+	return NULL;
+}
+
+static struct tw_error *one_round(struct attach *a, const char *path, const char *subject,
+	tw_disk_emit_fn emit, void *emit_arg, struct tw_disk **out)
+{
+	struct tw_disk *disk;
+	TW_TRY(tw_disk_create(path, subject, emit, emit_arg, &disk));
+	struct tw_source kept = { read_kept, a, tw_disk_bytes(disk) };
+	a->image = tw_disk_image(disk);
+	tw_disk_set_source(disk, &kept);
+	struct tw_error *err = tw_disk_crawl(disk, false);
+	tw_disk_set_source(disk, NULL);
+	if (!err)
+		err = drain(a);
+	a->touched = false;
+	for (size_t i = 0; i < a->nheld && !err; i++) {
+		each_unit(a, &a->held[i], check_unit);
+		/* A gap's place in the order is lost: its blocks have to be read again. */
+		a->touched |= (a->held[i].flags & TW_RECORD_GAP) != 0;
+	}
+	if (!err && a->touched)
+		err = absorb(a);
+	a->image = NULL;
+	if (err || a->touched) {
+		tw_disk_destroy(disk);
+		return err;
+	}
+	*out = disk;
+	return NULL;
+}
+
+static struct tw_error *rounds(struct attach *a, const char *path, const char *subject,
+	tw_disk_emit_fn emit, void *emit_arg)
+{
+	struct tw_disk *disk = NULL;
+	/* What is in the ring now is in the image already. */
+	TW_TRY(drain(a));
+	TW_TRY(absorb(a));
+	for (a->round = 0; !disk; a->round++) {
+		if (a->round == MAX_ROUNDS)
+			return tw_error_create(TW_GAP,
+				"the guest changes its metadata faster than it can be crawled");
+		TW_TRY(one_round(a, path, subject, emit, emit_arg, &disk));
+	}
+	tw_log(TW_LOG_DEBUG, subject, "crawled in %u rounds", a->round);
+	TW_TRY(a->ops->crawled(disk, a->ops->arg));
+	for (size_t i = 0; i < a->nheld; i++)
+		TW_TRY(a->ops->follows(&a->held[i], a->ops->arg));
+	return NULL;
+}
+
+struct tw_error *tw_attach(const char *image, const char *subject, struct tw_ring_reader *ring,
+	tw_disk_emit_fn emit, void *emit_arg, const struct tw_attach_ops *ops)
+{
+	struct attach a = { .ring = ring, .ops = ops };
+	struct tw_error *err = rounds(&a, image, subject, emit, emit_arg);
+	struct unit *unit, *next;
+	HASH_ITER(hh, a.units, unit, next)
+		forget(&a, unit);
+	free(a.held);
+	return err;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Crawls a disk whose guest goes on writing, so that the result is the disk's state at one position of the ring.
+ *
+ * What is read from the image may be newer than what the ring has delivered. So every block that the
+ * crawl reads is kept; afterwards the writes that came meanwhile are laid over the kept blocks, and the
+ * crawl is done again from them, without a look at the image. It is exact at the position at which it
+ * began when none of the blocks that it did have to read was written meanwhile; each round has fewer of those.
+ */
+#ifndef TW_INSPECT_ATTACH_H
+#define TW_INSPECT_ATTACH_H
+
+#include "inspect/disk.h"
+#include "ring.h"
+
+struct tw_attach_ops {
+	/* A record whose effect is in the crawl, and which will not be seen again. Gap records come as their ranges, one
+	 * call each, with TW_RECORD_GAP. */
+	struct tw_error *(*passed)(const struct tw_record *record, void *arg);
+	/* Takes the crawled disk. */
+	struct tw_error *(*crawled)(struct tw_disk *disk, void *arg);
+	/* Called after that for each record that is not in the crawl, as if it had just come from the ring. */
+	struct tw_error *(*follows)(const struct tw_record *record, void *arg);
+	void *arg;
+};
+
+/* ring may be NULL: nobody writes. emit and emit_arg are the disk's. */
+struct tw_error *tw_attach(const char *image, const char *subject, struct tw_ring_reader *ring,
+	tw_disk_emit_fn emit, void *emit_arg, const struct tw_attach_ops *ops) TW_MUST_CHECK;
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "inspect/live_status.h"
+
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define EVERY_MS 1000
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void render(const struct tw_live_status *s, char *out, size_t size)
+{
+	snprintf(out, size,
+		"{\"state\":\"%s\",\"volumes\":%" PRIu64 ",\"files\":%" PRIu64
+		",\"events\":%" PRIu64 ",\"sequence\":%" PRIu64 ",\"gaps\":%" PRIu64
+		",\"resyncs\":%" PRIu64 ",\"lag_bytes\":%" PRIu64 ",\"waiting_bytes\":%" PRIu64
+		",\"courier\":%s}\n",
+		s->state, s->volumes, s->files, s->events, s->events, s->gaps, s->resyncs,
+		s->lag_bytes, s->waiting_bytes, s->courier ? "true" : "false");
+}
+
+void tw_live_status_write(struct tw_live_status *status, const struct tw_statefile *state)
+{
+	char text[sizeof(status->written)];
+	int64_t now = now_ms();
+	if (status->written_ms && now - status->written_ms < EVERY_MS)
+		return;
+	render(status, text, sizeof(text));
+	if (!strcmp(text, status->written))
+		return;
+	struct tw_error *err = tw_statefile_status(state, text);
+	if (err)
+		tw_log(TW_LOG_WARN, "", "%s", tw_error_message(err));
+	tw_error_destroy(err);
+	memcpy(status->written, text, sizeof(text));
+	status->written_ms = now;
+}
+
+int tw_live_status_due(const struct tw_live_status *status)
+{
+	char text[sizeof(status->written)];
+	render(status, text, sizeof(text));
+	if (!strcmp(text, status->written))
+		return -1;
+	int64_t left = status->written_ms + EVERY_MS - now_ms();
+	return left > 0 ? (int)left : 0;
+}

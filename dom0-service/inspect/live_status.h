@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* status.json: what `tapwire status` shows of a disk. Written when it has changed, once a second at most. */
+#ifndef TW_INSPECT_LIVE_STATUS_H
+#define TW_INSPECT_LIVE_STATUS_H
+
+#include "inspect/statefile.h"
+#include <stdbool.h>
+
+struct tw_live_status {
+	const char *state; /* starting crawling live resync stopped */
+	uint64_t volumes, files, events, gaps, resyncs, lag_bytes, waiting_bytes;
+	bool courier; /* connected */
+	/* the writer's own */
+	int64_t written_ms;
+	char written[512];
+};
+
+/* Writes the file if it is due; a failure is logged and changes nothing else. */
+void tw_live_status_write(struct tw_live_status *status, const struct tw_statefile *state);
+/* Milliseconds until an unwritten change is due; -1: there is none. */
+int tw_live_status_due(const struct tw_live_status *status);
+
+#endif

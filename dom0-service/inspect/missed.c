@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "inspect/missed.h"
+
+#include <stdlib.h>
+
+/* A list that grows beyond this is sorted and joined first. */
+#define TIDY_AT 65536u
+
+static int by_offset(const void *a, const void *b)
+{
+	const struct tw_range *x = a, *y = b;
+	return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+static void tidy(struct tw_missed *missed)
+{
+	size_t n = 0;
+	qsort(missed->ranges, missed->n, sizeof(*missed->ranges), by_offset);
+	for (size_t i = 0; i < missed->n; i++) {
+		struct tw_range r = missed->ranges[i], *last = n ? &missed->ranges[n - 1] : NULL;
+		if (!last || r.offset > last->offset + last->length)
+			missed->ranges[n++] = r;
+		else if (r.offset + r.length > last->offset + last->length)
+			last->length = r.offset + r.length - last->offset;
+	}
+	missed->n = n;
+}
+
+struct tw_error *tw_missed_add(struct tw_missed *missed, const struct tw_record *record)
+{
+	if (missed->n == missed->cap && missed->cap >= TIDY_AT)
+		tidy(missed);
+	if (missed->n >= missed->cap / 2 + missed->cap / 4 || !missed->cap) {
+		size_t cap = missed->cap ? missed->cap * 2 : 64;
+		struct tw_range *ranges = realloc(missed->ranges, cap * sizeof(*ranges));
+		if (!ranges)
+			return tw_error_nomem();
+		missed->ranges = ranges;
+		missed->cap = cap;
+	}
+	missed->ranges[missed->n++] = (struct tw_range){ record->sector << TW_SECTOR_SHIFT,
+		(uint64_t)record->nsectors << TW_SECTOR_SHIFT };
+	return NULL;
+}
+
+void tw_missed_clear(struct tw_missed *missed)
+{
+	free(missed->ranges);
+	*missed = (struct tw_missed){ 0 };
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* From a disk's state to a newer crawl of the same disk. */
+#include "inspect/volume.h"
+
+#include "base/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct tw_volume **find_place(struct tw_disk *disk, const struct tw_volume_place *place)
+{
+	for (size_t i = 0; i < disk->nvolumes; i++)
+		if (disk->volumes[i] && disk->volumes[i]->place.offset == place->offset)
+			return &disk->volumes[i];
+	return NULL;
+}
+
+/* The missed bytes that lie in the volume, counted from its start; the caller frees. */
+static struct tw_error *missed_in(const struct tw_volume *volume, const struct tw_range *missed,
+	size_t nmissed, struct tw_range **out, size_t *n)
+{
+	uint64_t begin = volume->place.offset, end = begin + volume->place.bytes;
+	*n = 0;
+	*out = calloc(nmissed + 1, sizeof(**out));
+	if (!*out)
+		return tw_error_nomem();
+	for (size_t i = 0; i < nmissed; i++) {
+		uint64_t from = missed[i].offset, to = from + missed[i].length;
+		from = from > begin ? from : begin;
+		to = to < end ? to : end;
+		if (from < to)
+			(*out)[(*n)++] = (struct tw_range){ from - begin, to - from };
+	}
+	return NULL;
+}
+
+static struct tw_error *resync_volume(struct tw_volume *old, struct tw_volume *new,
+	const struct tw_range *missed, size_t nmissed, struct tw_time now)
+{
+	struct tw_range *mine;
+	size_t n;
+	TW_TRY(missed_in(new, missed, nmissed, &mine, &n));
+	if (strcmp(old->place.uuid, new->place.uuid)) {
+		struct tw_error *err =
+			tw_disk_tell(old->disk, new, TW_EVENT_VOLUME_FORMATTED, now, NULL);
+		if (err) {
+			free(mine);
+			return err;
+		}
+	}
+	old->place = new->place;
+	struct tw_error *err = old->ops->resync(old->fs, new->fs, mine, n, now);
+	free(mine);
+	return err;
+}
+
+/* A volume that is new, or that can be followed only now: it begins as it was crawled. */
+static struct tw_error *adopt_volume(struct tw_disk *disk, size_t index, struct tw_volume *new,
+	struct tw_time now)
+{
+	tw_volume_destroy(disk->volumes[index]);
+	disk->volumes[index] = new;
+	new->disk = disk;
+	return tw_disk_tell(disk, new, TW_EVENT_VOLUME_FOUND, now, new->why);
+}
+
+static struct tw_error *lose_volume(struct tw_volume *old, const char *why, struct tw_time now)
+{
+	TW_TRY(tw_disk_tell(old->disk, old, TW_EVENT_VOLUME_LOST, now, why));
+	old->ops->destroy(old->fs);
+	old->ops = NULL;
+	old->fs = NULL;
+	free(old->why);
+	old->why = strdup(why);
+	return old->why ? NULL : tw_error_nomem();
+}
+
+static struct tw_error *resync_known(struct tw_disk *disk, struct tw_disk *newer,
+	const struct tw_range *missed, size_t nmissed, struct tw_time now)
+{
+	for (size_t i = 0; i < disk->nvolumes; i++) {
+		struct tw_volume *old = disk->volumes[i];
+		struct tw_volume **at = find_place(newer, &old->place), *new = at ? *at : NULL;
+		if (old->ops && new && new->ops == old->ops) {
+			TW_TRY(resync_volume(old, new, missed, nmissed, now));
+		} else if (old->ops) {
+			TW_TRY(lose_volume(old, new && new->why ? new->why : "it is gone", now));
+		} else if (new && new->ops) {
+			*at = NULL;
+			TW_TRY(adopt_volume(disk, i, new, now));
+		}
+	}
+	return NULL;
+}
+
+static struct tw_error *resync_new(struct tw_disk *disk, struct tw_disk *newer, struct tw_time now)
+{
+	size_t known = disk->nvolumes;
+	for (size_t i = 0; i < newer->nvolumes; i++) {
+		struct tw_volume *new = newer->volumes[i], *place;
+		if (!new || find_place(disk, &new->place))
+			continue;
+		TW_TRY(tw_volume_add(disk, &new->place, &place));
+		newer->volumes[i] = NULL;
+		TW_TRY(adopt_volume(disk, disk->nvolumes - 1, new, now));
+	}
+	if (disk->nvolumes > known)
+		tw_log(TW_LOG_INFO, disk->subject, "%zu new volumes", disk->nvolumes - known);
+	return NULL;
+}
+
+struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
+	const struct tw_range *missed, size_t nmissed, struct tw_time now, const char *reason)
+{
+	struct tw_error *err = resync_known(disk, newer, missed, nmissed, now);
+	if (!err)
+		err = resync_new(disk, newer, now);
+	tw_disk_destroy(newer);
+	TW_TRY(err);
+	return tw_disk_tell(disk, NULL, TW_EVENT_DISK_RESYNCED, now, reason);
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A disk's state as bytes: the volumes' places and what their modules save. */
+#include "inspect/volume.h"
+
+#include "base/pack.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STATE_VERSION 1u
+
+static struct tw_error *save_volume(struct tw_volume *volume, struct tw_buf *out)
+{
+	const struct tw_volume_place *place = &volume->place;
+	tw_pack64(out, place->offset);
+	tw_pack64(out, place->bytes);
+	tw_pack32(out, place->partition);
+	tw_pack_bytes(out, place->type, strlen(place->type));
+	tw_pack_bytes(out, place->uuid, strlen(place->uuid));
+	tw_pack32(out, volume->ops != NULL);
+	if (!volume->ops) {
+		tw_pack_bytes(out, volume->why, volume->why ? strlen(volume->why) : 0);
+		return NULL;
+	}
+	/* The module's bytes come with their length before them, which is known afterwards. */
+	size_t at = out->len;
+	tw_pack64(out, 0);
+	TW_TRY(volume->ops->save(volume->fs, out));
+	if (out->failed)
+		return tw_error_nomem();
+	uint64_t len = htole64(out->len - at - sizeof(len));
+	memcpy(out->data + at, &len, sizeof(len));
+	return NULL;
+}
+
+struct tw_error *tw_disk_save(struct tw_disk *disk, struct tw_buf *out)
+{
+	tw_pack32(out, STATE_VERSION);
+	tw_pack64(out, disk->bytes);
+	tw_pack64(out, disk->sequence);
+	tw_pack64(out, disk->nvolumes);
+	for (size_t i = 0; i < disk->nvolumes; i++)
+		TW_TRY(save_volume(disk->volumes[i], out));
+	return out->failed ? tw_error_nomem() : NULL;
+}
+
+static void unpack_text(struct tw_unpack *in, char *out, size_t size)
+{
+	struct tw_span text = tw_unpack_bytes(in);
+	snprintf(out, size, "%.*s", text.len > 255 ? 255 : (int)text.len,
+		text.data ? (const char *)text.data : "");
+}
+
+static struct tw_error *load_volume(struct tw_disk *disk, struct tw_unpack *in)
+{
+	struct tw_volume_place place = { .offset = tw_unpack64(in) };
+	struct tw_volume *volume;
+	place.bytes = tw_unpack64(in);
+	place.partition = tw_unpack32(in);
+	unpack_text(in, place.type, sizeof(place.type));
+	unpack_text(in, place.uuid, sizeof(place.uuid));
+	TW_TRY(tw_volume_add(disk, &place, &volume));
+	bool watched = tw_unpack32(in);
+	struct tw_span state = tw_unpack_bytes(in);
+	if (!watched) {
+		volume->why = strndup(state.data ? (const char *)state.data : "", state.len);
+		return volume->why ? NULL : tw_error_nomem();
+	}
+	const struct tw_fs_ops *ops = tw_fs_find(place.type);
+	if (!ops || in->failed)
+		return tw_error_create(TW_BAD_DATA, "the saved state is damaged");
+	struct tw_fs_env env = tw_volume_env(volume);
+	TW_TRY(tw_error_context(ops->load(&env, state, &volume->fs), "%s", volume->subject));
+	volume->ops = ops;
+	return NULL;
+}
+
+struct tw_error *tw_disk_load(struct tw_disk *disk, struct tw_span state)
+{
+	struct tw_unpack in = { .span = state };
+	uint32_t version = tw_unpack32(&in);
+	uint64_t bytes = tw_unpack64(&in);
+	uint64_t sequence = tw_unpack64(&in), n = tw_unpack64(&in);
+	if (version != STATE_VERSION || bytes != disk->bytes || n > 256)
+		return tw_error_create(TW_BAD_DATA, "the saved state is of another disk or version");
+	disk->sequence = sequence;
+	for (uint64_t i = 0; i < n; i++)
+		TW_TRY(load_volume(disk, &in));
+	return in.failed ? tw_error_create(TW_BAD_DATA, "the saved state is cut off") : NULL;
+}
