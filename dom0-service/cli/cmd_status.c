@@ -115,7 +115,7 @@ static struct tw_error *add_cells(struct tw_table *table, const char *const *cel
 static struct tw_error *add_disks(yajl_val service, struct tw_table *table)
 {
 	static const char *const head[] = { "DISK", "DOMAIN", "VDEV", "LIVE", "STATE", "FILES",
-		"EVENTS", "LAG", "GAPS", "LAST ERROR", NULL };
+		"EVENTS", "LAG", "GAPS", "RESYNCS", NULL };
 	TW_TRY(add_cells(table, head));
 	yajl_val disks = at(service, "disks", NULL);
 	for (size_t i = 0; YAJL_IS_ARRAY(disks) && i < YAJL_GET_ARRAY(disks)->len; i++) {
@@ -130,7 +130,7 @@ static struct tw_error *add_disks(yajl_val service, struct tw_table *table)
 			scalar(at(disk, "inspector", "events")),
 			scalar(at(disk, "inspector", "lag_bytes")),
 			scalar(at(disk, "inspector", "gaps")),
-			scalar(at(disk, "inspector", "last_error")),
+			scalar(at(disk, "inspector", "resyncs")),
 			NULL,
 		};
 		TW_TRY(add_cells(table, cells));

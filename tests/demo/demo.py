@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 import recorded  # noqa: E402
 import scene  # noqa: E402
 from lib import guestdisk  # noqa: E402
+from receiver.receiver import parse_time, percentile  # noqa: E402
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 BUILD = os.path.realpath(os.environ.get("TAPWIRE_BUILD", os.path.join(HERE, "..", "..", "build")))
@@ -89,15 +90,20 @@ class Receiver:
             elif size != before and time.monotonic() - since > QUIET_S:
                 return
 
-    def last_sequence(self):
-        """The highest sequence that has arrived, per disk epoch."""
-        last = {}
+    def events(self):
+        """What has arrived so far."""
         with contextlib.suppress(FileNotFoundError), open(self.output, encoding="utf-8") as file:
-            for line in file:
-                event = json.loads(line)
-                epoch = event["id"].rpartition("-")[0]
-                last[epoch] = max(last.get(epoch, 0), int(event["sequence"]))
-        return last
+            yield from map(json.loads, file)
+
+    def last_sequence(self):
+        """The highest sequence that has arrived."""
+        return max((int(event["sequence"]) for event in self.events()), default=0)
+
+    def delays_ms(self):
+        """Of the files' events, in ascending order: from the capture of the write that completed the
+        change to the arrival."""
+        return sorted((event["_received"] - parse_time(event["observedtime"])) * 1000
+                      for event in self.events() if event["type"].startswith("org.tapwire.file."))
 
     def summary(self):
         with open(self.summary_file, encoding="utf-8") as file:
@@ -137,7 +143,7 @@ def watched(directory, receiver):
         say("disk    %s, 256 MiB of ext4, served over NBD and mounted by Linux %s" % (
             os.path.basename(image), os.uname().release))
         with guestdisk.GuestDisk(directory, image, socket=socket, record=False) as disk:
-            receiver.wait_for_quiet(receiver.size())
+            receiver.wait_for_quiet(0)
             for caption, step in scene.steps(archive):
                 say("\n# " + caption)
                 before = receiver.size()
@@ -147,23 +153,19 @@ def watched(directory, receiver):
             time.sleep(1.2)  # the inspector writes its status once a second
             made = sent_sequence(state)
             say("\n# unmount")
-        guestdisk.wait_until(lambda: max(receiver.last_sequence().values(), default=0) >= made, 5)
+        guestdisk.wait_until(lambda: receiver.last_sequence() >= made, 5)
     return made
-
-
-def ms(value):
-    return "-" if value is None else "%.1f ms" % value
 
 
 def finish(receiver, made, live):
     """The summary line; returns the exit status."""
-    arrived = receiver.last_sequence()
     summary = receiver.summary()
     # What is missing in the middle the receiver sees; what is missing at the end only the count tells.
-    lost = summary["missing"] + max(0, made - max(arrived.values(), default=0))
-    delay = "delay: median %s, worst %s" % (ms(summary["delay_median_ms"]), ms(summary["delay_max_ms"]))
-    if not live:
-        delay = "delay: none to tell, the writes were recorded before"
+    lost = summary["missing"] + max(0, made - receiver.last_sequence())
+    delay = "delay: none to tell, the writes were recorded before"
+    delays = receiver.delays_ms()
+    if live and delays:
+        delay = "delay: median %.1f ms, worst %.1f ms" % (percentile(delays, 0.5), delays[-1])
     say("\nevents: %d, batches: %d, %s, bad signatures: %d, lost: %d" % (
         summary["events"], summary["batches"], delay, summary["bad_signatures"], lost))
     good = summary["events"] and not lost and not summary["problems"]
