@@ -392,6 +392,38 @@ def test_no_space_left_at_all_is_survived(build, scratch, small_disk):
         complete(lab, 20000)
 
 
+@pytest.mark.parametrize("target", ["down", "up"])
+def test_a_write_without_space_is_rolled_back_and_done_again(lab, target):
+    """The check for room said yes, and the write fails: events and acknowledgements alike."""
+    library = lab.dir / "enospc.so"
+    source = pathlib.Path(__file__).resolve().parent.parent / "receiver" / "enospc.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    switch = lab.dir / "no-space"
+    lab.reserve_port()
+    lab.configure(batch_events=10, retry_max_ms=50)
+    lab.start_courier(env={"LD_PRELOAD": str(library), "TAPWIRE_ENOSPC": str(switch)})
+    if target == "up":
+        lab.start_receiver()
+    feed = lab.start_feed(4000, "--rate", "2000")
+    for _ in range(2):
+        before = lab.status()["stored"]
+        wait_for(lambda: lab.status()["stored"] > before, what="events")
+        switch.touch()
+        wait_for(lambda: lab.status()["spool"]["full"], what="a full spool")
+        time.sleep(1.2)
+        held = lab.status()["stored"]
+        assert lab.courier.poll() is None and feed.poll() is None
+        switch.unlink()
+        wait_for(lambda: lab.status()["stored"] > held, what="events again")
+    if target == "down":
+        lab.start_receiver()
+    assert feed.wait(timeout=60) == 0
+    lab.wait_delivered(4000)
+    assert lab.said().count("taking no events") == lab.said().count("taking events again") == 2
+    assert lab.status()["refused"] == 0  # nobody had to connect again
+    complete(lab, 4000)
+
+
 def test_the_operators_limit_holds_inspectors_back(lab):
     lab.reserve_port()
     lab.configure(spool="max_bytes = 1MiB")
