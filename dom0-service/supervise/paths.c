@@ -117,10 +117,11 @@ struct tw_error *tw_path_make_dir(const char *path)
 		*slash = '/';
 	}
 	struct stat st;
-	if (mkdir(copy, 0700) == 0 ||
-		(errno == EEXIST && stat(copy, &st) == 0 && S_ISDIR(st.st_mode)))
+	if (mkdir(copy, 0700) == 0)
 		return NULL;
-	return tw_error_errno(errno, "%s", copy);
+	if (errno != EEXIST || stat(copy, &st) < 0)
+		return tw_error_errno(errno, "%s", copy);
+	return S_ISDIR(st.st_mode) ? NULL : tw_error_errno(ENOTDIR, "%s", copy);
 }
 
 /* /dev/shm is everybody's: the directory may have been put there by somebody else. */
