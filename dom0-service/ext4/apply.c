@@ -77,6 +77,7 @@ static struct tw_error *take_inode(struct work *w, uint32_t ino, const struct ex
 	remap->flags = now->flags;
 	remap->old_mode = old_mode;
 	remap->mode = tracked ? now->attr.mode : 0;
+	remap->fast_symlink = ext4_inode_fast_symlink(now);
 	memcpy(remap->root, now->map, sizeof(remap->root));
 	return NULL;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ext4/ext4.h"
 
+#include "base/mem.h"
+
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -24,11 +26,9 @@ struct tw_error *ext4_attrs_xattrs(struct ext4 *fs, struct ext4_inode *inode,
 
 static struct tw_error *set_target(struct tw_inode *view, const uint8_t *data, size_t len)
 {
-	char *target = malloc(len + 1);
+	char *target = tw_memdup(data, len);
 	if (!target)
 		return tw_error_nomem();
-	memcpy(target, data, len);
-	target[len] = '\0';
 	free(view->target);
 	view->target = target;
 	view->target_len = (uint32_t)len;

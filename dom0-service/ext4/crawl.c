@@ -93,7 +93,7 @@ static struct tw_error *load_inode(struct ext4 *fs, uint32_t ino, struct tw_span
 	inode->attr = now.attr;
 	inode->map_hash = XXH32(now.map, sizeof(now.map), now.flags & EXT4_EXTENTS_FL);
 	struct ext4_remap remap = { .ino = ino, .flags = now.flags, .mode = now.attr.mode,
-		.old_mode = now.attr.mode };
+		.old_mode = now.attr.mode, .fast_symlink = ext4_inode_fast_symlink(&now) };
 	memcpy(remap.root, now.map, sizeof(remap.root));
 	struct tw_error *err = ext4_remap_walk(fs, &remap, reader);
 	if (!err)

@@ -187,6 +187,7 @@ struct ext4_remap {
 	uint32_t flags;	    /* i_flags */
 	uint16_t old_mode;  /* what the blocks held so far were */
 	uint16_t mode;	    /* 0: the inode has gone, and its mapping with it */
+	bool fast_symlink;  /* the root holds the target, not a mapping */
 	uint8_t root[EXT4_MAP_BYTES];
 	struct ext4_map map;
 };
@@ -241,7 +242,7 @@ struct tw_error *ext4_apply(struct ext4 *fs, const struct ext4_blockset *blocks,
 
 struct tw_error *ext4_write(void *fs, const struct tw_write *write) TW_MUST_CHECK;
 bool ext4_wants(void *fs, uint64_t offset, uint64_t length);
-struct tw_error *ext4_settle(void *fs, struct tw_time now) TW_MUST_CHECK;
+struct tw_error *ext4_settle(void *fs, struct tw_time now, bool last) TW_MUST_CHECK;
 /* Loads one block of the journal for jbd2. */
 struct tw_error *ext4_journal_load(void *fs, uint32_t log_block, void *buf) TW_MUST_CHECK;
 

@@ -89,7 +89,7 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 	if (owner->kind == TW_OWNER_TABLE && empty_table(fs, block, data))
 		return NULL;
 	TW_TRY(ext4_block_store(&fs->direct, block, 0, data, fs->geo.blocksize));
-	return HASH_COUNT(fs->direct) > MAX_DIRECT ? ext4_settle(fs, now) : NULL;
+	return HASH_COUNT(fs->direct) > MAX_DIRECT ? ext4_settle(fs, now, true) : NULL;
 }
 
 static struct tw_error *data_written(struct ext4 *fs, const struct tw_owner *owner, uint64_t from,
@@ -212,10 +212,13 @@ struct tw_error *ext4_write(void *arg, const struct tw_write *write)
 	return follow(fs, write);
 }
 
-struct tw_error *ext4_settle(void *arg, struct tw_time now)
+struct tw_error *ext4_settle(void *arg, struct tw_time now, bool last)
 {
 	struct ext4 *fs = arg;
 	if (!fs->data_waits && !fs->direct)
+		return NULL;
+	/* The guest flushes before each commit block: the data belongs to that transaction. */
+	if (!last && tw_jbd2_underway(fs->journal))
 		return NULL;
 	struct ext4_blockset *blocks = ext4_blockset_create();
 	struct tw_error *err = blocks ? NULL : tw_error_nomem();

@@ -438,6 +438,13 @@ void tw_jbd2_release(struct tw_jbd2 *j, struct tw_jbd2_transaction *txn)
 	free_lists(txn);
 }
 
+bool tw_jbd2_underway(const struct tw_jbd2 *j)
+{
+	const struct log_block *block = j->next.head ? find(j, j->next.head) : NULL;
+	struct tw_span s = tw_span(block ? block->data : NULL, block ? j->blocksize : 0);
+	return tw_be32(s, H_MAGIC) == MAGIC && tw_be32(s, H_SEQUENCE) == j->next.sequence;
+}
+
 struct tw_jbd2_position tw_jbd2_position(const struct tw_jbd2 *j)
 {
 	return j->next;

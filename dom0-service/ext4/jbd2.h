@@ -58,6 +58,9 @@ struct tw_error *tw_jbd2_next(struct tw_jbd2 *j, bool recover, bool *ready,
 /* Forgets the transaction that tw_jbd2_next handed out and its log blocks. */
 void tw_jbd2_release(struct tw_jbd2 *j, struct tw_jbd2_transaction *txn);
 
+/* True when the log holds the beginning of a transaction whose commit has not been seen. */
+bool tw_jbd2_underway(const struct tw_jbd2 *j);
+
 struct tw_jbd2_position tw_jbd2_position(const struct tw_jbd2 *j);
 void tw_jbd2_set_position(struct tw_jbd2 *j, struct tw_jbd2_position position);
 

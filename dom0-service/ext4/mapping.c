@@ -37,7 +37,7 @@ static bool has_map(const struct ext4_remap *remap)
 {
 	if (S_ISREG(remap->mode) || S_ISDIR(remap->mode))
 		return true;
-	return S_ISLNK(remap->mode) && remap->flags & EXT4_EXTENTS_FL;
+	return S_ISLNK(remap->mode) && !remap->fast_symlink;
 }
 
 struct tw_error *ext4_remap_walk(struct ext4 *fs, struct ext4_remap *remap,

@@ -2,6 +2,8 @@
 /* From one view to a later one of the same volume, without having seen how it came about. */
 #include "ext4/ext4.h"
 
+#include "base/mem.h"
+
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -35,8 +37,8 @@ static struct tw_error *move_inode(struct ext4 *fs, const struct tw_inode *to)
 	}
 	inode->attr = to->attr;
 	free(inode->target);
-	inode->target = to->target ? strndup(to->target, to->target_len) : NULL;
-	inode->target_len = to->target_len;
+	inode->target = to->target ? tw_memdup(to->target, to->target_len) : NULL;
+	inode->target_len = inode->target ? to->target_len : 0;
 	return NULL;
 }
 

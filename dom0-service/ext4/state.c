@@ -2,6 +2,7 @@
 /* The instance as bytes: the view, and what waits for its transaction. The geometry is read anew. */
 #include "ext4/ext4.h"
 
+#include "base/mem.h"
 #include "base/pack.h"
 
 #include <stdlib.h>
@@ -224,7 +225,7 @@ static struct tw_error *unpack_inode(struct tw_unpack *in, struct ext4 *fs)
 	inode->map_hash = tw_unpack32(in);
 	struct tw_span target = tw_unpack_bytes(in);
 	if (S_ISLNK(inode->attr.mode)) {
-		inode->target = strndup((const char *)target.data, target.len);
+		inode->target = tw_memdup(target.data, target.len);
 		inode->target_len = (uint32_t)target.len;
 		if (!inode->target)
 			return tw_error_nomem();

@@ -212,7 +212,7 @@ struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *reco
 		return tw_error_create(TW_GAP, "writes are missing before record %llu",
 			(unsigned long long)record->sequence);
 	if (record->flags & TW_RECORD_FLUSH)
-		return tw_disk_settle(disk, time_of(record));
+		return tw_disk_settle(disk, time_of(record), false);
 	if (record->sector > disk->bytes >> TW_SECTOR_SHIFT ||
 		record->nsectors > (disk->bytes >> TW_SECTOR_SHIFT) - record->sector)
 		return tw_error_create(TW_BAD_DATA,
@@ -224,12 +224,12 @@ struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *reco
 	return NULL;
 }
 
-struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now)
+struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now, bool last)
 {
 	for (size_t i = 0; i < disk->nvolumes; i++) {
 		struct tw_volume *volume = disk->volumes[i];
 		if (volume->ops)
-			TW_TRY(tw_error_context(volume->ops->settle(volume->fs, now), "%s",
+			TW_TRY(tw_error_context(volume->ops->settle(volume->fs, now, last), "%s",
 				volume->subject));
 	}
 	return NULL;

@@ -52,8 +52,8 @@ struct tw_error *tw_disk_detached(struct tw_disk *disk, struct tw_time now) TW_M
 struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *record) TW_MUST_CHECK;
 /* True when the payload of the record counts for the disk's state, false when its range is enough. */
 bool tw_disk_wants(const struct tw_disk *disk, const struct tw_record *record);
-/* Emits what waits for a transaction that may not come. */
-struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now) TW_MUST_CHECK;
+/* Emits what waits for a transaction that may not come; with last set, also what waits for one that has begun. */
+struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now, bool last) TW_MUST_CHECK;
 
 /* Moves this disk to the state of another one that was crawled later from the same image, with the events
  * (flagged resync) that lead there, and a disk.resynced at the end that gives the reason. missed: bytes of the disk whose

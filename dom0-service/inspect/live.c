@@ -421,7 +421,7 @@ static struct tw_error *farewell(struct tw_live *live)
 	do
 		TW_TRY(step(live, &n));
 	while (n);
-	TW_TRY(settle(live));
+	TW_TRY(tw_disk_settle(live->disk, clock_now(), true));
 	if (!tw_ring_reader_producer_alive(live->ring))
 		TW_TRY(tw_disk_detached(live->disk, clock_now()));
 	TW_TRY(snapshot(live));

@@ -99,7 +99,7 @@ static struct tw_error *feed_trace(struct tw_disk *disk, struct tw_trace_reader 
 	if (ret < 0)
 		return trace_error(ret, path, tw_trace_offset(reader));
 	return tw_disk_settle(disk, (struct tw_time){ (int64_t)(tally->last_ns / 1000000000),
-		(uint32_t)(tally->last_ns % 1000000000) });
+		(uint32_t)(tally->last_ns % 1000000000) }, true);
 }
 
 static double now(void)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "base/mem.h"
 #include "view/changeset.h"
 
 #include <stdlib.h>
@@ -64,8 +65,8 @@ struct tw_error *tw_changeset_inode(struct tw_changeset *set, uint32_t ino, stru
 		if (inode) {
 			change->old = inode->attr;
 			if (inode->target) {
-				change->old_target = strndup(inode->target, inode->target_len);
-				change->old_target_len = inode->target_len;
+				change->old_target = tw_memdup(inode->target, inode->target_len);
+				change->old_target_len = change->old_target ? inode->target_len : 0;
 			}
 		}
 		HASH_ADD(hh, set->changes, ino, sizeof(change->ino), change);

@@ -40,9 +40,9 @@ struct tw_fs_ops {
 	struct tw_error *(*write)(void *fs, const struct tw_write *write);
 	/* True when the content of a write there counts, false when its range is enough. */
 	bool (*wants)(void *fs, uint64_t offset, uint64_t length);
-	/* Emits what waits for a transaction that may not come: called at the guest's flushes, when the disk
-	 * has been idle, and at the end. */
-	struct tw_error *(*settle)(void *fs, struct tw_time now);
+	/* Emits what waits for a transaction that may not come. Called at the guest's flushes and when the disk
+	 * has been idle, when a transaction that has begun is still waited for, and with last set at the end. */
+	struct tw_error *(*settle)(void *fs, struct tw_time now, bool last);
 	/* Moves the instance to the state of a newer one of the same volume, with the events (flagged resync) that
 	 * lead there; newer is emptied, destroy it all the same. missed: bytes of the volume whose writes
 	 * were not seen. A volume that was formatted begins as an empty one. */
