@@ -51,11 +51,17 @@ def what(events):
             for event in events if event["type"].startswith(tree.PREFIX)]
 
 
-def arrived(endpoint, base, listing):
-    state = base()
-    for event in endpoint.events():
-        state.apply(event)
-    return state.listing() == listing
+def wait_for(tapwire, disk, endpoint, service, seconds=60):
+    """Until what has arrived gives the last sync's tree."""
+    listing = disk.syncs[-1].listing
+
+    def arrived():
+        state = tapwire.crawl(disk.base)
+        for event in endpoint.events():
+            state.apply(event)
+        time.sleep(0.2)
+        return state.listing() == listing
+    assert guestdisk.wait_until(arrived, seconds), service.said()
 
 
 def test_arrives_while_mounted(tapwire, scratch):
@@ -68,10 +74,8 @@ def test_arrives_while_mounted(tapwire, scratch):
             mix.root = disk.root.encode()
             mix.ops(2000, 500, lambda done: disk.sync("operation %d" % done))
             mix.close()
-            last = disk.sync("end")
-            assert guestdisk.wait_until(
-                lambda: arrived(endpoint, lambda: tapwire.crawl(disk.base), last.listing), 20), \
-                service.said()
+            disk.sync("end")
+            wait_for(tapwire, disk, endpoint, service)
         service.stop()
         events = check_arrived(tapwire, disk, endpoint)
     assert what(events) == what(tapwire.infer(disk.base, trace))
@@ -117,6 +121,7 @@ def test_killed_in_the_middle(tapwire, scratch, seed, victims):
                 worker.join()
                 mix.close()
             disk.sync("end")
+        wait_for(tapwire, disk, endpoint, service)
         service.stop()
         check_arrived(tapwire, disk, endpoint, at_syncs=False)
     assert kills > 3
@@ -139,7 +144,28 @@ def test_killed_once(tapwire, scratch):
                 disk.sync(part)
             mix.close()
             disk.sync("end")
+        wait_for(tapwire, disk, endpoint, service)
         service.stop()
+        check_arrived(tapwire, disk, endpoint, at_syncs=False)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_killed_and_stopped_at_once(tapwire, scratch, part):
+    """A stop that finds a part dead: what is not delivered by then is delivered by the next
+    start."""
+    image, mix = populated(scratch, 10)
+    with Endpoint(scratch) as endpoint:
+        with Service(tapwire, scratch, image, endpoint) as service:
+            with guestdisk.GuestDisk(scratch, image, socket=service.socket) as disk:
+                disk.sync("start")
+                mix.root = disk.root.encode()
+                mix.ops(300)
+                service.kill(part)
+                mix.ops(300)
+                mix.close()
+                disk.sync("end")
+        with Service(tapwire, scratch, image, endpoint) as service:
+            wait_for(tapwire, disk, endpoint, service)
         check_arrived(tapwire, disk, endpoint, at_syncs=False)
 
 
