@@ -254,7 +254,7 @@ struct tw_error *ext4_load(const struct tw_fs_env *env, struct tw_span state,
 
 /* --- resync.c --- */
 
-struct tw_error *ext4_resync(void *fs, void *newer, const struct tw_range *missed, size_t nmissed,
+struct tw_error *ext4_resync(void *fs, void *newer, const struct tw_missed *missed,
 	struct tw_time now) TW_MUST_CHECK;
 
 #endif

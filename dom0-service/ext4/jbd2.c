@@ -164,25 +164,30 @@ static struct tw_error *keep(struct tw_jbd2 *j, uint32_t at, struct log_block **
 
 /* The superblock says where the log begins. Behind what we have followed it only tells how far the
  * guest has checkpointed; ahead of it, a mount or a recovery has begun a new stretch. */
-static void superblock_written(struct tw_jbd2 *j, struct tw_span sb)
+static struct tw_error *superblock_written(struct tw_jbd2 *j, struct tw_span sb)
 {
 	uint32_t start = tw_be32(sb, S_START), sequence = tw_be32(sb, S_SEQUENCE);
 	if (tw_be32(sb, H_MAGIC) != MAGIC || start >= j->maxlen)
-		return;
+		return NULL;
+	/* The first mount after mkfs turns features on. */
+	if (tw_be32(sb, H_TYPE) == SUPERBLOCK_V2) {
+		TW_TRY(check_features(tw_be32(sb, S_INCOMPAT)));
+		j->features = tw_be32(sb, S_INCOMPAT);
+		j->seed = ext2fs_crc32c_le(~0u, sb.data + S_UUID, 16);
+	}
 	if (start && (later(sequence, j->next.sequence) ||
 			     (!j->next.head && !later(j->next.sequence, sequence))))
 		j->next = (struct tw_jbd2_position){ start, sequence };
 	if (!start && !later(j->next.sequence, sequence))
 		j->next = (struct tw_jbd2_position){ 0, sequence };
+	return NULL;
 }
 
 struct tw_error *tw_jbd2_write(struct tw_jbd2 *j, uint32_t at, const uint8_t *data)
 {
 	struct tw_span span = tw_span(data, j->blocksize);
-	if (at == 0) {
-		superblock_written(j, span);
-		return NULL;
-	}
+	if (at == 0)
+		return superblock_written(j, span);
 	struct log_block *block;
 	TW_TRY(keep(j, at, &block));
 	memcpy(block->data, data, j->blocksize);

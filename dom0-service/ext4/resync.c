@@ -20,7 +20,27 @@ static bool same_mapping(const struct tw_inode *a, const struct tw_inode *b)
 	return true;
 }
 
-static struct tw_error *move_inode(struct ext4 *fs, const struct tw_inode *to)
+static struct tw_error *copy_extents(struct tw_inode *inode, const struct tw_inode *to)
+{
+	struct tw_extent *extents = calloc(to->nextents + 1ul, sizeof(*extents));
+	if (!extents)
+		return tw_error_nomem();
+	if (to->nextents)
+		memcpy(extents, to->extents, to->nextents * sizeof(*extents));
+	free(inode->extents);
+	inode->extents = extents;
+	inode->nextents = to->nextents;
+	return NULL;
+}
+
+/* Nobody saw the writes: a file whose times changed may have changed anywhere. */
+static bool touched(const struct tw_attr *a, const struct tw_attr *b)
+{
+	return a->mtime.sec != b->mtime.sec || a->mtime.nsec != b->mtime.nsec ||
+		a->ctime.sec != b->ctime.sec || a->ctime.nsec != b->ctime.nsec;
+}
+
+static struct tw_error *move_inode(struct ext4 *fs, const struct tw_inode *to, bool unwatched)
 {
 	struct tw_inode *inode = tw_view_inode(fs->view, to->ino);
 	struct tw_change *change;
@@ -34,7 +54,10 @@ static struct tw_error *move_inode(struct ext4 *fs, const struct tw_inode *to)
 		struct ext4_remap remap = { .ino = to->ino,
 			.map = { .extents = to->extents, .n = to->nextents } };
 		TW_TRY(ext4_remap_ranges(fs, &remap, change));
+		if (unwatched && touched(&change->old, &to->attr))
+			TW_TRY(tw_changeset_range(change, 0, to->attr.size));
 	}
+	TW_TRY(copy_extents(inode, to));
 	inode->attr = to->attr;
 	free(inode->target);
 	inode->target = to->target ? tw_memdup(to->target, to->target_len) : NULL;
@@ -129,8 +152,8 @@ static struct tw_error *missed_data(struct ext4 *fs, struct ext4 *newer,
 	return NULL;
 }
 
-static struct tw_error *collect(struct ext4 *fs, struct ext4 *newer, const struct tw_range *missed,
-	size_t nmissed)
+static struct tw_error *collect(struct ext4 *fs, struct ext4 *newer,
+	const struct tw_missed *missed)
 {
 	const struct tw_inode *to = tw_view_inode_next(newer->view, 1);
 	/* Names first: they are compared by the old view, which the changes leave alone until emission. */
@@ -147,9 +170,9 @@ static struct tw_error *collect(struct ext4 *fs, struct ext4 *newer, const struc
 	}
 	for (to = tw_view_inode_next(newer->view, 1); to;
 		to = tw_view_inode_next(newer->view, to->ino + 1))
-		TW_TRY(move_inode(fs, to));
-	for (size_t i = 0; i < nmissed; i++)
-		TW_TRY(missed_data(fs, newer, &missed[i]));
+		TW_TRY(move_inode(fs, to, missed->unwatched));
+	for (size_t i = 0; i < missed->n; i++)
+		TW_TRY(missed_data(fs, newer, &missed->ranges[i]));
 	return NULL;
 }
 
@@ -181,8 +204,8 @@ static struct tw_error *forget_all(struct ext4 *fs, const struct ext4 *newer)
 	return tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set);
 }
 
-struct tw_error *ext4_resync(void *arg, void *newer_arg, const struct tw_range *missed,
-	size_t nmissed, struct tw_time now)
+struct tw_error *ext4_resync(void *arg, void *newer_arg, const struct tw_missed *missed,
+	struct tw_time now)
 {
 	struct ext4 *fs = arg, *newer = newer_arg;
 	struct tw_commit commit = { now, now, 0, true };
@@ -191,7 +214,7 @@ struct tw_error *ext4_resync(void *arg, void *newer_arg, const struct tw_range *
 		TW_TRY(forget_all(fs, newer));
 	fs->geo.blockbits = newer->geo.blockbits;
 	fs->geo.blocksize = newer->geo.blocksize;
-	TW_TRY(collect(fs, newer, missed, nmissed));
+	TW_TRY(collect(fs, newer, missed));
 	TW_TRY(tw_changeset_emit(fs->set, &commit));
 	return take_over(fs, newer);
 }

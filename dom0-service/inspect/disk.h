@@ -10,6 +10,7 @@
 #include "base/span.h"
 #include "event/event.h"
 #include "record.h"
+#include "volume/missed.h"
 #include "volume/source.h"
 
 struct tw_disk;
@@ -56,11 +57,10 @@ bool tw_disk_wants(const struct tw_disk *disk, const struct tw_record *record);
 struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now, bool last) TW_MUST_CHECK;
 
 /* Moves this disk to the state of another one that was crawled later from the same image, with the events
- * (flagged resync) that lead there, and a disk.resynced at the end that gives the reason. missed: bytes of the disk whose
- * writes were not seen. newer is destroyed. */
+ * (flagged resync) that lead there, and a disk.resynced at the end that gives the reason. missed: bytes of the disk.
+ * newer is destroyed. */
 struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
-	const struct tw_range *missed, size_t nmissed, struct tw_time now,
-	const char *reason) TW_MUST_CHECK;
+	const struct tw_missed *missed, struct tw_time now, const char *reason) TW_MUST_CHECK;
 
 /* Calls each() for every name of every watched volume, parents before children; the event holds the path and the inode. */
 struct tw_error *tw_disk_walk(struct tw_disk *disk, tw_disk_emit_fn each, void *arg) TW_MUST_CHECK;

@@ -4,10 +4,10 @@
 #include "base/log.h"
 #include "inspect/attach.h"
 #include "inspect/live_status.h"
-#include "inspect/missed.h"
 #include "inspect/statefile.h"
 #include "inspect/uplink.h"
 #include "trace.h"
+#include "volume/missed.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -107,7 +107,7 @@ static struct tw_error *log_record(struct tw_live *live, const struct tw_record 
 static struct tw_error *feed(struct tw_live *live, const struct tw_record *record)
 {
 	struct tw_error *err = tw_disk_feed(live->disk, record);
-	if (!err || (tw_error_code(err) != TW_GAP && tw_error_code(err) != TW_BAD_DATA))
+	if (!err || tw_error_code(err) == TW_NOMEM || tw_error_code(err) == TW_IO)
 		return err;
 	tw_log(TW_LOG_WARN, live->id.vdev, "%s", tw_error_message(err));
 	need_resync(live, tw_error_message(err));
@@ -209,8 +209,7 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 	} else {
 		if (again)
 			TW_TRY(tw_disk_attached(live->disk, now));
-		TW_TRY(tw_disk_resync(live->disk, newer, live->missed.ranges, live->missed.n, now,
-			live->reason));
+		TW_TRY(tw_disk_resync(live->disk, newer, &live->missed, now, live->reason));
 		live->status.resyncs++;
 	}
 	tw_missed_clear(&live->missed);
@@ -299,6 +298,7 @@ struct tw_error *tw_live_start(struct tw_live *live)
 	TW_TRY(open_ring(live));
 	if (known && memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES)) {
 		live->position.record = 0;
+		live->missed.unwatched = true;
 		need_resync(live, "the disk was not watched for a while");
 	}
 	if (!known || live->resync)

@@ -15,42 +15,33 @@ static struct tw_volume **find_place(struct tw_disk *disk, const struct tw_volum
 	return NULL;
 }
 
-/* The missed bytes that lie in the volume, counted from its start; the caller frees. */
-static struct tw_error *missed_in(const struct tw_volume *volume, const struct tw_range *missed,
-	size_t nmissed, struct tw_range **out, size_t *n)
+/* The missed bytes that lie in the volume, counted from its start; the caller clears. */
+static struct tw_error *missed_in(const struct tw_volume *volume, const struct tw_missed *missed,
+	struct tw_missed *out)
 {
 	uint64_t begin = volume->place.offset, end = begin + volume->place.bytes;
-	*n = 0;
-	*out = calloc(nmissed + 1, sizeof(**out));
-	if (!*out)
-		return tw_error_nomem();
-	for (size_t i = 0; i < nmissed; i++) {
-		uint64_t from = missed[i].offset, to = from + missed[i].length;
+	out->unwatched = missed->unwatched;
+	for (size_t i = 0; i < missed->n; i++) {
+		uint64_t from = missed->ranges[i].offset, to = from + missed->ranges[i].length;
 		from = from > begin ? from : begin;
 		to = to < end ? to : end;
 		if (from < to)
-			(*out)[(*n)++] = (struct tw_range){ from - begin, to - from };
+			TW_TRY(tw_missed_add_range(out, from - begin, to - from));
 	}
 	return NULL;
 }
 
 static struct tw_error *resync_volume(struct tw_volume *old, struct tw_volume *new,
-	const struct tw_range *missed, size_t nmissed, struct tw_time now)
+	const struct tw_missed *missed, struct tw_time now)
 {
-	struct tw_range *mine;
-	size_t n;
-	TW_TRY(missed_in(new, missed, nmissed, &mine, &n));
-	if (strcmp(old->place.uuid, new->place.uuid)) {
-		struct tw_error *err =
-			tw_disk_tell(old->disk, new, TW_EVENT_VOLUME_FORMATTED, now, NULL);
-		if (err) {
-			free(mine);
-			return err;
-		}
-	}
+	struct tw_missed mine = { 0 };
+	if (strcmp(old->place.uuid, new->place.uuid))
+		TW_TRY(tw_disk_tell(old->disk, new, TW_EVENT_VOLUME_FORMATTED, now, NULL));
 	old->place = new->place;
-	struct tw_error *err = old->ops->resync(old->fs, new->fs, mine, n, now);
-	free(mine);
+	struct tw_error *err = missed_in(new, missed, &mine);
+	if (!err)
+		err = old->ops->resync(old->fs, new->fs, &mine, now);
+	tw_missed_clear(&mine);
 	return err;
 }
 
@@ -76,13 +67,13 @@ static struct tw_error *lose_volume(struct tw_volume *old, const char *why, stru
 }
 
 static struct tw_error *resync_known(struct tw_disk *disk, struct tw_disk *newer,
-	const struct tw_range *missed, size_t nmissed, struct tw_time now)
+	const struct tw_missed *missed, struct tw_time now)
 {
 	for (size_t i = 0; i < disk->nvolumes; i++) {
 		struct tw_volume *old = disk->volumes[i];
 		struct tw_volume **at = find_place(newer, &old->place), *new = at ? *at : NULL;
 		if (old->ops && new && new->ops == old->ops) {
-			TW_TRY(resync_volume(old, new, missed, nmissed, now));
+			TW_TRY(resync_volume(old, new, missed, now));
 		} else if (old->ops) {
 			TW_TRY(lose_volume(old, new && new->why ? new->why : "it is gone", now));
 		} else if (new && new->ops) {
@@ -110,9 +101,9 @@ static struct tw_error *resync_new(struct tw_disk *disk, struct tw_disk *newer, 
 }
 
 struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
-	const struct tw_range *missed, size_t nmissed, struct tw_time now, const char *reason)
+	const struct tw_missed *missed, struct tw_time now, const char *reason)
 {
-	struct tw_error *err = resync_known(disk, newer, missed, nmissed, now);
+	struct tw_error *err = resync_known(disk, newer, missed, now);
 	if (!err)
 		err = resync_new(disk, newer, now);
 	tw_disk_destroy(newer);

@@ -290,6 +290,7 @@ static int try_start(struct tw_child *child)
 
 void tw_child_start(struct tw_child *child)
 {
+	uv_timer_stop(child->timer); /* a pause that is cut short */
 	child->state = TW_CHILD_STARTING;
 	child->was_ready = false;
 	uv_update_time(child->loop);

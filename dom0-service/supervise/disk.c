@@ -32,6 +32,7 @@ struct tw_watch {
 	bool live;     /* for the first time */
 	bool stopping;
 	bool old_ring; /* the ring was there before: it may hold writes */
+	bool draining; /* the inspector is to end as soon as it is ready */
 	bool drained;  /* the inspector ended as asked: the ring is empty */
 };
 
@@ -162,7 +163,11 @@ static struct tw_error *create_nbdkit(uv_loop_t *loop, struct tw_watch *watch)
 
 static void inspector_ready(void *arg)
 {
-	announce(arg);
+	struct tw_watch *watch = arg;
+	if (watch->draining)
+		tw_child_stop(watch->inspector, DRAIN_PATIENCE_MS);
+	else
+		announce(watch);
 }
 
 static void inspector_stopped(void *arg, int status)
@@ -175,9 +180,18 @@ static void inspector_stopped(void *arg, int status)
 	watch->ops->stopped(watch->arg);
 }
 
+static bool inspector_ended(void *arg, int status, bool was_ready)
+{
+	const struct tw_watch *watch = arg;
+	if (!watch->draining)
+		return ended(arg, status, was_ready);
+	inspector_stopped(arg, status);
+	return false;
+}
+
 static const struct tw_child_ops inspector_ops = {
 	.ready = inspector_ready,
-	.ended = ended,
+	.ended = inspector_ended,
 	.stopped = inspector_stopped,
 };
 
@@ -270,8 +284,16 @@ void tw_watch_stop_serving(struct tw_watch *watch)
 		watch->ops->stopped(watch->arg);
 }
 
+/* One that was killed, or that has just started, gets the time to read what is left in the ring. */
 void tw_watch_stop_inspecting(struct tw_watch *watch)
 {
+	enum tw_child_state state = tw_child_state(watch->inspector);
+	if (state == TW_CHILD_PAUSING || state == TW_CHILD_STARTING) {
+		watch->draining = true;
+		if (state == TW_CHILD_PAUSING)
+			tw_child_start(watch->inspector);
+		return;
+	}
 	tw_child_stop(watch->inspector, DRAIN_PATIENCE_MS);
 }
 

@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/span.h"
 #include "view/change.h"
+#include "volume/missed.h"
 #include "volume/source.h"
 
 /* What a module is given; copied by open. */
@@ -44,10 +45,10 @@ struct tw_fs_ops {
 	 * has been idle, when a transaction that has begun is still waited for, and with last set at the end. */
 	struct tw_error *(*settle)(void *fs, struct tw_time now, bool last);
 	/* Moves the instance to the state of a newer one of the same volume, with the events (flagged resync) that
-	 * lead there; newer is emptied, destroy it all the same. missed: bytes of the volume whose writes
-	 * were not seen. A volume that was formatted begins as an empty one. */
-	struct tw_error *(*resync)(void *fs, void *newer, const struct tw_range *missed,
-		size_t nmissed, struct tw_time now);
+	 * lead there; newer is emptied, destroy it all the same. missed: bytes of the volume. A volume that
+	 * was formatted begins as an empty one. */
+	struct tw_error *(*resync)(void *fs, void *newer, const struct tw_missed *missed,
+		struct tw_time now);
 	const char *(*uuid)(void *fs); /* lives as long as the instance */
 	struct tw_view *(*view)(void *fs);
 	void (*destroy)(void *fs); /* NULL is fine */

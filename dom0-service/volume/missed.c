@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "inspect/missed.h"
+#include "volume/missed.h"
 
 #include <stdlib.h>
 
@@ -26,7 +26,7 @@ static void tidy(struct tw_missed *missed)
 	missed->n = n;
 }
 
-struct tw_error *tw_missed_add(struct tw_missed *missed, const struct tw_record *record)
+struct tw_error *tw_missed_add_range(struct tw_missed *missed, uint64_t offset, uint64_t length)
 {
 	if (missed->n == missed->cap && missed->cap >= TIDY_AT)
 		tidy(missed);
@@ -38,9 +38,14 @@ struct tw_error *tw_missed_add(struct tw_missed *missed, const struct tw_record 
 		missed->ranges = ranges;
 		missed->cap = cap;
 	}
-	missed->ranges[missed->n++] = (struct tw_range){ record->sector << TW_SECTOR_SHIFT,
-		(uint64_t)record->nsectors << TW_SECTOR_SHIFT };
+	missed->ranges[missed->n++] = (struct tw_range){ offset, length };
 	return NULL;
+}
+
+struct tw_error *tw_missed_add(struct tw_missed *missed, const struct tw_record *record)
+{
+	return tw_missed_add_range(missed, record->sector << TW_SECTOR_SHIFT,
+		(uint64_t)record->nsectors << TW_SECTOR_SHIFT);
 }
 
 void tw_missed_clear(struct tw_missed *missed)

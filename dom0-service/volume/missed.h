@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Ranges of a disk of which writes were missed. */
-#ifndef TW_INSPECT_MISSED_H
-#define TW_INSPECT_MISSED_H
+/* What is known of the writes that were missed. */
+#ifndef TW_VOLUME_MISSED_H
+#define TW_VOLUME_MISSED_H
 
 #include "base/error.h"
 #include "event/event.h"
@@ -10,8 +10,12 @@
 struct tw_missed {
 	struct tw_range *ranges; /* bytes of the disk; may overlap */
 	size_t n, cap;
+	bool unwatched; /* nobody noted any: a file whose times changed may have changed anywhere */
 };
 
+/* Adds bytes. */
+struct tw_error *tw_missed_add_range(struct tw_missed *missed, uint64_t offset,
+	uint64_t length) TW_MUST_CHECK;
 /* Adds the sectors of a record. */
 struct tw_error *tw_missed_add(struct tw_missed *missed, const struct tw_record *record) TW_MUST_CHECK;
 /* Empties it and frees its memory. */
