@@ -8,6 +8,7 @@ each disk epoch; writes every new event as a line of JSON; and can misbehave on 
 """
 import argparse
 import base64
+import calendar
 import collections
 import hashlib
 import hmac
@@ -34,7 +35,6 @@ def parse_time(text):
     if not match:
         raise ValueError(f"no RFC 3339 time in UTC: {text!r}")
     whole = time.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S")
-    import calendar
     return calendar.timegm(whole) + float(match.group(2) or 0)
 
 
@@ -175,11 +175,9 @@ class Ledger:
     def check_sequence(self, event):
         """The id is the disk epoch and the sequence; a sequence counts up by one."""
         sequence = int(event["sequence"])
-        epoch = event["id"]
-        for tail in (str(sequence), event["sequence"]):
-            if epoch.endswith(tail):
-                epoch = epoch[:-len(tail)].rstrip("-/:.")
-                break
+        epoch, _, number = event["id"].rpartition("-")
+        if number != event["sequence"]:
+            self.problem(f"event {event['id']} has sequence {event['sequence']}")
         last = self.last_sequence.get(epoch)
         if last is None:
             last = sequence - 1 if self.any_start else 0
