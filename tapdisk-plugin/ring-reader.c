@@ -291,15 +291,13 @@ static void join_block(struct range_joiner *j, uint64_t block)
 	j->count = 1;
 }
 
-int tw_ring_take_gap(struct tw_ring_reader *r,
+static void read_map(const struct tw_ring_reader *r, uint64_t gap,
 	void (*range)(uint64_t sector, uint64_t nsectors, void *arg), void *arg)
 {
 	struct range_joiner joiner = {
 		.disk_sectors = r->geometry.disk_sectors, .range = range, .arg = arg};
-	if (r->gap == 0)
-		return -EINVAL;
-	const _Atomic uint64_t *summary = ring_summary(r->base, &r->geometry, r->gap);
-	const _Atomic uint64_t *bits = ring_bits(r->base, &r->geometry, r->gap);
+	const _Atomic uint64_t *summary = ring_summary(r->base, &r->geometry, gap);
+	const _Atomic uint64_t *bits = ring_bits(r->base, &r->geometry, gap);
 	const uint64_t lines = r->geometry.bits_bytes / (RING_LINE_WORDS * 8);
 	for (uint64_t line = 0; line < lines; line++) {
 		if (line % 64 == 0 &&
@@ -314,7 +312,27 @@ int tw_ring_take_gap(struct tw_ring_reader *r,
 		}
 	}
 	emit(&joiner);
+}
+
+int tw_ring_take_gap(struct tw_ring_reader *r,
+	void (*range)(uint64_t sector, uint64_t nsectors, void *arg), void *arg)
+{
+	if (r->gap == 0)
+		return -EINVAL;
+	read_map(r, r->gap, range, arg);
 	return 0;
+}
+
+int tw_ring_take_open_gap(struct tw_ring_reader *r,
+	void (*range)(uint64_t sector, uint64_t nsectors, void *arg), void *arg)
+{
+	if (tw_ring_reader_producer_alive(r))
+		return -EBUSY;
+	const uint64_t state = atomic_load_explicit(&r->producer->gap_state, memory_order_acquire);
+	if (!(state & 1))
+		return 0;
+	read_map(r, state >> 1, range, arg);
+	return 1;
 }
 
 /* --- sleeping --- */

@@ -94,6 +94,12 @@ void tw_ring_release(struct tw_ring_reader *r);
 int tw_ring_take_gap(struct tw_ring_reader *r,
 	void (*range)(uint64_t sector, uint64_t nsectors, void *arg), void *arg);
 
+/* A producer that is gone may have left a gap that it had no room to announce: calls range() for what it
+ * holds. 1 when there was one, 0 when not, -EBUSY while a producer lives. The next producer announces it
+ * all the same. */
+int tw_ring_take_open_gap(struct tw_ring_reader *r,
+	void (*range)(uint64_t sector, uint64_t nsectors, void *arg), void *arg);
+
 /* File descriptor to poll for POLLIN before sleeping; owned by the reader. */
 int tw_ring_bell_fd(const struct tw_ring_reader *r);
 /* Says that the consumer is about to sleep: afterwards the producer rings. Returns 1 when records

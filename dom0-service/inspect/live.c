@@ -415,12 +415,27 @@ static void sleep_until_work(struct tw_live *live, int stop_fd, int timeout_ms, 
 	*stop = fds[0].revents != 0;
 }
 
+/* The capture point has gone and left a gap that it could not announce. */
+static struct tw_error *close_gap(struct tw_live *live)
+{
+	struct tw_record none = { .sequence = live->position.record };
+	struct gap gap = { live, &none, NULL };
+	int ret = tw_ring_take_open_gap(live->ring, pass_gap, &gap);
+	TW_TRY(gap.err);
+	if (ret <= 0)
+		return NULL;
+	live->status.gaps++;
+	need_resync(live, "the ring had no room");
+	return crawl(live);
+}
+
 static struct tw_error *farewell(struct tw_live *live)
 {
 	unsigned n;
 	do
 		TW_TRY(step(live, &n));
 	while (n);
+	TW_TRY(close_gap(live));
 	TW_TRY(tw_disk_settle(live->disk, clock_now(), true));
 	if (!tw_ring_reader_producer_alive(live->ring))
 		TW_TRY(tw_disk_detached(live->disk, clock_now()));
@@ -435,6 +450,7 @@ static struct tw_error *farewell(struct tw_live *live)
 			poll(&pfd, 1, 100);
 	}
 	live->status.state = "stopped";
+	live->status.written_ms = 0;
 	update_status(live);
 	return NULL;
 }
