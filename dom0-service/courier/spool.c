@@ -27,6 +27,12 @@ struct tw_spool {
 	struct tw_spool_target *targets;
 };
 
+/* A type that the file holds may be anything. */
+static bool wants(uint64_t mask, int64_t type)
+{
+	return type >= 0 && type < 64 && mask >> type & 1;
+}
+
 static struct tw_error *measure_file(struct tw_spool *spool)
 {
 	int64_t pages;
@@ -119,7 +125,8 @@ static struct tw_error *load_disk(struct tw_spool *spool, struct tw_spool_disk *
 		return NULL;
 	disk->id = sqlite3_column_int64(stmt, 0);
 	disk->last = (uint64_t)sqlite3_column_int64(stmt, 1);
-	char *source = strdup((const char *)sqlite3_column_text(stmt, 2));
+	const char *text = (const char *)sqlite3_column_text(stmt, 2);
+	char *source = text ? strdup(text) : NULL;
 	sqlite3_reset(stmt);
 	if (!source)
 		return tw_error_nomem();
@@ -188,7 +195,7 @@ struct tw_error *tw_spool_store(struct tw_spool *spool, struct tw_spool_disk *di
 	TW_TRY(tw_spool_db_begin(&spool->db));
 	bool wanted = false;
 	for (const struct tw_spool_target *t = spool->targets; t; t = t->following)
-		wanted |= t->mask >> type & 1;
+		wanted |= wants(t->mask, type);
 	if (wanted) {
 		sqlite3_stmt *stmt = tw_spool_db_bind(&spool->db, TW_SQL_EVENT_ADD, 4, spool->last_id + 1,
 			disk->id, (int64_t)(disk->last + 1), (int64_t)type);
@@ -200,7 +207,7 @@ struct tw_error *tw_spool_store(struct tw_spool *spool, struct tw_spool_disk *di
 	disk->last++;
 	disk->dirty = true;
 	for (struct tw_spool_target *t = spool->targets; t; t = t->following) {
-		if (!(t->mask >> type & 1))
+		if (!wants(t->mask, type))
 			continue;
 		t->waiting++;
 		t->waiting_bytes += len;
@@ -337,7 +344,7 @@ static struct tw_error *measure(struct tw_spool *spool, const struct tw_spool_ta
 		TW_TRY(tw_spool_db_step(&spool->db, TW_SQL_EVENT_SIZES, &row));
 		if (!row)
 			break;
-		if (!(target->mask >> sqlite3_column_int64(stmt, 1) & 1))
+		if (!wants(target->mask, sqlite3_column_int64(stmt, 1)))
 			continue;
 		uint64_t size = (uint64_t)sqlite3_column_int64(stmt, 2);
 		/* A comma or bracket goes with each event. */
@@ -391,7 +398,7 @@ struct tw_error *tw_spool_read(struct tw_spool *spool, const struct tw_spool_bat
 		TW_TRY(tw_spool_db_step(&spool->db, TW_SQL_EVENT_BODIES, &row));
 		if (!row)
 			break;
-		if (!(batch->mask >> sqlite3_column_int64(stmt, 0) & 1))
+		if (!wants(batch->mask, sqlite3_column_int64(stmt, 0)))
 			continue;
 		if (count++)
 			tw_buf_puts(out, ",");

@@ -102,7 +102,8 @@ static struct tw_error *query(struct tw_spool_db *db, const char *sql, char **ou
 	struct tw_error *err = NULL;
 	if (sqlite3_step(stmt) != SQLITE_ROW)
 		err = db_error(db);
-	else if (!(*out = strdup((const char *)sqlite3_column_text(stmt, 0))))
+	const char *text = err ? NULL : (const char *)sqlite3_column_text(stmt, 0);
+	if (!err && (!text || !(*out = strdup(text))))
 		err = tw_error_nomem();
 	sqlite3_finalize(stmt);
 	return err;

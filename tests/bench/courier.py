@@ -19,7 +19,7 @@ import link  # noqa: E402
 from lab import Lab, wait_for  # noqa: E402
 
 SOURCE = "/xen/bench/guest/xvda"
-BLOCK = 2000  # events that are made before the clock starts, and sent again and again with new numbers
+CHUNK = 500  # events that are sent at once
 
 
 class Sink:
@@ -51,14 +51,21 @@ class Sink:
         self.server.server_close()
 
 
-def make_block(epoch):
-    """Bodies of BLOCK events; only the frame carries the number, so they need not be made anew."""
-    return [link.event(epoch, SOURCE, n) for n in range(1, BLOCK + 1)]
+def make_chunks(epoch, count):
+    """The frames of events 1 to count, in chunks; made before the clock starts."""
+    template = link.event(epoch, SOURCE, 1).decode()
+    head, _, rest = template.partition(f'"{epoch}-1"')
+    middle, _, tail = rest.partition('"sequence": "1"')
+
+    def frame(n):
+        return link.frame(link.EVENT, f'{head}"{epoch}-{n}"{middle}"sequence": "{n}"{tail}'.encode(), n, 2)
+    return [b"".join(frame(n) for n in range(first, min(first + CHUNK, count + 1)))
+            for first in range(1, count + 1, CHUNK)]
 
 
 def pour(lab, epoch, count):
     """Sends count events as fast as the courier takes them; seconds until the last ACK."""
-    bodies = make_block(epoch)
+    chunks = make_chunks(epoch, count)
     with link.connect(os.fspath(lab.socket)) as sock:
         sock.sendall(link.hello(epoch, SOURCE))
         reader = link.Reader(sock)
@@ -66,9 +73,8 @@ def pour(lab, epoch, count):
         start = time.perf_counter()
 
         def send():
-            for first in range(1, count + 1, 500):
-                sock.sendall(b"".join(link.frame(link.EVENT, bodies[n % BLOCK], n, 2)
-                                      for n in range(first, min(first + 500, count + 1))))
+            for chunk in chunks:
+                sock.sendall(chunk)
 
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
@@ -95,10 +101,10 @@ def measure_delivery(lab, count, batch_events):
     lab.configure(batch_events=batch_events, batch_bytes="16MiB", batch_delay_ms=10)
     lab.spool = lab.dir / f"spool-{batch_events}.db"
     lab.start_courier()
+    seconds = pour(lab, f"bench-{batch_events}", count)
     start = time.perf_counter()
-    pour(lab, f"bench-{batch_events}", count)
     wait_for(lambda: lab.target()["delivered"] >= count, 60, "the last batch")
-    seconds = time.perf_counter() - start
+    seconds += time.perf_counter() - start
     lab.kill_courier()
     sink.close()
     return count / seconds
