@@ -215,6 +215,9 @@ struct tw_error *ext4_write(void *arg, const struct tw_write *write)
 struct tw_error *ext4_settle(void *arg, struct tw_time now, bool last)
 {
 	struct ext4 *fs = arg;
+	if (tw_jbd2_stalled(fs->journal))
+		return tw_error_create(TW_GAP, "blocks of transaction %u are missing",
+			tw_jbd2_position(fs->journal).sequence);
 	if (!fs->data_waits && !fs->direct)
 		return NULL;
 	/* The guest flushes before each commit block: the data belongs to that transaction. */

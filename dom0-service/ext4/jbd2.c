@@ -450,6 +450,11 @@ bool tw_jbd2_underway(const struct tw_jbd2 *j)
 	return tw_be32(s, H_MAGIC) == MAGIC && tw_be32(s, H_SEQUENCE) == j->next.sequence;
 }
 
+bool tw_jbd2_stalled(const struct tw_jbd2 *j)
+{
+	return j->next.head && j->any_commit && !later(j->next.sequence, j->commit_seen);
+}
+
 struct tw_jbd2_position tw_jbd2_position(const struct tw_jbd2 *j)
 {
 	return j->next;

@@ -61,6 +61,10 @@ void tw_jbd2_release(struct tw_jbd2 *j, struct tw_jbd2_transaction *txn);
 /* True when the log holds the beginning of a transaction whose commit has not been seen. */
 bool tw_jbd2_underway(const struct tw_jbd2 *j);
 
+/* True when the next transaction's commit was seen while blocks of it are missing: at a flush of the guest they
+ * cannot be on their way any more. */
+bool tw_jbd2_stalled(const struct tw_jbd2 *j);
+
 struct tw_jbd2_position tw_jbd2_position(const struct tw_jbd2 *j);
 void tw_jbd2_set_position(struct tw_jbd2 *j, struct tw_jbd2_position position);
 

@@ -176,7 +176,14 @@ struct tw_error *ext4_remap_claim(struct ext4 *fs, struct ext4_remap *remap,
 	if (!inode)
 		return NULL;
 	free(inode->extents);
-	inode->extents = remap->map.extents;
+	inode->extents = NULL;
+	inode->nextents = 0;
+	if (!remap->map.n)
+		return NULL;
+	/* The view keeps it: give back what the walk had in reserve. */
+	inode->extents = realloc(remap->map.extents, remap->map.n * sizeof(*inode->extents));
+	if (!inode->extents)
+		return tw_error_nomem();
 	inode->nextents = remap->map.n;
 	remap->map.extents = NULL;
 	remap->map.n = 0;
