@@ -25,13 +25,18 @@ static void source_segment(struct tw_buf *out, const char *text)
 	}
 }
 
+void tw_disk_source(const struct tw_disk_id *disk, struct tw_buf *out)
+{
+	tw_buf_puts(out, "/xen");
+	source_segment(out, disk->host);
+	source_segment(out, disk->domain_uuid);
+	source_segment(out, disk->vdev);
+}
+
 static void put_source(struct tw_json *json, const struct tw_disk_id *disk, const char *volume)
 {
 	struct tw_buf text = TW_BUF_INIT;
-	tw_buf_puts(&text, "/xen");
-	source_segment(&text, disk->host);
-	source_segment(&text, disk->domain_uuid);
-	source_segment(&text, disk->vdev);
+	tw_disk_source(disk, &text);
 	if (volume && *volume)
 		source_segment(&text, volume);
 	tw_buf_append(&text, "", 1);

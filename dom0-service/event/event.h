@@ -27,6 +27,7 @@ enum tw_event_type {
 	TW_EVENT_DISK_DETACHED,
 	TW_EVENT_DISK_RESYNCED,
 	TW_EVENT_TYPE_END
+	/* Spools hold these numbers: new types go to the end, and stay below 64. */
 };
 
 enum tw_kind {
@@ -100,6 +101,10 @@ const char *tw_event_type_name(enum tw_event_type type);
 /* The type of a name, or 0. */
 enum tw_event_type tw_event_type_from_name(const char *name);
 const char *tw_kind_name(enum tw_kind kind);
+
+/* Appends the source that all events of the disk begin with: /xen/<host>/<domain uuid>/<vdev>, each part
+ * escaped as a URI's. */
+void tw_disk_source(const struct tw_disk_id *disk, struct tw_buf *out);
 
 /* Appends the event as one JSON object, without a line end. */
 struct tw_error *tw_event_encode(const struct tw_event *event, const struct tw_disk_id *disk,

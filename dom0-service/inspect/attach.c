@@ -195,6 +195,7 @@ static struct tw_error *absorb(struct attach *a)
 		TW_TRY(a->ops->passed(&a->held[i], a->ops->arg));
 	}
 	a->nheld = 0;
+	TW_TRY(a->ops->keep(a->ops->arg));
 	if (a->ring)
 		tw_ring_release(a->ring);
 	return NULL;

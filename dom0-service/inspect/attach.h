@@ -17,6 +17,8 @@ struct tw_attach_ops {
 	/* A record whose effect is in the crawl, and which will not be seen again. Gap records come as their ranges, one
 	 * call each, with TW_RECORD_GAP. */
 	struct tw_error *(*passed)(const struct tw_record *record, void *arg);
+	/* What was passed must outlive this process from here on: its space in the ring is given back next. */
+	struct tw_error *(*keep)(void *arg);
 	/* Takes the crawled disk. */
 	struct tw_error *(*crawled)(struct tw_disk *disk, void *arg);
 	/* Called after that for each record that is not in the crawl, as if it had just come from the ring. */

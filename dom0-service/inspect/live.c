@@ -217,9 +217,15 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 	return snapshot(live);
 }
 
+static struct tw_error *keep_log(void *arg)
+{
+	struct tw_live *live = arg;
+	return tw_statefile_has_log(live->state) ? tw_statefile_flush(live->state) : NULL;
+}
+
 static struct tw_error *crawl(struct tw_live *live)
 {
-	struct tw_attach_ops ops = { pass_record, crawled, take_record, live };
+	struct tw_attach_ops ops = { pass_record, keep_log, crawled, take_record, live };
 	live->status.state = live->disk ? "resync" : "crawling";
 	tw_live_status_write(&live->status, live->state);
 	if (live->disk)
@@ -275,11 +281,15 @@ static struct tw_error *open_ring(struct tw_live *live)
 
 static struct tw_error *connect_courier(struct tw_live *live)
 {
-	const struct tw_disk_id *id = &live->id;
-	char source[512];
-	snprintf(source, sizeof(source), "/xen/%s/%s/%s", id->host, id->domain_uuid, id->vdev);
-	TW_TRY(tw_uplink_create(live->options.courier, live->position.epoch, source, live->box,
-		&live->link));
+	struct tw_buf source = TW_BUF_INIT;
+	tw_disk_source(&live->id, &source);
+	tw_buf_append(&source, "", 1);
+	struct tw_error *err = source.failed ?
+		tw_error_nomem() :
+		tw_uplink_create(live->options.courier, live->position.epoch, source.data,
+			live->box, &live->link);
+	tw_buf_deinit(&source);
+	TW_TRY(err);
 	tw_uplink_connect(live->link, 2000);
 	return NULL;
 }
@@ -344,6 +354,14 @@ void tw_live_destroy(struct tw_live *live)
 
 /* --- run --- */
 
+/* What was followed is in the log: the ring may forget it. Nothing is sent before. */
+static struct tw_error *give_back(struct tw_live *live)
+{
+	TW_TRY(tw_statefile_flush(live->state));
+	tw_ring_release(live->ring);
+	return NULL;
+}
+
 /* Follows some records. *n: how many came. */
 static struct tw_error *step(struct tw_live *live, unsigned *n)
 {
@@ -358,12 +376,12 @@ static struct tw_error *step(struct tw_live *live, unsigned *n)
 	}
 	if (ret < 0)
 		return tw_error_errno(ret, "%s", live->options.ring);
-	if (*n) {
-		TW_TRY(tw_statefile_flush(live->state));
-		tw_ring_release(live->ring);
-	}
-	if (live->resync)
+	if (*n)
+		TW_TRY(give_back(live));
+	if (live->resync) {
 		TW_TRY(crawl(live));
+		TW_TRY(give_back(live));
+	}
 	tw_uplink_pump(live->link);
 	if (tw_statefile_wants_snapshot(live->state))
 		TW_TRY(snapshot(live));
@@ -426,7 +444,8 @@ static struct tw_error *close_gap(struct tw_live *live)
 		return NULL;
 	live->status.gaps++;
 	need_resync(live, "the ring had no room");
-	return crawl(live);
+	TW_TRY(crawl(live));
+	return give_back(live);
 }
 
 static struct tw_error *farewell(struct tw_live *live)
