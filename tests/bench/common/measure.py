@@ -53,12 +53,16 @@ def compile_c(name, directory, *libraries):
 
 @contextlib.contextmanager
 def scratch():
-    """A directory on a file system with room, gone afterwards; TMPDIR says where."""
+    """A directory on a file system with room; TMPDIR says where. It is gone afterwards, unless
+    TAPWIRE_KEEP=1 keeps it."""
     directory = tempfile.mkdtemp(prefix="tapwire-bench-", dir=os.environ.get("TMPDIR", "/var/tmp"))
     try:
         yield pathlib.Path(directory)
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        if os.environ.get("TAPWIRE_KEEP"):
+            print("kept:", directory)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 class Runner:

@@ -1,0 +1,228 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""How fast writes become events: `tapwire infer` on traces of a real kernel's writes.
+
+Three traces, recorded through nbdkit-tapwire under a mounted ext4: many small files made, renamed
+and deleted; one file overwritten in bulk; the random mix of the tests. Figures are medians of
+interleaved runs, the crawl of the base image left out. With valgrind, instructions are counted on
+shorter traces of the same kinds, with the functions that take most of them. Needs root. Takes
+about three minutes.
+"""
+import argparse
+import collections
+import json
+import os
+import pathlib
+import re
+import shutil
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "common"))
+import measure  # noqa: E402
+from lib import guestdisk  # noqa: E402
+from lib import trace as traces  # noqa: E402
+from lib.calls import sync_fs  # noqa: E402
+from lib.workload import Mix  # noqa: E402
+
+BLOCK = 4096
+JBD2_MAGIC = b"\xc0\x3b\x39\x98"
+MIB = 1 << 20
+TOP = 12
+
+Trace = collections.namedtuple("Trace", "base path records written journal flushes")
+
+
+# --- what the guest does ---
+
+def small_files(root, files):
+    """Makes files of 1 KiB in 40 directories, renames each into another one, deletes them all;
+    everything reaches the disk every 500 operations, so that little is undone before it is seen."""
+    directories = [os.path.join(root, "dir-%02d" % i) for i in range(40)]
+    for directory in directories:
+        os.mkdir(directory)
+    content = os.urandom(1024)
+    done = 0
+
+    def step():
+        nonlocal done
+        done += 1
+        if done % 500 == 0:
+            sync_fs(root)
+
+    def path(i, turn):
+        return os.path.join(directories[(i + turn) % 40], "file-%05d-%d" % (i, turn))
+    for i in range(files):
+        with open(path(i, 0), "wb") as file:
+            file.write(content)
+        step()
+    for i in range(files):
+        os.rename(path(i, 0), path(i, 1))
+        step()
+    for i in range(files):
+        os.unlink(path(i, 1))
+        step()
+    sync_fs(root)
+
+
+def overwrite(root, mib, passes):
+    """Writes a file over and over again, 1 MiB at a time, synced every 32 MiB."""
+    piece = os.urandom(MIB)
+    descriptor = os.open(os.path.join(root, "bulk"), os.O_RDWR | os.O_CREAT)
+    try:
+        for turn in range(passes + 1):
+            for i in range(mib):
+                os.pwrite(descriptor, piece[turn:] + piece[:turn], i * MIB)
+                if i % 32 == 31:
+                    os.fsync(descriptor)
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def mix(root, ops):
+    work = Mix(root, seed=1)
+    work.ops(ops, ops // 20, lambda done: sync_fs(root))
+    work.close()
+
+
+WORKLOADS = {
+    "metadata": lambda root, scale: small_files(root, int(10000 * scale)),
+    "overwrite": lambda root, scale: overwrite(root, max(8, int(256 * scale)), 4),
+    "mix": lambda root, scale: mix(root, int(20000 * scale)),
+}
+
+
+# --- recording, and what a trace holds ---
+
+def journal_blocks(image):
+    """The blocks of the journal's inode."""
+    text = guestdisk.run("debugfs", "-R", "blocks <8>", image)
+    return {int(word) for word in text.splitlines()[-1].split()}
+
+
+def journal_payload(record, journal):
+    """How many metadata blocks this write puts into the journal. What has jbd2's magic is the
+    journal's own; metadata that begins with it is escaped there."""
+    first = record.sector * traces.SECTOR // BLOCK
+    count = 0
+    for i in range(record.count * traces.SECTOR // BLOCK):
+        if first + i in journal and record.payload[i * BLOCK:i * BLOCK + 4] != JBD2_MAGIC:
+            count += 1
+    return count
+
+
+def examine(base, path):
+    """Counts what a trace holds."""
+    journal = journal_blocks(base)
+    records = written = payload = flushes = 0
+    for record in traces.read(path):
+        records += 1
+        flushes += bool(record.flags & traces.FLUSH)
+        if record.flags & traces.PAYLOAD:
+            written += len(record.payload)
+            payload += journal_payload(record, journal)
+    return Trace(base, path, records, written, payload, flushes)
+
+
+def record(directory, plugin, work, scale):
+    """Runs a workload on a fresh disk. Returns its Trace."""
+    directory.mkdir()
+    image = directory / "disk.img"
+    guestdisk.make_image(image, "2G")
+    disk = guestdisk.GuestDisk(directory, image, plugin)
+    with disk:
+        work(disk.root, scale)
+        sync_fs(disk.root)
+    os.unlink(image)
+    return examine(disk.base, disk.trace)
+
+
+# --- measuring ---
+
+def infer(run, tapwire, trace):
+    done = run(tapwire, "infer", "--disk", trace.base, "--trace", trace.path, "--stats")
+    stats = json.loads(done.stderr.strip().splitlines()[-1])
+    return stats["infer_s"], stats["events"], done.rss
+
+
+def report(recorded, results, figures):
+    rows, shares = [], []
+    for name, trace in recorded.items():
+        seconds = [result[0] for result in results[name]]
+        middle, events = measure.median(seconds), results[name][0][1]
+        rates = {"records/s": trace.records, "MB/s": trace.written / 1e6,
+                 "metadata blocks/s": trace.journal, "events/s": events}
+        for unit, amount in rates.items():
+            figures.add_runs("%s.%s" % (name, unit.partition("/")[0].replace(" ", "_")),
+                             (amount / s for s in seconds), unit)
+        rss = measure.median(result[2] for result in results[name]) / 1e6
+        figures.add(name + ".rss", rss, "MB")
+        rows.append((name, trace.records, "%.1f" % (trace.written / 1e6), trace.journal, events,
+                     "%.1f" % rss))
+        shares.append((name, "%.3f" % middle, "%.3f" % min(seconds), "%.3f" % max(seconds),
+                       *("%.0f" % (amount / middle) for amount in rates.values())))
+    measure.table("traces", ("", "records", "MB", "metadata blocks", "events", "peak MB"), rows)
+    measure.table("tapwire infer", ("", "median s", "min", "max", *rates), shares)
+
+
+# --- instructions ---
+
+def profile(directory, tapwire, trace):
+    """Instructions below tw_disk_feed(), which takes one write each time: the sum, and a list of
+    (instructions, function)."""
+    out = pathlib.Path(directory) / "callgrind.out"
+    guestdisk.run("valgrind", "--tool=callgrind", "--callgrind-out-file=%s" % out,
+                  "--toggle-collect=tw_disk_feed", tapwire, "infer", "--disk", trace.base,
+                  "--trace", trace.path)
+    text = guestdisk.run("callgrind_annotate", "--threshold=100", out)
+    functions = [(int(count.replace(",", "")), re.sub(r"^\S*?:", "", function))
+                 for count, function in re.findall(
+                     r"^ *([0-9,]+) \([ 0-9.]+%\)  (\S*:\S+)", text, re.MULTILINE)]
+    total = re.search(r"^ *([0-9,]+) \([ 0-9.]+%\) +PROGRAM TOTALS", text, re.MULTILINE)
+    return int(total.group(1).replace(",", "")), functions
+
+
+def report_profile(name, trace, events, total, functions, figures):
+    figures.add(name + ".instructions", total / trace.records, "instructions/record")
+    per = ["%s %d" % (what, total / amount) for what, amount in (
+        ("record", trace.records), ("metadata block", trace.journal), ("event", events)) if amount]
+    measure.table("%s, short: %d records, %.1f M instructions; %s" % (
+        name, trace.records, total / 1e6, ", ".join(per)), ("function", "share"),
+        [(function, "%.1f %%" % (100 * count / total)) for count, function in functions[:TOP]])
+    for count, function in functions[:TOP]:
+        figures.add("%s.share" % name, 100 * count / total, "%", function=function)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="short traces once, to see it work")
+    args = parser.parse_args()
+    scale, short = (0.03, 0.01) if args.quick else (1, 0.1)
+    reason = guestdisk.missing()
+    if reason:
+        sys.exit("infer: cannot record a trace here: " + reason)
+    measure.setup()
+    build = measure.build()
+    tapwire, plugin = build / "tapwire", build / "nbdkit-tapwire-plugin.so"
+    figures = measure.Figures("infer")
+    counting = measure.present("valgrind")
+    with measure.scratch() as directory:
+        run = measure.Runner(directory)
+        recorded = {name: record(directory / name, plugin, work, scale)
+                    for name, work in WORKLOADS.items()}
+        tasks = {name: (lambda trace=trace: infer(run, tapwire, trace))
+                 for name, trace in recorded.items()}
+        measure.interleaved(1, tasks)  # warms the caches
+        report(recorded, measure.interleaved(1 if args.quick else args.rounds, tasks), figures)
+        for name, work in WORKLOADS.items() if counting else ():
+            shutil.rmtree(directory / name)
+            trace = record(directory / (name + "-short"), plugin, work, short)
+            _, events, _ = infer(run, tapwire, trace)
+            report_profile(name, trace, events, *profile(directory, tapwire, trace), figures)
+    print()
+    figures.print()
+
+
+if __name__ == "__main__":
+    main()
