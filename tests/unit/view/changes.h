@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A view with a changeset whose events are kept as lines of text: "created /a", "renamed /b <- /a", ... */
+#ifndef VIEW_CHANGES_H
+#define VIEW_CHANGES_H
+
+#include "../check.h"
+
+#include "view/change.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#define ROOT 2u
+#define FILE_MODE (S_IFREG | 0644)
+#define DIR_MODE (S_IFDIR | 0755)
+#define LINK_MODE (S_IFLNK | 0777)
+
+struct changes {
+	struct tw_view *view;
+	struct tw_changeset *set;
+	struct tw_buf lines;
+	struct tw_event last; /* scalars only */
+};
+
+static inline const char *short_type(enum tw_event_type type)
+{
+	return tw_event_type_name(type) + strlen("org.tapwire.file.");
+}
+
+static inline struct tw_error *keep_event(struct tw_event *event, void *arg)
+{
+	struct changes *c = arg;
+	c->last = *event;
+	tw_buf_printf(&c->lines, "%s %.*s", short_type(event->type), (int)event->path.len,
+		(const char *)event->path.data);
+	if (event->old_path.data)
+		tw_buf_printf(&c->lines, " %s %.*s", event->exchange ? "<->" : "<-",
+			(int)event->old_path.len, (const char *)event->old_path.data);
+	if (event->target.data)
+		tw_buf_printf(&c->lines, " -> %.*s", (int)event->target.len,
+			(const char *)event->target.data);
+	for (size_t i = 0; i < event->nranges; i++)
+		tw_buf_printf(&c->lines, " %llu+%llu", (unsigned long long)event->ranges[i].offset,
+			(unsigned long long)event->ranges[i].length);
+	if (event->resync)
+		tw_buf_puts(&c->lines, " resync");
+	tw_buf_puts(&c->lines, "\n");
+	return NULL;
+}
+
+static inline struct tw_name *put(struct changes *c, uint32_t dir, const char *name, uint32_t ino,
+	uint16_t mode)
+{
+	struct tw_inode *inode;
+	struct tw_name *out;
+	ok(tw_view_inode_add(c->view, ino, &inode));
+	inode->attr.mode = mode;
+	inode->attr.generation = 1;
+	inode->attr.nlink++;
+	ok(tw_view_name_add(c->view, dir, dir * 100, ino, name, (uint8_t)strlen(name), &out));
+	return out;
+}
+
+/* Begins or goes on with the change of an inode; what comes back is its attr in the view. */
+static inline struct tw_attr *touch(struct changes *c, uint32_t ino)
+{
+	struct tw_change *change;
+	struct tw_inode *inode;
+	ok(tw_changeset_inode(c->set, ino, &change));
+	ok(tw_view_inode_add(c->view, ino, &inode));
+	return &inode->attr;
+}
+
+static inline void make(struct changes *c, uint32_t ino, uint16_t mode, uint32_t generation)
+{
+	*touch(c, ino) = (struct tw_attr){ .mode = mode, .generation = generation, .nlink = 1 };
+}
+
+static inline void free_inode(struct changes *c, uint32_t ino)
+{
+	*touch(c, ino) = (struct tw_attr){ 0 };
+}
+
+static inline struct tw_name *name_of(const struct changes *c, uint32_t dir, const char *name)
+{
+	const struct tw_inode *inode = tw_view_inode(c->view, dir);
+	for (uint32_t b = 0; inode && b < inode->nblocks; b++)
+		for (struct tw_name *n = inode->blocks[b].names; n; n = n->next_in_block)
+			if (n->len == strlen(name) && !memcmp(n->bytes, name, n->len))
+				return n;
+	fail_msg("directory %u has no %s", dir, name);
+	return NULL;
+}
+
+static inline void gone(struct changes *c, uint32_t dir, const char *name)
+{
+	ok(tw_changeset_remove_name(c->set, name_of(c, dir, name)));
+}
+
+static inline void come(struct changes *c, uint32_t dir, const char *name, uint32_t ino)
+{
+	ok(tw_changeset_add_name(c->set, dir, dir * 100 + 1, ino, name, (uint8_t)strlen(name)));
+}
+
+static inline void range(struct changes *c, uint32_t ino, uint64_t offset, uint64_t length)
+{
+	struct tw_change *change;
+	ok(tw_changeset_inode(c->set, ino, &change));
+	ok(tw_changeset_range(change, offset, length));
+}
+
+/* Emits, and checks the lines. */
+static inline void expect(struct changes *c, const char *lines)
+{
+	const struct tw_commit commit = { { 100, 5 }, { 200, 6 }, 77, false };
+	ok(tw_changeset_emit(c->set, &commit));
+	tw_buf_append(&c->lines, "", 1);
+	assert_string_equal(c->lines.data, lines);
+	tw_buf_reset(&c->lines);
+}
+
+static inline int changes_setup(void **state)
+{
+	struct changes *c = calloc(1, sizeof(*c));
+	ok(tw_view_create(1000, ROOT, 100000, 12, &c->view));
+	ok(tw_changeset_create(c->view, keep_event, c, &c->set));
+	struct tw_inode *root;
+	ok(tw_view_inode_add(c->view, ROOT, &root));
+	root->attr.mode = DIR_MODE;
+	*state = c;
+	return 0;
+}
+
+static inline int changes_teardown(void **state)
+{
+	struct changes *c = *state;
+	tw_changeset_destroy(c->set);
+	tw_view_destroy(c->view);
+	tw_buf_deinit(&c->lines);
+	free(c);
+	return 0;
+}
+
+#define CHANGE_TEST(f) cmocka_unit_test_setup_teardown(f, changes_setup, changes_teardown)
+
+#endif
