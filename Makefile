@@ -127,10 +127,13 @@ uninstall:
 demo:
 	@TAPWIRE_BUILD="$(BUILD)" tests/demo/demo
 
-# Each benchmark prints its figures and the command that gives them again.
-bench: all
+# Each benchmark prints tables, then its figures as JSON, one a line. Installs what they run.
+bench:
+	@tests/deps tests/bench/packages.txt
+	@$(MAKE) --no-print-directory all
 	@for script in $(wildcard tests/bench/*.py); do \
-		TAPWIRE_BUILD="$(BUILD)" /usr/bin/python3 $$script || exit; \
+		echo "== $$script"; \
+		TAPWIRE_BUILD="$(BUILD)" PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 $$script || exit; \
 	done
 
 # A supervisor starts its children through /proc/self/exe, which under valgrind is valgrind.
