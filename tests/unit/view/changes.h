@@ -27,18 +27,30 @@ static inline const char *short_type(enum tw_event_type type)
 	return tw_event_type_name(type) + strlen("org.tapwire.file.");
 }
 
+/* A name that is only parked is written as "*": what it is called is nobody's business. */
+static inline void put_path(struct tw_buf *out, const char *before, struct tw_bytes path)
+{
+	static const char parked[] = "/.tapwire-parked-";
+	const char *at = path.data, *end = at + path.len;
+	tw_buf_puts(out, before);
+	if (path.len > strlen(parked) && !memcmp(at, parked, strlen(parked))) {
+		tw_buf_puts(out, "*");
+		for (at++; at < end && *at != '/';)
+			at++;
+	}
+	tw_buf_append(out, at, (size_t)(end - at));
+}
+
 static inline struct tw_error *keep_event(struct tw_event *event, void *arg)
 {
 	struct changes *c = arg;
 	c->last = *event;
-	tw_buf_printf(&c->lines, "%s %.*s", short_type(event->type), (int)event->path.len,
-		(const char *)event->path.data);
+	tw_buf_puts(&c->lines, short_type(event->type));
+	put_path(&c->lines, " ", event->path);
 	if (event->old_path.data)
-		tw_buf_printf(&c->lines, " %s %.*s", event->exchange ? "<->" : "<-",
-			(int)event->old_path.len, (const char *)event->old_path.data);
+		put_path(&c->lines, event->exchange ? " <-> " : " <- ", event->old_path);
 	if (event->target.data)
-		tw_buf_printf(&c->lines, " -> %.*s", (int)event->target.len,
-			(const char *)event->target.data);
+		put_path(&c->lines, " -> ", event->target);
 	for (size_t i = 0; i < event->nranges; i++)
 		tw_buf_printf(&c->lines, " %llu+%llu", (unsigned long long)event->ranges[i].offset,
 			(unsigned long long)event->ranges[i].length);
