@@ -267,6 +267,8 @@ struct tw_error *ext4_apply(struct ext4 *fs, const struct ext4_blockset *blocks,
 		err = tw_changeset_emit(fs->set, commit);
 	if (!err)
 		drop_gone(&w);
+	else
+		tw_changeset_abandon(fs->set);
 	deinit(&w);
 	return err;
 }

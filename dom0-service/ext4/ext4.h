@@ -85,6 +85,9 @@ uint64_t ext4_digest(const void *data, size_t len);
 /* Opens the file system with libext2fs for its geometry; names features that cannot be followed. */
 struct tw_error *ext4_geometry_read(const struct tw_source *source,
 	struct ext4_geometry *out) TW_MUST_CHECK;
+/* As bytes, and back: a restart must not look at an image that has gone on. */
+void ext4_geometry_save(const struct ext4_geometry *geo, struct tw_buf *out);
+struct tw_error *ext4_geometry_load(struct tw_unpack *in, struct ext4_geometry *out) TW_MUST_CHECK;
 void ext4_geometry_deinit(struct ext4_geometry *geo);
 /* If block is in an inode table: how many inodes it holds, and the number of the first one; else 0. */
 uint32_t ext4_geometry_itable(const struct ext4_geometry *geo, uint64_t block,

@@ -24,6 +24,47 @@ struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
 	return tw_error_create(TW_BAD_DATA, "the journal has no block %u", log_block);
 }
 
+/* Superblock (super.rst): where it is and what of it says that it is another one. */
+enum {
+	SB_AT = 1024, SB_BYTES = 1024, SB_INODES = 0x00, SB_BLOCKS = 0x04, SB_MAGIC = 0x38,
+	SB_INCOMPAT = 0x60, SB_UUID = 0x68, SB_BLOCKS_HI = 0x150, SB_INCOMPAT_64BIT = 0x80,
+};
+
+/* A superblock that is not the one of the geometry that we follow. */
+static struct tw_error *check_superblock(const struct ext4 *fs, struct tw_span sb)
+{
+	uint64_t nblocks = tw_le32(sb, SB_BLOCKS);
+	if (tw_le16(sb, SB_MAGIC) != 0xef53 || sb.len < SB_BYTES ||
+		memcmp(sb.data + SB_UUID, fs->geo.uuid_raw, sizeof(fs->geo.uuid_raw)))
+		return tw_error_create(TW_GAP, "the volume was formatted");
+	if (tw_le32(sb, SB_INCOMPAT) & SB_INCOMPAT_64BIT)
+		nblocks |= (uint64_t)tw_le32(sb, SB_BLOCKS_HI) << 32;
+	if (nblocks != fs->geo.nblocks || tw_le32(sb, SB_INODES) != fs->geo.ninodes)
+		return tw_error_create(TW_GAP, "the volume was resized");
+	return NULL;
+}
+
+static struct tw_error *superblock_written(const struct ext4 *fs, const struct tw_write *write)
+{
+	uint64_t end = write->offset + write->length;
+	if (write->offset >= SB_AT + SB_BYTES || end <= SB_AT)
+		return NULL;
+	if (!write->payload || write->offset > SB_AT || end < SB_AT + SB_BYTES)
+		return tw_error_create(TW_GAP, "the superblock was overwritten in part");
+	return check_superblock(fs,
+		tw_span(write->payload + (SB_AT - write->offset), SB_BYTES));
+}
+
+/* A resize comes as a transaction. */
+static struct tw_error *superblock_committed(const struct ext4 *fs,
+	const struct ext4_blockset *blocks)
+{
+	uint64_t block = SB_AT >> fs->geo.blockbits;
+	const uint8_t *data = ext4_blockset_find(blocks, block);
+	size_t at = SB_AT - (block << fs->geo.blockbits);
+	return data ? check_superblock(fs, tw_span(data + at, SB_BYTES)) : NULL;
+}
+
 static struct tw_error *apply_transaction(struct ext4 *fs, const struct tw_jbd2_transaction *txn,
 	struct tw_time now)
 {
@@ -41,6 +82,8 @@ static struct tw_error *apply_transaction(struct ext4 *fs, const struct tw_jbd2_
 		ext4_block_drop(&fs->direct, b->block);
 	}
 	struct tw_commit commit = { txn->time, now, txn->sequence, false };
+	if (!err)
+		err = superblock_committed(fs, blocks);
 	if (!err)
 		err = ext4_apply(fs, blocks, &commit);
 	ext4_blockset_destroy(blocks);
@@ -140,21 +183,6 @@ static struct tw_error *metadata_written(struct ext4 *fs, const struct tw_owner 
 			TW_TRY(home_block(fs, owner, block, data, write->time));
 	}
 	return NULL;
-}
-
-enum { SB_AT = 1024, SB_BYTES = 1024, SB_MAGIC = 0x38, SB_UUID = 0x68 };
-
-/* A superblock of another file system: the volume was formatted. */
-static struct tw_error *superblock_written(struct ext4 *fs, const struct tw_write *write)
-{
-	if (!write->payload || write->offset > SB_AT ||
-		write->offset + write->length < SB_AT + SB_BYTES)
-		return NULL;
-	struct tw_span sb = tw_span(write->payload + (SB_AT - write->offset), SB_BYTES);
-	if (tw_le16(sb, SB_MAGIC) == 0xef53 &&
-		!memcmp(sb.data + SB_UUID, fs->geo.uuid_raw, sizeof(fs->geo.uuid_raw)))
-		return NULL;
-	return tw_error_create(TW_GAP, "the volume was formatted");
 }
 
 static bool is_metadata(enum tw_owner_kind kind)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ext4/ext4.h"
 
+#include "base/pack.h"
+
 #include <e2p/e2p.h>
 #include <et/com_err.h>
 #include <ext2fs/ext2fs.h>
@@ -143,13 +145,24 @@ static int by_itable(const void *a, const void *b, void *arg)
 	return x < y ? -1 : x > y;
 }
 
-static struct tw_error *fill_groups(ext2_filsys fs, struct ext4_geometry *geo)
+static struct tw_error *alloc_groups(struct ext4_geometry *geo)
 {
 	geo->itable = calloc(geo->ngroups, sizeof(*geo->itable));
 	geo->used = calloc(geo->ngroups, sizeof(*geo->used));
 	geo->by_block = calloc(geo->ngroups, sizeof(*geo->by_block));
-	if (!geo->itable || !geo->used || !geo->by_block)
-		return tw_error_nomem();
+	return geo->itable && geo->used && geo->by_block ? NULL : tw_error_nomem();
+}
+
+static void sort_groups(struct ext4_geometry *geo)
+{
+	for (uint32_t g = 0; g < geo->ngroups; g++)
+		geo->by_block[g] = g;
+	qsort_r(geo->by_block, geo->ngroups, sizeof(*geo->by_block), by_itable, geo);
+}
+
+static struct tw_error *fill_groups(ext2_filsys fs, struct ext4_geometry *geo)
+{
+	TW_TRY(alloc_groups(geo));
 	for (uint32_t g = 0; g < geo->ngroups; g++) {
 		geo->itable[g] = ext2fs_inode_table_loc(fs, g);
 		if (!geo->itable[g] || geo->itable[g] > geo->nblocks ||
@@ -163,10 +176,18 @@ static struct tw_error *fill_groups(ext2_filsys fs, struct ext4_geometry *geo)
 				unused = geo->inodes_per_group;
 			geo->used[g] -= unused < geo->used[g] ? unused : geo->used[g];
 		}
-		geo->by_block[g] = g;
 	}
-	qsort_r(geo->by_block, geo->ngroups, sizeof(*geo->by_block), by_itable, geo);
+	sort_groups(geo);
 	return NULL;
+}
+
+static void name_uuid(struct ext4_geometry *geo)
+{
+	const uint8_t *u = geo->uuid_raw;
+	snprintf(geo->uuid, sizeof(geo->uuid),
+		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
+		u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
+		u[15]);
 }
 
 static struct tw_error *fill(ext2_filsys fs, const struct tw_source *source,
@@ -191,11 +212,7 @@ static struct tw_error *fill(ext2_filsys fs, const struct tw_source *source,
 	geo->ngroups = fs->group_desc_count;
 	geo->journal_ino = sb->s_journal_inum;
 	memcpy(geo->uuid_raw, sb->s_uuid, sizeof(geo->uuid_raw));
-	const uint8_t *u = sb->s_uuid;
-	snprintf(geo->uuid, sizeof(geo->uuid),
-		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
-		u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
-		u[15]);
+	name_uuid(geo);
 	return fill_groups(fs, geo);
 }
 
@@ -231,6 +248,58 @@ struct tw_error *ext4_geometry_read(const struct tw_source *source, struct ext4_
 	if (err)
 		ext4_geometry_deinit(out);
 	return err;
+}
+
+void ext4_geometry_save(const struct ext4_geometry *geo, struct tw_buf *out)
+{
+	tw_buf_append(out, geo->uuid_raw, sizeof(geo->uuid_raw));
+	tw_pack64(out, geo->nblocks);
+	tw_pack64(out, geo->first_data_block);
+	tw_pack32(out, geo->blocksize);
+	tw_pack32(out, geo->inode_size);
+	tw_pack32(out, geo->ninodes);
+	tw_pack32(out, geo->inodes_per_group);
+	tw_pack32(out, geo->itable_blocks);
+	tw_pack32(out, geo->first_ino);
+	tw_pack32(out, geo->journal_ino);
+	tw_pack32(out, geo->ngroups);
+	for (uint32_t g = 0; g < geo->ngroups; g++)
+		tw_pack64(out, geo->itable[g]);
+}
+
+static bool plausible(const struct ext4_geometry *geo)
+{
+	return geo->blocksize >= 1024 && geo->blocksize <= 65536 &&
+		!(geo->blocksize & (geo->blocksize - 1)) && geo->inode_size >= 128 &&
+		geo->inode_size <= geo->blocksize && geo->inodes_per_group && geo->ninodes;
+}
+
+struct tw_error *ext4_geometry_load(struct tw_unpack *in, struct ext4_geometry *out)
+{
+	const uint8_t *uuid = tw_unpack_raw(in, sizeof(out->uuid_raw));
+	memset(out, 0, sizeof(*out));
+	if (uuid)
+		memcpy(out->uuid_raw, uuid, sizeof(out->uuid_raw));
+	name_uuid(out);
+	out->nblocks = tw_unpack64(in);
+	out->first_data_block = tw_unpack64(in);
+	out->blocksize = tw_unpack32(in);
+	out->inode_size = tw_unpack32(in);
+	out->ninodes = tw_unpack32(in);
+	out->inodes_per_group = tw_unpack32(in);
+	out->itable_blocks = tw_unpack32(in);
+	out->first_ino = tw_unpack32(in);
+	out->journal_ino = tw_unpack32(in);
+	uint32_t ngroups = tw_unpack32(in);
+	if (in->failed || !plausible(out) || ngroups > (in->span.len - in->off) / 8)
+		return tw_error_create(TW_BAD_DATA, "the saved geometry is damaged");
+	out->blockbits = (uint32_t)__builtin_ctz(out->blocksize);
+	out->ngroups = ngroups;
+	TW_TRY(alloc_groups(out));
+	for (uint32_t g = 0; g < ngroups; g++)
+		out->itable[g] = tw_unpack64(in);
+	sort_groups(out);
+	return NULL;
 }
 
 void ext4_geometry_deinit(struct ext4_geometry *geo)

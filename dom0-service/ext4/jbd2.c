@@ -35,6 +35,7 @@ struct log_block {
 };
 
 struct tw_jbd2 {
+	uint8_t superblock[S_BYTES];
 	uint32_t blocksize, maxlen, first, features, seed;
 	struct tw_jbd2_position next;
 	uint32_t commit_seen; /* highest sequence of a commit block that was written */
@@ -98,6 +99,7 @@ struct tw_error *tw_jbd2_create(struct tw_span sb, uint32_t blocksize, tw_jbd2_l
 	struct tw_jbd2 *j = calloc(1, sizeof(*j));
 	if (!j)
 		return tw_error_nomem();
+	memcpy(j->superblock, sb.data, S_BYTES);
 	j->blocksize = blocksize;
 	j->maxlen = tw_be32(sb, S_MAXLEN);
 	j->first = tw_be32(sb, S_FIRST);
@@ -130,6 +132,11 @@ void tw_jbd2_destroy(struct tw_jbd2 *j)
 	HASH_ITER(hh, j->blocks, block, tmp)
 		forget(j, block);
 	free(j);
+}
+
+struct tw_span tw_jbd2_superblock(const struct tw_jbd2 *j)
+{
+	return tw_span(j->superblock, S_BYTES);
 }
 
 void tw_jbd2_set_arg(struct tw_jbd2 *j, void *arg)
@@ -169,6 +176,7 @@ static struct tw_error *superblock_written(struct tw_jbd2 *j, struct tw_span sb)
 	uint32_t start = tw_be32(sb, S_START), sequence = tw_be32(sb, S_SEQUENCE);
 	if (tw_be32(sb, H_MAGIC) != MAGIC || start >= j->maxlen)
 		return NULL;
+	memcpy(j->superblock, sb.data, S_BYTES);
 	/* The first mount after mkfs turns features on. */
 	if (tw_be32(sb, H_TYPE) == SUPERBLOCK_V2) {
 		TW_TRY(check_features(tw_be32(sb, S_INCOMPAT)));

@@ -44,6 +44,8 @@ typedef struct tw_error *(*tw_jbd2_load_fn)(void *arg, uint32_t log_block, void 
 struct tw_error *tw_jbd2_create(struct tw_span superblock, uint32_t blocksize,
 	tw_jbd2_load_fn load, void *arg, struct tw_jbd2 **out) TW_MUST_CHECK;
 void tw_jbd2_destroy(struct tw_jbd2 *j); /* NULL is fine */
+/* The superblock as it was last written: what tw_jbd2_create wants. 1,024 bytes. */
+struct tw_span tw_jbd2_superblock(const struct tw_jbd2 *j);
 /* Gives the loader another argument. */
 void tw_jbd2_set_arg(struct tw_jbd2 *j, void *arg);
 

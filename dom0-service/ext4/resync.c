@@ -210,8 +210,9 @@ struct tw_error *ext4_resync(void *arg, void *newer_arg, const struct tw_missed 
 	struct ext4 *fs = arg, *newer = newer_arg;
 	struct tw_commit commit = { now, now, 0, true };
 	if (memcmp(fs->geo.uuid_raw, newer->geo.uuid_raw, sizeof(fs->geo.uuid_raw)) ||
-		fs->geo.ninodes != newer->geo.ninodes || fs->geo.nblocks != newer->geo.nblocks)
+		fs->geo.blocksize != newer->geo.blocksize)
 		TW_TRY(forget_all(fs, newer));
+	TW_TRY(tw_view_grow(fs->view, newer->geo.ninodes, newer->geo.nblocks));
 	fs->geo.blockbits = newer->geo.blockbits;
 	fs->geo.blocksize = newer->geo.blocksize;
 	TW_TRY(collect(fs, newer, missed));

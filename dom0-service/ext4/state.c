@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The instance as bytes: the view, and what waits for its transaction. The geometry is read anew. */
+/* The instance as bytes: geometry, view, and what waits for its transaction. Loading reads nothing from the
+ * image, which may have gone on since. */
 #include "ext4/ext4.h"
 
 #include "base/mem.h"
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -148,6 +149,8 @@ static void pack_journal(struct tw_buf *out, const struct ext4 *fs)
 	struct tw_jbd2_position position = tw_jbd2_position(fs->journal);
 	tw_pack32(out, position.head);
 	tw_pack32(out, position.sequence);
+	struct tw_span sb = tw_jbd2_superblock(fs->journal);
+	tw_pack_bytes(out, sb.data, sb.len);
 	tw_jbd2_pending(fs->journal, pack_log_block, &to);
 	tw_pack32(out, 0); /* the superblock is never pending: the end */
 }
@@ -156,15 +159,8 @@ static struct tw_error *unpack_journal(struct tw_unpack *in, struct ext4 *fs)
 {
 	struct tw_jbd2_position position = { .head = tw_unpack32(in) };
 	position.sequence = tw_unpack32(in);
-	uint8_t *sb = malloc(fs->geo.blocksize);
-	if (!sb)
-		return tw_error_nomem();
-	struct tw_error *err = ext4_journal_load(fs, 0, sb);
-	if (!err)
-		err = tw_jbd2_create(tw_span(sb, fs->geo.blocksize), fs->geo.blocksize,
-			ext4_journal_load, fs, &fs->journal);
-	free(sb);
-	TW_TRY(err);
+	TW_TRY(tw_jbd2_create(tw_unpack_bytes(in), fs->geo.blocksize, ext4_journal_load, fs,
+		&fs->journal));
 	tw_jbd2_set_position(fs->journal, position);
 	uint32_t log_block;
 	while ((log_block = tw_unpack32(in)) && !in->failed) {
@@ -179,9 +175,7 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 {
 	const struct ext4 *fs = arg;
 	tw_pack32(out, STATE_VERSION);
-	tw_buf_append(out, fs->geo.uuid_raw, sizeof(fs->geo.uuid_raw));
-	tw_pack32(out, fs->geo.ninodes);
-	tw_pack64(out, fs->geo.nblocks);
+	ext4_geometry_save(&fs->geo, out);
 	tw_pack64(out, tw_view_inode_count(fs->view));
 	const struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
 	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1))
@@ -265,14 +259,9 @@ static struct tw_error *unpack_view(struct tw_unpack *in, struct ext4 *fs)
 static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 {
 	struct tw_unpack in = { .span = state };
-	TW_TRY(ext4_geometry_read(&fs->env.source, &fs->geo));
-	uint32_t version = tw_unpack32(&in);
-	const uint8_t *uuid = tw_unpack_raw(&in, 16);
-	uint32_t ninodes = tw_unpack32(&in);
-	uint64_t nblocks = tw_unpack64(&in);
-	if (version != STATE_VERSION || !uuid || memcmp(uuid, fs->geo.uuid_raw, 16) ||
-		ninodes != fs->geo.ninodes || nblocks != fs->geo.nblocks)
-		return tw_error_create(TW_BAD_DATA, "the saved state is of another file system");
+	if (tw_unpack32(&in) != STATE_VERSION)
+		return tw_error_create(TW_BAD_DATA, "the saved state is of another version");
+	TW_TRY(ext4_geometry_load(&in, &fs->geo));
 	TW_TRY(unpack_view(&in, fs));
 	TW_TRY(unpack_blocks(&in, &fs->nodes, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(&in, &fs->xattrs, fs->geo.blocksize));

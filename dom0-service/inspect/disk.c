@@ -205,6 +205,48 @@ static struct tw_error *feed_volume(struct tw_volume *volume, const struct tw_re
 	return tw_error_context(volume->ops->write(volume->fs, &write), "%s", volume->subject);
 }
 
+/* Partition tables, and the superblocks of most file systems, begin in the first 68 KiB. */
+#define LAYOUT_BYTES (68u << 10)
+
+static bool shows_layout(const struct tw_disk *disk, const struct tw_record *record)
+{
+	struct tw_write write;
+	if (record->sector < LAYOUT_BYTES >> TW_SECTOR_SHIFT &&
+		(disk->nvolumes != 1 || disk->volumes[0]->place.partition))
+		return true;
+	for (size_t i = 0; i < disk->nvolumes; i++)
+		if (!disk->volumes[i]->ops && in_volume(disk->volumes[i], record, &write) &&
+			write.offset < LAYOUT_BYTES)
+			return true;
+	return false;
+}
+
+static bool same_place(const struct tw_volume_place *a, const struct tw_volume_place *b)
+{
+	return a->offset == b->offset && a->bytes == b->bytes && !strcmp(a->type, b->type);
+}
+
+struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed)
+{
+	struct tw_volume_place *places;
+	size_t n;
+	*changed = false;
+	if (!disk->layout_written)
+		return NULL;
+	disk->layout_written = false;
+	TW_TRY(tw_probe(disk->fd, disk->bytes, &places, &n));
+	*changed = n != disk->nvolumes;
+	for (size_t i = 0; i < n && !*changed; i++) {
+		const struct tw_volume *volume = disk->volumes[i];
+		/* One that was damaged may have been in the making. */
+		bool again = !volume->ops && tw_fs_find(volume->place.type) &&
+			volume->why_code == TW_BAD_DATA;
+		*changed = again || !same_place(&places[i], &volume->place);
+	}
+	free(places);
+	return NULL;
+}
+
 struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *record)
 {
 	disk->records++;
@@ -219,6 +261,7 @@ struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *reco
 			"record %llu: sectors %llu+%u are beyond the end of the disk at %llu",
 			(unsigned long long)record->sequence, (unsigned long long)record->sector,
 			record->nsectors, (unsigned long long)disk->bytes >> TW_SECTOR_SHIFT);
+	disk->layout_written |= shows_layout(disk, record);
 	for (size_t i = 0; i < disk->nvolumes; i++)
 		TW_TRY(feed_volume(disk->volumes[i], record));
 	return NULL;

@@ -56,6 +56,10 @@ bool tw_disk_wants(const struct tw_disk *disk, const struct tw_record *record);
 /* Emits what waits for a transaction that may not come; with last set, also what waits for one that has begun. */
 struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now, bool last) TW_MUST_CHECK;
 
+/* True when a partition or file system has come or gone since the crawl: a resync is due. Looks at the image only
+ * after a write to a place where that shows; not for a replay, which must not look. */
+struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed) TW_MUST_CHECK;
+
 /* Moves this disk to the state of another one that was crawled later from the same image, with the events
  * (flagged resync) that lead there, and a disk.resynced at the end that gives the reason. missed: bytes of the disk.
  * newer is destroyed. */

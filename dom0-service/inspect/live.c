@@ -401,6 +401,16 @@ static struct tw_error *settle(struct tw_live *live)
 	return feed(live, &flush);
 }
 
+/* Not a part of feeding: what is found depends on when one looks. */
+static struct tw_error *check_layout(struct tw_live *live)
+{
+	bool changed;
+	TW_TRY(tw_disk_check_layout(live->disk, &changed));
+	if (changed)
+		need_resync(live, "partitions or file systems have changed");
+	return NULL;
+}
+
 static void update_status(struct tw_live *live)
 {
 	struct tw_disk_stats stats;
@@ -476,7 +486,7 @@ static struct tw_error *farewell(struct tw_live *live)
 
 struct tw_error *tw_live_run(struct tw_live *live, int stop_fd)
 {
-	int64_t last_record = now_ms(), last_dial = 0;
+	int64_t last_record = now_ms(), last_dial = 0, last_look = now_ms();
 	bool stop = false;
 	while (!stop) {
 		unsigned n;
@@ -490,6 +500,10 @@ struct tw_error *tw_live_run(struct tw_live *live, int stop_fd)
 		}
 		if (live->unsettled && now - last_record >= IDLE_MS)
 			TW_TRY(settle(live));
+		if (now - last_look >= IDLE_MS) {
+			last_look = now;
+			TW_TRY(check_layout(live));
+		}
 		update_status(live);
 		int timeout = tw_live_status_due(&live->status);
 		if (live->unsettled && (timeout < 0 || timeout > IDLE_MS))

@@ -55,31 +55,41 @@ static struct tw_error *adopt_volume(struct tw_disk *disk, size_t index, struct 
 	return tw_disk_tell(disk, new, TW_EVENT_VOLUME_FOUND, now, new->why);
 }
 
-static struct tw_error *lose_volume(struct tw_volume *old, const char *why, struct tw_time now)
+static struct tw_error *lose_volume(struct tw_disk *disk, size_t index, struct tw_volume *new,
+	struct tw_time now)
 {
-	TW_TRY(tw_disk_tell(old->disk, old, TW_EVENT_VOLUME_LOST, now, why));
-	old->ops->destroy(old->fs);
-	old->ops = NULL;
-	old->fs = NULL;
-	free(old->why);
-	old->why = strdup(why);
-	return old->why ? NULL : tw_error_nomem();
+	struct tw_volume *old = disk->volumes[index];
+	if (old->ops)
+		TW_TRY(tw_disk_tell(disk, old, TW_EVENT_VOLUME_LOST, now,
+			new && new->why ? new->why : "it is gone"));
+	tw_volume_destroy(old);
+	disk->volumes[index] = new;
+	if (new) {
+		new->disk = disk;
+		return NULL;
+	}
+	memmove(&disk->volumes[index], &disk->volumes[index + 1],
+		(disk->nvolumes - index - 1) * sizeof(struct tw_volume *));
+	disk->nvolumes--;
+	return NULL;
 }
 
 static struct tw_error *resync_known(struct tw_disk *disk, struct tw_disk *newer,
 	const struct tw_missed *missed, struct tw_time now)
 {
-	for (size_t i = 0; i < disk->nvolumes; i++) {
+	for (size_t i = disk->nvolumes; i-- > 0;) {
 		struct tw_volume *old = disk->volumes[i];
 		struct tw_volume **at = find_place(newer, &old->place), *new = at ? *at : NULL;
 		if (old->ops && new && new->ops == old->ops) {
 			TW_TRY(resync_volume(old, new, missed, now));
-		} else if (old->ops) {
-			TW_TRY(lose_volume(old, new && new->why ? new->why : "it is gone", now));
-		} else if (new && new->ops) {
-			*at = NULL;
-			TW_TRY(adopt_volume(disk, i, new, now));
+			continue;
 		}
+		if (at)
+			*at = NULL;
+		if (new && new->ops)
+			TW_TRY(adopt_volume(disk, i, new, now));
+		else
+			TW_TRY(lose_volume(disk, i, new, now));
 	}
 	return NULL;
 }

@@ -30,6 +30,7 @@ struct tw_disk {
 	size_t nvolumes;
 	uint64_t sequence;
 	uint64_t records;
+	bool layout_written; /* where a partition table or an unknown file system shows */
 };
 
 /* A place for one more volume at the end of the disk's table. */

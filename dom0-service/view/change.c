@@ -37,6 +37,7 @@ void tw_changeset_destroy(struct tw_changeset *set)
 {
 	if (!set)
 		return;
+	tw_nameops_release(set);
 	reset(set);
 	free(set->removed);
 	free(set->added);
@@ -202,6 +203,24 @@ struct tw_error *tw_changeset_load_ranges(struct tw_changeset *set, struct tw_un
 	return NULL;
 }
 
+void tw_changeset_abandon(struct tw_changeset *set)
+{
+	/* The ops say which of the names are left; before they are derived, all are. */
+	for (size_t i = 0; !set->ops && i < set->nremoved; i++)
+		set->removed[i]->removed = false;
+	for (size_t i = 0; i < set->nops; i++)
+		if (set->ops[i].from)
+			set->ops[i].from->removed = false;
+	tw_nameops_release(set);
+	struct tw_change *change, *next;
+	HASH_ITER(hh, set->changes, change, next) {
+		struct tw_inode *inode = tw_view_inode(set->view, change->ino);
+		if (inode && !change->told)
+			inode->attr = change->old;
+	}
+	reset(set);
+}
+
 struct tw_error *tw_changeset_emit(struct tw_changeset *set, const struct tw_commit *commit)
 {
 	set->commit = commit;
@@ -210,10 +229,12 @@ struct tw_error *tw_changeset_emit(struct tw_changeset *set, const struct tw_com
 		err = tw_nameops_derive(set);
 	if (!err)
 		err = tw_nameops_perform(set);
-	tw_nameops_release(set);
 	if (!err)
 		err = tw_tell_inodes(set);
+	if (err)
+		return err;
+	tw_nameops_release(set);
 	reset(set);
 	set->commit = NULL;
-	return err;
+	return NULL;
 }

@@ -67,7 +67,12 @@ void tw_changeset_save_ranges(const struct tw_changeset *set, struct tw_buf *out
 struct tw_error *tw_changeset_load_ranges(struct tw_changeset *set,
 	struct tw_unpack *in) TW_MUST_CHECK;
 
-/* Emits the events in an order in which they can be applied, and empties the set. */
+/* Gives up what was collected, after an error: nothing of it is told, and the inodes of the view that were not told
+ * of are what they were, so that a resync finds the differences. Extents and ranges are lost. */
+void tw_changeset_abandon(struct tw_changeset *set);
+
+/* Emits the events in an order in which they can be applied, and empties the set. After an error it has to be
+ * abandoned or destroyed. */
 struct tw_error *tw_changeset_emit(struct tw_changeset *set,
 	const struct tw_commit *commit) TW_MUST_CHECK;
 

@@ -45,6 +45,22 @@ struct tw_error *tw_owners_create(uint64_t nblocks, struct tw_owners **out)
 	return NULL;
 }
 
+struct tw_error *tw_owners_grow(struct tw_owners *owners, uint64_t nblocks)
+{
+	uint64_t n = (nblocks >> BUCKET_SHIFT) + 1;
+	if (n > owners->nbuckets) {
+		struct bucket *buckets = realloc(owners->buckets, n * sizeof(*buckets));
+		if (!buckets)
+			return tw_error_nomem();
+		memset(buckets + owners->nbuckets, 0, (n - owners->nbuckets) * sizeof(*buckets));
+		owners->buckets = buckets;
+		owners->nbuckets = n;
+	}
+	if (nblocks > owners->nblocks)
+		owners->nblocks = nblocks;
+	return NULL;
+}
+
 void tw_owners_destroy(struct tw_owners *owners)
 {
 	if (!owners)

@@ -36,6 +36,8 @@ struct tw_owners;
 
 /* A map for a volume of nblocks blocks. */
 struct tw_error *tw_owners_create(uint64_t nblocks, struct tw_owners **out) TW_MUST_CHECK;
+/* Makes room for a volume that has grown. */
+struct tw_error *tw_owners_grow(struct tw_owners *owners, uint64_t nblocks) TW_MUST_CHECK;
 void tw_owners_destroy(struct tw_owners *owners);
 
 /* Gives the interval to its owner, taking it from whoever had parts of it. Blocks beyond the volume

@@ -71,6 +71,20 @@ void tw_view_destroy(struct tw_view *view)
 	free(view);
 }
 
+struct tw_error *tw_view_grow(struct tw_view *view, uint32_t max_ino, uint64_t nblocks)
+{
+	size_t had = (view->max_ino >> CHUNK_SHIFT) + 1ul, n = (max_ino >> CHUNK_SHIFT) + 1ul;
+	if (max_ino > view->max_ino) {
+		struct tw_inode **chunks = realloc(view->chunks, n * sizeof(struct tw_inode *));
+		if (!chunks)
+			return tw_error_nomem();
+		memset(chunks + had, 0, (n - had) * sizeof(struct tw_inode *));
+		view->chunks = chunks;
+		view->max_ino = max_ino;
+	}
+	return tw_owners_grow(view->owners, nblocks);
+}
+
 uint32_t tw_view_blockbits(const struct tw_view *view)
 {
 	return view->blockbits;

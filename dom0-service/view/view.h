@@ -74,6 +74,8 @@ struct tw_error *tw_view_create(uint32_t max_ino, uint32_t root, uint64_t nblock
 	uint32_t blockbits, struct tw_view **out) TW_MUST_CHECK;
 void tw_view_destroy(struct tw_view *view);
 
+/* Makes room for a volume that has grown; a smaller one keeps the room. */
+struct tw_error *tw_view_grow(struct tw_view *view, uint32_t max_ino, uint64_t nblocks) TW_MUST_CHECK;
 uint32_t tw_view_blockbits(const struct tw_view *view);
 uint32_t tw_view_root(const struct tw_view *view);
 uint32_t tw_view_max_ino(const struct tw_view *view);
