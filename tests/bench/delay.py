@@ -160,7 +160,10 @@ def measure_delay(directory, programs, count):
         with guestdisk.GuestDisk(directory, image, socket=service.socket) as disk:
             guestdisk.settle(disk.root)
             time.sleep(1)
-            spans = work(disk.root, count + WARM_UP)
+            try:
+                spans = work(disk.root, count + WARM_UP)
+            except OSError as error:
+                sys.exit("delay: %s\n%s" % (error, service.said()))
         service.stop()
         endpoint.finish()
         return endpoint.events(), spans

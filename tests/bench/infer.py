@@ -167,30 +167,53 @@ def report(recorded, results, figures):
 
 # --- instructions ---
 
+def costs(out, *options):
+    """Function to instructions, as callgrind_annotate lists them. A function without a name goes by
+    its library's; the same function may be listed several times."""
+    listed = guestdisk.run("callgrind_annotate", "--threshold=100", *options, out)
+    found = collections.defaultdict(list)
+    for count, function in re.findall(r"^ *([0-9,]+) \([ 0-9.]+%\)  \S*?:(\S.*)$", listed,
+                                      re.MULTILINE):
+        name, _, library = function.partition(" [")
+        if name.startswith("0x"):
+            name = "(%s)" % os.path.basename(library.rstrip("]"))
+        found[name.partition("'")[0]].append(int(count.replace(",", "")))
+    return found
+
+
+def top(shares):
+    """The TOP greatest of a function-to-share mapping."""
+    return sorted(shares.items(), key=lambda item: -item[1])[:TOP]
+
+
 def profile(directory, tapwire, trace):
-    """Instructions below tw_disk_feed(), which takes one write each time: the sum, and a list of
-    (instructions, function)."""
+    """Instructions below tw_disk_feed(), which takes one write each time: the sum, and shares in
+    percent by function: in itself, and (for the project's own) with what it calls."""
     out = pathlib.Path(directory) / "callgrind.out"
     guestdisk.run("valgrind", "--tool=callgrind", "--callgrind-out-file=%s" % out,
                   "--toggle-collect=tw_disk_feed", tapwire, "infer", "--disk", trace.base,
                   "--trace", trace.path)
-    text = guestdisk.run("callgrind_annotate", "--threshold=100", out)
-    functions = [(int(count.replace(",", "")), re.sub(r"^\S*?:", "", function))
-                 for count, function in re.findall(
-                     r"^ *([0-9,]+) \([ 0-9.]+%\)  (\S*:\S+)", text, re.MULTILINE)]
-    total = re.search(r"^ *([0-9,]+) \([ 0-9.]+%\) +PROGRAM TOTALS", text, re.MULTILINE)
-    return int(total.group(1).replace(",", "")), functions
+    alone = {name: sum(counts) for name, counts in costs(out).items()}
+    total = sum(alone.values())
+    below = {name: max(counts) for name, counts in costs(out, "--inclusive=yes").items()
+             if name.startswith(("tw_", "ext4_"))}
+    return total, top({name: 100 * count / total for name, count in alone.items()}), \
+        top({name: 100 * count / total for name, count in below.items() if count < 0.98 * total})
 
 
-def report_profile(name, trace, events, total, functions, figures):
-    figures.add(name + ".instructions", total / trace.records, "instructions/record")
-    per = ["%s %d" % (what, total / amount) for what, amount in (
-        ("record", trace.records), ("metadata block", trace.journal), ("event", events)) if amount]
-    measure.table("%s, short: %d records, %.1f M instructions; %s" % (
-        name, trace.records, total / 1e6, ", ".join(per)), ("function", "share"),
-        [(function, "%.1f %%" % (100 * count / total)) for count, function in functions[:TOP]])
-    for count, function in functions[:TOP]:
-        figures.add("%s.share" % name, 100 * count / total, "%", function=function)
+def report_profile(name, trace, events, result, figures):
+    total, alone, below = result
+    figures.add(name + ".instructions", total, "instructions", records=trace.records,
+                metadata_blocks=trace.journal, events=events)
+    per = ["%d an %s" % (total / amount, what) for what, amount in (
+        ("event", events), ("metadata block", trace.journal)) if amount]
+    measure.table("%s, short: %.1f M instructions, %s" % (name, total / 1e6, ", ".join(per)),
+                  ("alone", "%", "with what it calls", "%"),
+                  [(function, "%.1f" % share, other, "%.1f" % other_share)
+                   for (function, share), (other, other_share) in zip(alone, below)])
+    for kind, shares in (("alone", alone), ("below", below)):
+        for function, share in shares:
+            figures.add("%s.%s" % (name, kind), share, "%", function=function)
 
 
 def main():
@@ -219,7 +242,7 @@ def main():
             shutil.rmtree(directory / name)
             trace = record(directory / (name + "-short"), plugin, work, short)
             _, events, _ = infer(run, tapwire, trace)
-            report_profile(name, trace, events, *profile(directory, tapwire, trace), figures)
+            report_profile(name, trace, events, profile(directory, tapwire, trace), figures)
     print()
     figures.print()
 
