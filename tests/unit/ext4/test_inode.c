@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "../check.h"
+
+#include "ext4/ext4.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+struct raw {
+	uint8_t bytes[256];
+};
+
+static void le16(struct raw *raw, size_t off, uint16_t v)
+{
+	v = htole16(v);
+	memcpy(raw->bytes + off, &v, 2);
+}
+
+static void le32(struct raw *raw, size_t off, uint32_t v)
+{
+	v = htole32(v);
+	memcpy(raw->bytes + off, &v, 4);
+}
+
+static struct ext4_inode decode(const struct raw *raw, size_t len)
+{
+	uint8_t *copy = malloc(len);
+	struct ext4_inode inode;
+	memcpy(copy, raw->bytes, len);
+	ext4_inode_decode(tw_span(copy, len), &inode);
+	free(copy);
+	return inode;
+}
+
+static void fields_are_read_with_their_high_halves(void **state)
+{
+	(void)state;
+	struct raw raw = { 0 };
+	le16(&raw, 0x00, S_IFREG | 04755);
+	le16(&raw, 0x02, 0x5678);
+	le16(&raw, 0x78, 0x1234);
+	le16(&raw, 0x18, 0xcdef);
+	le16(&raw, 0x7a, 0xab);
+	le32(&raw, 0x04, 0x89abcdef);
+	le32(&raw, 0x6c, 0x7);
+	le16(&raw, 0x1a, 65000);
+	le32(&raw, 0x1c, 16);
+	le16(&raw, 0x74, 1);
+	le32(&raw, 0x64, 0xdeadbeef);
+	le32(&raw, 0x68, 500);
+	le16(&raw, 0x76, 2);
+	struct ext4_inode inode = decode(&raw, 128);
+	assert_int_equal(inode.attr.mode, S_IFREG | 04755);
+	assert_int_equal(inode.attr.uid, 0x12345678);
+	assert_int_equal(inode.attr.gid, 0xabcdef);
+	assert_true(inode.attr.size == 0x789abcdef);
+	assert_int_equal(inode.attr.nlink, 65000);
+	assert_true(inode.sectors == 0x100000010);
+	assert_int_equal(inode.attr.generation, 0xdeadbeef);
+	assert_true(inode.file_acl == 0x2000001f4);
+}
+
+static void a_small_inode_has_whole_seconds(void **state)
+{
+	(void)state;
+	struct raw raw = { 0 };
+	le32(&raw, 0x10, 1000);
+	le32(&raw, 0x0c, 0xffffffff);
+	le32(&raw, 0x88, 0xffffffff); /* beyond the end of a small inode */
+	struct ext4_inode inode = decode(&raw, 128);
+	assert_int_equal(inode.attr.mtime.sec, 1000);
+	assert_int_equal(inode.attr.mtime.nsec, 0);
+	assert_int_equal(inode.attr.ctime.sec, -1);
+}
+
+static void epoch_bits_reach_beyond_2038(void **state)
+{
+	(void)state;
+	/* inodes.rst: the two bits extend the signed 32-bit seconds upwards. */
+	static const struct { uint32_t base, epoch; int64_t sec; } cases[] = {
+		{ 0x80000000, 0, -0x80000000ll }, { 0xffffffff, 0, -1 }, { 0, 0, 0 },
+		{ 0x7fffffff, 0, 0x7fffffff }, { 0x80000000, 1, 0x80000000ll },
+		{ 0xffffffff, 1, 0xffffffffll }, { 0, 1, 0x100000000ll },
+		{ 0x7fffffff, 1, 0x17fffffffll }, { 0x80000000, 2, 0x180000000ll },
+		{ 0, 2, 0x200000000ll }, { 0x7fffffff, 3, 0x37fffffffll },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct raw raw = { 0 };
+		le16(&raw, 0x80, 32);
+		le32(&raw, 0x10, cases[i].base);
+		le32(&raw, 0x88, cases[i].epoch | 999999999u << 2);
+		struct ext4_inode inode = decode(&raw, 256);
+		assert_true(inode.attr.mtime.sec == cases[i].sec);
+		assert_int_equal(inode.attr.mtime.nsec, 999999999);
+		assert_int_equal(inode.attr.ctime.nsec, 0);
+	}
+}
+
+/* The kernel may have made the extra part shorter than the fields that we know. */
+static void extra_fields_count_only_where_the_inode_has_them(void **state)
+{
+	(void)state;
+	struct raw raw = { 0 };
+	le32(&raw, 0x84, 5 << 2);
+	le32(&raw, 0x88, 6 << 2);
+	le16(&raw, 0x80, 8);
+	assert_int_equal(decode(&raw, 256).attr.ctime.nsec, 5);
+	assert_int_equal(decode(&raw, 256).attr.mtime.nsec, 0);
+	le16(&raw, 0x80, 12);
+	assert_int_equal(decode(&raw, 256).attr.mtime.nsec, 6);
+	le16(&raw, 0x80, 0);
+	assert_int_equal(decode(&raw, 256).attr.ctime.nsec, 0);
+	le16(&raw, 0x80, 0xffff);
+	assert_int_equal(decode(&raw, 256).attr.xattrs, 0);
+}
+
+static void old_and_new_device_numbers(void **state)
+{
+	(void)state;
+	static const struct { uint32_t old, new, major, minor; } cases[] = {
+		{ 0x0103, 0, 1, 3 }, { 0xffff, 0, 255, 255 }, { 0, 0x10300, 259, 0 },
+		{ 0, 0x00100100, 1, 256 }, { 0, 0xfff00000 | 0xfff00 | 0xff, 4095, 0xfffff },
+		{ 0x0801, 0x10300, 8, 1 },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct raw raw = { 0 };
+		le16(&raw, 0, S_IFBLK | 0600);
+		le32(&raw, 0x28, cases[i].old);
+		le32(&raw, 0x2c, cases[i].new);
+		struct ext4_inode inode = decode(&raw, 256);
+		assert_int_equal(inode.attr.rdev >> 20, cases[i].major);
+		assert_int_equal(inode.attr.rdev & 0xfffff, cases[i].minor);
+		le16(&raw, 0, S_IFREG | 0600);
+		assert_int_equal(decode(&raw, 256).attr.rdev, 0);
+	}
+}
+
+static void the_kernels_own_flags_are_no_attributes(void **state)
+{
+	(void)state;
+	struct raw raw = { 0 };
+	le32(&raw, 0x20, 0x80000 | 0x1000 | 0x10 | 0x20); /* extents, index; immutable, append */
+	struct ext4_inode inode = decode(&raw, 256);
+	assert_int_equal(inode.attr.flags, 0x30);
+	assert_int_equal(inode.flags, 0x81030);
+}
+
+static void a_truncated_slot_is_decoded_without_harm(void **state)
+{
+	(void)state;
+	struct raw raw;
+	memset(&raw, 0xff, sizeof(raw));
+	for (size_t len = 1; len < 256; len++)
+		decode(&raw, len);
+}
+
+static void an_inode_counts_with_links_or_blocks(void **state)
+{
+	(void)state;
+	struct ext4_inode inode = { .attr = { .mode = S_IFREG } };
+	assert_false(ext4_inode_tracked(&inode));
+	inode.sectors = 8;
+	assert_true(ext4_inode_tracked(&inode));
+	inode.sectors = 0;
+	inode.attr.nlink = 1;
+	assert_true(ext4_inode_tracked(&inode));
+	inode.attr.mode = 0;
+	assert_false(ext4_inode_tracked(&inode));
+}
+
+static void short_targets_are_in_the_inode(void **state)
+{
+	(void)state;
+	struct ext4_inode inode = { .attr = { .mode = S_IFLNK, .size = 59 } };
+	assert_true(ext4_inode_fast_symlink(&inode));
+	inode.attr.size = 60;
+	assert_false(ext4_inode_fast_symlink(&inode));
+	inode.attr.size = UINT64_MAX;
+	assert_false(ext4_inode_fast_symlink(&inode));
+	inode.attr.size = 5;
+	inode.flags = EXT4_EXTENTS_FL;
+	assert_false(ext4_inode_fast_symlink(&inode));
+	inode = (struct ext4_inode){ .attr = { .mode = S_IFREG, .size = 5 } };
+	assert_false(ext4_inode_fast_symlink(&inode));
+}
+
+static void reserved_inodes_own_blocks_of_their_own_kind(void **state)
+{
+	(void)state;
+	const struct ext4_geometry geo = { .journal_ino = 8, .first_ino = 11 };
+	assert_int_equal(ext4_data_kind(&geo, 8, S_IFREG), TW_OWNER_JOURNAL);
+	assert_int_equal(ext4_data_kind(&geo, 7, S_IFREG), TW_OWNER_SYSTEM);
+	assert_int_equal(ext4_data_kind(&geo, 2, S_IFDIR), TW_OWNER_DIR);
+	assert_int_equal(ext4_data_kind(&geo, 11, S_IFDIR), TW_OWNER_DIR);
+	assert_int_equal(ext4_data_kind(&geo, 12, S_IFLNK), TW_OWNER_SYMLINK);
+	assert_int_equal(ext4_data_kind(&geo, 12, S_IFREG), TW_OWNER_DATA);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(fields_are_read_with_their_high_halves),
+		cmocka_unit_test(a_small_inode_has_whole_seconds),
+		cmocka_unit_test(epoch_bits_reach_beyond_2038),
+		cmocka_unit_test(extra_fields_count_only_where_the_inode_has_them),
+		cmocka_unit_test(old_and_new_device_numbers),
+		cmocka_unit_test(the_kernels_own_flags_are_no_attributes),
+		cmocka_unit_test(a_truncated_slot_is_decoded_without_harm),
+		cmocka_unit_test(an_inode_counts_with_links_or_blocks),
+		cmocka_unit_test(short_targets_are_in_the_inode),
+		cmocka_unit_test(reserved_inodes_own_blocks_of_their_own_kind),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
