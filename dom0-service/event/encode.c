@@ -11,17 +11,18 @@ static bool about_a_file(const struct tw_event *event)
 	return event->type >= TW_EVENT_FILE_CREATED && event->type <= TW_EVENT_FILE_ATTRIBUTES;
 }
 
+#define UNRESERVED "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
+
 /* A segment of the source, which is a URI reference: all but RFC 3986's unreserved is escaped. */
 static void source_segment(struct tw_buf *out, const char *text)
 {
 	tw_buf_puts(out, "/");
-	for (const char *c = text; *c; c++) {
-		bool plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
-			     (*c >= '0' && *c <= '9') || strchr("-._~", *c);
-		if (plain)
-			tw_buf_append(out, c, 1);
-		else
-			tw_buf_printf(out, "%%%02X", (unsigned char)*c);
+	while (*text) {
+		size_t run = strspn(text, UNRESERVED);
+		tw_buf_append(out, text, run);
+		text += run;
+		if (*text)
+			tw_buf_printf(out, "%%%02X", (unsigned char)*text++);
 	}
 }
 

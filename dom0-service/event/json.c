@@ -84,11 +84,13 @@ void tw_json_close_array(struct tw_json *json)
 void tw_json_u64(struct tw_json *json, const char *key, uint64_t value)
 {
 	/* yajl_gen_integer is signed: a size may have all 64 bits. */
-	char text[24];
-	int len = snprintf(text, sizeof(text), "%" PRIu64, value);
+	char text[20], *at = text + sizeof(text);
+	do
+		*--at = (char)('0' + value % 10);
+	while (value /= 10);
 	put_key(json, key);
 	if (!json->failed)
-		check(json, yajl_gen_number(json->gen, text, (size_t)len));
+		check(json, yajl_gen_number(json->gen, at, (size_t)(text + sizeof(text) - at)));
 }
 
 void tw_json_bool(struct tw_json *json, const char *key, bool value)

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "event/json.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 
 #define DAY 86400
 #define FIRST_SECOND INT64_C(-62167219200) /* 0000-01-01T00:00:00Z */
@@ -34,6 +32,16 @@ static void civil(int64_t day, int *year, int *month, int *mday)
 	*year = (int)(y + era * 400 + (*month <= 2));
 }
 
+/* n decimal digits and a character behind them. Not snprintf: four times an event, it would be a sixth of all
+ * instructions between a transaction and its events. */
+static char *digits(char *out, unsigned value, int n, char then)
+{
+	for (int i = n; i-- > 0; value /= 10)
+		out[i] = (char)('0' + value % 10);
+	out[n] = then;
+	return out + n + 1;
+}
+
 void tw_time_format(struct tw_time value, char out[static TW_TIME_TEXT_BYTES])
 {
 	struct tw_time t = clamp(value);
@@ -45,9 +53,12 @@ void tw_time_format(struct tw_time value, char out[static TW_TIME_TEXT_BYTES])
 	}
 	int year, month, mday;
 	civil(day, &year, &month, &mday);
-	/* The remainders tell the compiler what clamp() guarantees: nothing is cut off. */
-	snprintf(out, TW_TIME_TEXT_BYTES, "%04u-%02u-%02uT%02u:%02u:%02u.%09" PRIu32 "Z",
-		(unsigned)year % 10000, (unsigned)month % 13, (unsigned)mday % 32,
-		(unsigned)rest / 3600 % 24, (unsigned)rest / 60 % 60, (unsigned)rest % 60,
-		t.nsec % 1000000000);
+	out = digits(out, (unsigned)year, 4, '-');
+	out = digits(out, (unsigned)month, 2, '-');
+	out = digits(out, (unsigned)mday, 2, 'T');
+	out = digits(out, (unsigned)rest / 3600, 2, ':');
+	out = digits(out, (unsigned)rest / 60 % 60, 2, ':');
+	out = digits(out, (unsigned)rest % 60, 2, '.');
+	out = digits(out, t.nsec, 9, 'Z');
+	*out = '\0';
 }

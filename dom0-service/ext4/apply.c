@@ -7,7 +7,6 @@
 
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <xxhash.h>
 
 struct work {
 	struct ext4 *fs;
@@ -94,10 +93,21 @@ static struct tw_error *apply_slot(struct work *w, uint32_t ino, struct tw_span 
 		now.attr = (struct tw_attr){ 0 };
 	else
 		TW_TRY(ext4_attrs_xattrs(w->fs, &now, &w->reader));
-	uint32_t map_hash = XXH32(now.map, sizeof(now.map), now.flags & EXT4_EXTENTS_FL);
+	uint32_t map_hash = ext4_map_hash(&now);
 	if (inode && map_hash == inode->map_hash && ext4_same_attr(&inode->attr, &now.attr))
 		return NULL;
 	return take_inode(w, ino, &now, map_hash, tracked);
+}
+
+/* The journal's own inode never changes, unless the journal is made anew (tune2fs, e2fsck). */
+static struct tw_error *check_journal(struct work *w, struct tw_span raw)
+{
+	const struct tw_inode *journal = tw_view_inode(w->fs->view, w->fs->geo.journal_ino);
+	struct ext4_inode now;
+	ext4_inode_decode(raw, &now);
+	if (journal && journal->map_hash == ext4_map_hash(&now))
+		return NULL;
+	return tw_error_create(TW_GAP, "the journal was made anew");
 }
 
 static struct tw_error *apply_table(struct work *w, uint64_t block, const uint8_t *data)
@@ -105,10 +115,12 @@ static struct tw_error *apply_table(struct work *w, uint64_t block, const uint8_
 	const struct ext4_geometry *geo = &w->fs->geo;
 	uint32_t ino, n = ext4_geometry_itable(geo, block, &ino);
 	for (uint32_t i = 0; i < n; i++, ino++) {
+		struct tw_span raw = tw_span(data + (size_t)i * geo->inode_size, geo->inode_size);
+		if (ino == geo->journal_ino)
+			TW_TRY(check_journal(w, raw));
 		if ((ino < geo->first_ino && ino != EXT4_ROOT_INO) || ino > geo->ninodes)
 			continue;
-		TW_TRY(apply_slot(w, ino,
-			tw_span(data + (size_t)i * geo->inode_size, geo->inode_size)));
+		TW_TRY(apply_slot(w, ino, raw));
 	}
 	return NULL;
 }

@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <xxhash.h>
 
 /* Inode tables are read in pieces of this many blocks. */
 #define TABLE_PIECE 256u
@@ -91,7 +90,7 @@ static struct tw_error *load_inode(struct ext4 *fs, uint32_t ino, struct tw_span
 	TW_TRY(ext4_attrs_xattrs(fs, &now, reader));
 	TW_TRY(tw_view_inode_add(fs->view, ino, &inode));
 	inode->attr = now.attr;
-	inode->map_hash = XXH32(now.map, sizeof(now.map), now.flags & EXT4_EXTENTS_FL);
+	inode->map_hash = ext4_map_hash(&now);
 	struct ext4_remap remap = { .ino = ino, .flags = now.flags, .mode = now.attr.mode,
 		.old_mode = now.attr.mode, .fast_symlink = ext4_inode_fast_symlink(&now) };
 	memcpy(remap.root, now.map, sizeof(remap.root));

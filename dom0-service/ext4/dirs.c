@@ -4,35 +4,66 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
-/* The entries of the largest block, and a hash table of twice as many places. */
-#define MAX_ENTRIES (65536 / 12)
-#define PLACES 16384u
-
-struct newcomers {
-	struct ext4_dirent entries[MAX_ENTRIES];
-	unsigned n;
-	uint16_t places[PLACES]; /* index + 1 */
+/* The entries of a block, and a hash table over them. Kept by the instance: it is as large as the largest
+ * block needs, and only the places are cleared each time. */
+struct ext4_newcomers {
+	struct ext4_dirent *entries;
+	uint16_t *places; /* index + 1; at least twice as many as entries */
+	unsigned n, mask;
 };
 
-static unsigned place_of(uint32_t ino, const uint8_t *bytes, uint8_t len)
+static struct tw_error *newcomers_get(struct ext4 *fs, struct ext4_newcomers **out)
 {
-	return XXH32(bytes, len, ino) & (PLACES - 1);
+	enum { ENTRY_BYTES = 12 };
+	struct ext4_newcomers *new = fs->newcomers;
+	unsigned most = fs->geo.blocksize / ENTRY_BYTES + 1, places = 2;
+	while (places < 2 * most)
+		places *= 2;
+	if (!new) {
+		new = fs->newcomers = calloc(1, sizeof(*new));
+		if (!new)
+			return tw_error_nomem();
+		new->entries = calloc(most, sizeof(*new->entries));
+		new->places = calloc(places, sizeof(*new->places));
+		new->mask = places - 1;
+	}
+	if (!new->entries || !new->places)
+		return tw_error_nomem();
+	memset(new->places, 0, places * sizeof(*new->places));
+	new->n = 0;
+	*out = new;
+	return NULL;
 }
 
-static void enter(struct newcomers *new, const struct ext4_dirent *entry)
+void ext4_newcomers_destroy(struct ext4_newcomers *new)
 {
-	unsigned at = place_of(entry->ino, entry->bytes, entry->len);
+	if (!new)
+		return;
+	free(new->entries);
+	free(new->places);
+	free(new);
+}
+
+static unsigned place_of(const struct ext4_newcomers *new, uint32_t ino, const uint8_t *bytes,
+	uint8_t len)
+{
+	return XXH32(bytes, len, ino) & new->mask;
+}
+
+static void enter(struct ext4_newcomers *new, const struct ext4_dirent *entry)
+{
+	unsigned at = place_of(new, entry->ino, entry->bytes, entry->len);
 	while (new->places[at])
-		at = (at + 1) & (PLACES - 1);
+		at = (at + 1) & new->mask;
 	new->entries[new->n++] = *entry;
 	new->places[at] = (uint16_t)new->n;
 }
 
 /* Takes the entry of this name out, by setting its inode to 0. */
-static bool take(struct newcomers *new, const struct tw_name *name)
+static bool take(struct ext4_newcomers *new, const struct tw_name *name)
 {
-	unsigned at = place_of(name->ino, name->bytes, name->len);
-	for (; new->places[at]; at = (at + 1) & (PLACES - 1)) {
+	unsigned at = place_of(new, name->ino, name->bytes, name->len);
+	for (; new->places[at]; at = (at + 1) & new->mask) {
 		struct ext4_dirent *entry = &new->entries[new->places[at] - 1];
 		if (entry->ino != name->ino || entry->len != name->len ||
 			memcmp(entry->bytes, name->bytes, name->len))
@@ -53,9 +84,8 @@ static struct tw_error *lose_names(struct ext4 *fs, const struct tw_dirblock *ho
 struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data)
 {
 	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
-	struct newcomers *new = calloc(1, sizeof(*new));
-	if (!new)
-		return tw_error_nomem();
+	struct ext4_newcomers *new;
+	TW_TRY(newcomers_get(fs, &new));
 	struct tw_span span = tw_span(data, fs->geo.blocksize);
 	struct ext4_dirent entry;
 	size_t off = 0;
@@ -71,7 +101,6 @@ struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block, c
 		if (new->entries[i].ino)
 			err = tw_changeset_add_name(fs->set, dir, block, new->entries[i].ino,
 				new->entries[i].bytes, new->entries[i].len);
-	free(new);
 	return err;
 }
 

@@ -48,6 +48,7 @@ struct ext4_geometry {
 	uint64_t first_data_block;
 	char uuid[37];
 	uint8_t uuid_raw[16];
+	uint32_t layout_features; /* incompatible ones that say where things are */
 };
 
 struct ext4 {
@@ -61,6 +62,7 @@ struct ext4 {
 	struct ext4_block *xattrs;  /* digests of extended attribute blocks */
 	struct ext4_block *recent;  /* digests of committed blocks that are not checkpointed yet */
 	struct ext4_block *direct;  /* metadata written in place that is no checkpoint */
+	struct ext4_newcomers *newcomers; /* dirs.c's */
 	bool data_waits;	    /* the changeset holds data writes */
 };
 
@@ -89,6 +91,9 @@ struct tw_error *ext4_geometry_read(const struct tw_source *source,
 void ext4_geometry_save(const struct ext4_geometry *geo, struct tw_buf *out);
 struct tw_error *ext4_geometry_load(struct tw_unpack *in, struct ext4_geometry *out) TW_MUST_CHECK;
 void ext4_geometry_deinit(struct ext4_geometry *geo);
+/* NULL when the superblock (1,024 bytes) is still that of this geometry, with features that are followed; else
+ * what has happened. */
+const char *ext4_geometry_changed(const struct ext4_geometry *geo, struct tw_span superblock);
 /* If block is in an inode table: how many inodes it holds, and the number of the first one; else 0. */
 uint32_t ext4_geometry_itable(const struct ext4_geometry *geo, uint64_t block,
 	uint32_t *first_ino);
@@ -105,6 +110,8 @@ struct ext4_inode {
 };
 
 void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out);
+/* Tells whether a mapping's root is the same as before. */
+uint32_t ext4_map_hash(const struct ext4_inode *inode);
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
 /* True when the view should know the inode: it has links, or is open without any and holds blocks. */
 bool ext4_inode_tracked(const struct ext4_inode *inode);
@@ -231,6 +238,7 @@ struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block,
 	const uint8_t *data) TW_MUST_CHECK;
 /* Reports the names in blocks that the directory does not own any more as gone. */
 struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir) TW_MUST_CHECK;
+void ext4_newcomers_destroy(struct ext4_newcomers *new); /* NULL is fine */
 /* Enters the names of a directory block into the view, for a crawl. */
 struct tw_error *ext4_dirs_load(struct ext4 *fs, uint32_t dir, uint64_t block,
 	const uint8_t *data) TW_MUST_CHECK;

@@ -24,24 +24,14 @@ struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
 	return tw_error_create(TW_BAD_DATA, "the journal has no block %u", log_block);
 }
 
-/* Superblock (super.rst): where it is and what of it says that it is another one. */
-enum {
-	SB_AT = 1024, SB_BYTES = 1024, SB_INODES = 0x00, SB_BLOCKS = 0x04, SB_MAGIC = 0x38,
-	SB_INCOMPAT = 0x60, SB_UUID = 0x68, SB_BLOCKS_HI = 0x150, SB_INCOMPAT_64BIT = 0x80,
-};
+/* super.rst: where the superblock is, whatever the block size. */
+enum { SB_AT = 1024, SB_BYTES = 1024 };
 
 /* A superblock that is not the one of the geometry that we follow. */
 static struct tw_error *check_superblock(const struct ext4 *fs, struct tw_span sb)
 {
-	uint64_t nblocks = tw_le32(sb, SB_BLOCKS);
-	if (tw_le16(sb, SB_MAGIC) != 0xef53 || sb.len < SB_BYTES ||
-		memcmp(sb.data + SB_UUID, fs->geo.uuid_raw, sizeof(fs->geo.uuid_raw)))
-		return tw_error_create(TW_GAP, "the volume was formatted");
-	if (tw_le32(sb, SB_INCOMPAT) & SB_INCOMPAT_64BIT)
-		nblocks |= (uint64_t)tw_le32(sb, SB_BLOCKS_HI) << 32;
-	if (nblocks != fs->geo.nblocks || tw_le32(sb, SB_INODES) != fs->geo.ninodes)
-		return tw_error_create(TW_GAP, "the volume was resized");
-	return NULL;
+	const char *what = sb.len < SB_BYTES ? NULL : ext4_geometry_changed(&fs->geo, sb);
+	return what ? tw_error_create(TW_GAP, "%s", what) : NULL;
 }
 
 static struct tw_error *superblock_written(const struct ext4 *fs, const struct tw_write *write)

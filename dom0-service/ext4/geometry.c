@@ -27,6 +27,11 @@
 		EXT4_FEATURE_RO_COMPAT_QUOTA | EXT4_FEATURE_RO_COMPAT_METADATA_CSUM |              \
 		EXT4_FEATURE_RO_COMPAT_PROJECT | EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT)
 
+/* Those that move things about. */
+#define LAYOUT_FEATURES                                                                            \
+	(EXT2_FEATURE_INCOMPAT_META_BG | EXT4_FEATURE_INCOMPAT_64BIT |                             \
+		EXT4_FEATURE_INCOMPAT_FLEX_BG | EXT4_FEATURE_INCOMPAT_CSUM_SEED)
+
 /* libext2fs opens by name; ours is the address of a tw_source in digits. */
 static errcode_t io_open(const char *name, int flags, io_channel *out);
 
@@ -198,6 +203,7 @@ static struct tw_error *fill(ext2_filsys fs, const struct tw_source *source,
 	geo->blocksize = fs->blocksize;
 	geo->blockbits = (uint32_t)__builtin_ctz(fs->blocksize);
 	geo->nblocks = ext2fs_blocks_count(sb);
+	geo->layout_features = sb->s_feature_incompat & LAYOUT_FEATURES;
 	if (geo->nblocks > source->bytes >> geo->blockbits)
 		return tw_error_create(TW_BAD_DATA,
 			"the file system has %llu bytes, its volume only %llu: the image is cut off",
@@ -216,18 +222,47 @@ static struct tw_error *fill(ext2_filsys fs, const struct tw_source *source,
 	return fill_groups(fs, geo);
 }
 
+/* The fields that check_features() looks at, from a superblock as it is on disk. */
+static struct ext2_super_block features_of(struct tw_span sb)
+{
+	return (struct ext2_super_block){
+		.s_feature_compat = tw_le32(sb, 0x5c),
+		.s_feature_incompat = tw_le32(sb, 0x60),
+		.s_feature_ro_compat = tw_le32(sb, 0x64),
+		.s_journal_inum = tw_le32(sb, 0xe0),
+	};
+}
+
+const char *ext4_geometry_changed(const struct ext4_geometry *geo, struct tw_span sb)
+{
+	struct ext2_super_block features = features_of(sb);
+	uint64_t nblocks = tw_le32(sb, 0x04);
+	if (features.s_feature_incompat & EXT4_FEATURE_INCOMPAT_64BIT)
+		nblocks |= (uint64_t)tw_le32(sb, 0x150) << 32;
+	if (tw_le16(sb, 0x38) != EXT2_SUPER_MAGIC ||
+		memcmp(sb.data + 0x68, geo->uuid_raw, sizeof(geo->uuid_raw)) ||
+		1024u << (tw_le32(sb, 0x18) & 31) != geo->blocksize)
+		return "the volume was formatted";
+	if (nblocks != geo->nblocks || tw_le32(sb, 0x00) != geo->ninodes ||
+		tw_le32(sb, 0x28) != geo->inodes_per_group)
+		return "the volume was resized";
+	struct tw_error *err = check_features(&features);
+	bool other = err || tw_le16(sb, 0x58) != geo->inode_size ||
+		(features.s_feature_incompat & LAYOUT_FEATURES) != geo->layout_features;
+	tw_error_destroy(err);
+	return other ? "the volume's features were changed" : NULL;
+}
+
 /* The superblock once more, for features that libext2fs refuses to open. */
 static struct tw_error *why_not(const struct tw_source *source, errcode_t code)
 {
-	struct ext2_super_block sb;
-	TW_TRY(tw_source_read(source, SUPERBLOCK_OFFSET, &sb, sizeof(sb)));
-	if (le16toh(sb.s_magic) != EXT2_SUPER_MAGIC)
+	uint8_t raw[SUPERBLOCK_SIZE];
+	TW_TRY(tw_source_read(source, SUPERBLOCK_OFFSET, raw, sizeof(raw)));
+	struct tw_span span = tw_span(raw, sizeof(raw));
+	if (tw_le16(span, 0x38) != EXT2_SUPER_MAGIC)
 		return tw_error_create(TW_BAD_DATA, "no ext4 superblock");
-	sb.s_feature_compat = le32toh(sb.s_feature_compat);
-	sb.s_feature_incompat = le32toh(sb.s_feature_incompat);
-	sb.s_feature_ro_compat = le32toh(sb.s_feature_ro_compat);
-	sb.s_journal_inum = le32toh(sb.s_journal_inum);
-	TW_TRY(check_features(&sb));
+	struct ext2_super_block features = features_of(span);
+	TW_TRY(check_features(&features));
 	return tw_error_create(TW_BAD_DATA, "the file system cannot be opened: %s",
 		error_message(code));
 }
@@ -262,6 +297,7 @@ void ext4_geometry_save(const struct ext4_geometry *geo, struct tw_buf *out)
 	tw_pack32(out, geo->itable_blocks);
 	tw_pack32(out, geo->first_ino);
 	tw_pack32(out, geo->journal_ino);
+	tw_pack32(out, geo->layout_features);
 	tw_pack32(out, geo->ngroups);
 	for (uint32_t g = 0; g < geo->ngroups; g++)
 		tw_pack64(out, geo->itable[g]);
@@ -290,6 +326,7 @@ struct tw_error *ext4_geometry_load(struct tw_unpack *in, struct ext4_geometry *
 	out->itable_blocks = tw_unpack32(in);
 	out->first_ino = tw_unpack32(in);
 	out->journal_ino = tw_unpack32(in);
+	out->layout_features = tw_unpack32(in);
 	uint32_t ngroups = tw_unpack32(in);
 	if (in->failed || !plausible(out) || ngroups > (in->span.len - in->off) / 8)
 		return tw_error_create(TW_BAD_DATA, "the saved geometry is damaged");

@@ -2,6 +2,7 @@
 #include "ext4/ext4.h"
 
 #include <sys/stat.h>
+#include <xxhash.h>
 
 /* Offsets in struct ext4_inode (inodes.rst). */
 enum {
@@ -66,6 +67,11 @@ void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out)
 		out->attr.rdev = decode_rdev(raw);
 	if (raw.len > end)
 		out->attr.xattrs = ext4_xattr_inode_digest(tw_span_sub(raw, end, raw.len));
+}
+
+uint32_t ext4_map_hash(const struct ext4_inode *inode)
+{
+	return XXH32(inode->map, sizeof(inode->map), inode->flags & EXT4_EXTENTS_FL);
 }
 
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b)

@@ -17,6 +17,7 @@ void ext4_destroy(void *arg)
 	ext4_block_clear(&fs->xattrs);
 	ext4_block_clear(&fs->recent);
 	ext4_block_clear(&fs->direct);
+	ext4_newcomers_destroy(fs->newcomers);
 	ext4_geometry_deinit(&fs->geo);
 	free(fs);
 }

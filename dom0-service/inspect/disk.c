@@ -278,6 +278,16 @@ struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now, bool l
 	return NULL;
 }
 
+uint64_t tw_disk_loaded_bytes(const struct tw_disk *disk)
+{
+	return disk->loaded_bytes;
+}
+
+void tw_disk_set_sequence(struct tw_disk *disk, uint64_t sequence)
+{
+	disk->sequence = sequence;
+}
+
 uint64_t tw_disk_sequence(const struct tw_disk *disk)
 {
 	return disk->sequence;

@@ -76,5 +76,9 @@ void tw_disk_stats(const struct tw_disk *disk, struct tw_disk_stats *out);
 /* The state as bytes, and back (into a disk that was created and not crawled). */
 struct tw_error *tw_disk_save(struct tw_disk *disk, struct tw_buf *out) TW_MUST_CHECK;
 struct tw_error *tw_disk_load(struct tw_disk *disk, struct tw_span state) TW_MUST_CHECK;
+/* The size of the disk when the loaded state was saved, in bytes. */
+uint64_t tw_disk_loaded_bytes(const struct tw_disk *disk);
+/* Lets the events go on after this number. */
+void tw_disk_set_sequence(struct tw_disk *disk, uint64_t sequence);
 
 #endif

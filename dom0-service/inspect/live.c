@@ -248,7 +248,8 @@ static struct tw_error *load(struct tw_live *live)
 	if (err && tw_error_code(err) != TW_BAD_DATA && tw_error_code(err) != TW_UNSUPPORTED)
 		return err;
 	if (err)
-		tw_log(TW_LOG_WARN, live->id.vdev, "%s: starting anew", tw_error_message(err));
+		tw_log(TW_LOG_ERROR, live->id.vdev, "%s: starting anew, with a new epoch",
+			tw_error_message(err));
 	tw_error_destroy(err);
 	tw_disk_destroy(live->disk);
 	tw_outbox_destroy(live->box);
@@ -294,6 +295,30 @@ static struct tw_error *connect_courier(struct tw_live *live)
 	return NULL;
 }
 
+/* The courier has events that the state knows nothing of: it is older than what was sent (dom0 went down, or the
+ * directory is a copy). Their numbers are used up. */
+static bool state_is_old(const struct tw_live *live)
+{
+	return tw_outbox_acked(live->box) > tw_disk_sequence(live->disk);
+}
+
+/* Goes on from the snapshot by the log. */
+static struct tw_error *resume(struct tw_live *live)
+{
+	TW_TRY(tw_statefile_replay(live->state, tw_disk_loaded_bytes(live->disk), &live->position,
+		replay_record, live));
+	if (tw_disk_loaded_bytes(live->disk) != tw_disk_bytes(live->disk)) {
+		live->missed.unwatched = true;
+		need_resync(live, "the disk was resized");
+	}
+	if (state_is_old(live)) {
+		tw_disk_set_sequence(live->disk, tw_outbox_acked(live->box));
+		live->missed.unwatched = true;
+		need_resync(live, "the saved state is older than what was sent");
+	}
+	return NULL;
+}
+
 struct tw_error *tw_live_start(struct tw_live *live)
 {
 	TW_TRY(load(live));
@@ -303,8 +328,7 @@ struct tw_error *tw_live_start(struct tw_live *live)
 	live->id.epoch = live->position.epoch;
 	TW_TRY(connect_courier(live));
 	if (known)
-		TW_TRY(tw_statefile_replay(live->state, tw_disk_bytes(live->disk), &live->position,
-			replay_record, live));
+		TW_TRY(resume(live));
 	TW_TRY(open_ring(live));
 	if (known && memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES)) {
 		live->position.record = 0;
@@ -497,6 +521,10 @@ struct tw_error *tw_live_run(struct tw_live *live, int stop_fd)
 		if (!tw_uplink_up(live->link) && now - last_dial >= RECONNECT_MS) {
 			last_dial = now;
 			tw_uplink_connect(live->link, RECONNECT_MS);
+			/* The next start knows it in time. */
+			if (state_is_old(live))
+				return tw_error_create(TW_UNAVAILABLE,
+					"the courier has later events than this state");
 		}
 		if (live->unsettled && now - last_record >= IDLE_MS)
 			TW_TRY(settle(live));

@@ -82,8 +82,9 @@ struct tw_error *tw_disk_load(struct tw_disk *disk, struct tw_span state)
 	uint32_t version = tw_unpack32(&in);
 	uint64_t bytes = tw_unpack64(&in);
 	uint64_t sequence = tw_unpack64(&in), n = tw_unpack64(&in);
-	if (version != STATE_VERSION || bytes != disk->bytes || n > 256)
-		return tw_error_create(TW_BAD_DATA, "the saved state is of another disk or version");
+	if (version != STATE_VERSION || n > 256)
+		return tw_error_create(TW_BAD_DATA, "the saved state is of another version");
+	disk->loaded_bytes = bytes;
 	disk->sequence = sequence;
 	for (uint64_t i = 0; i < n; i++)
 		TW_TRY(load_volume(disk, &in));

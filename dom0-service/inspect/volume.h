@@ -20,6 +20,7 @@ struct tw_volume {
 struct tw_disk {
 	int fd;
 	uint64_t bytes;
+	uint64_t loaded_bytes; /* its size when the state was saved */
 	char *image;
 	char *subject;
 	struct tw_source file;		/* the image */

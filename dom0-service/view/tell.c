@@ -236,8 +236,8 @@ struct tw_error *tw_tell_exchange(struct tw_changeset *set, struct tw_nameop *a,
 struct tw_error *tw_tell_park(struct tw_changeset *set, struct tw_nameop *op)
 {
 	char text[64];
-	int len = snprintf(text, sizeof(text), ".tapwire-parked-%u-%u", op->ino,
-		set->commit->transaction);
+	int len = snprintf(text, sizeof(text), ".tapwire-parked-%u-%u-%zu", op->ino,
+		set->commit->transaction, (size_t)(op - set->ops));
 	struct tw_newname to = {
 		.dir = tw_view_root(set->view), .ino = op->ino, .bytes = set->text.len,
 		.len = (uint8_t)len
