@@ -20,12 +20,12 @@ LAYOUTS = {
 }
 
 
-def populated(scratch, mkfs=(), offset=0, seed=99, ops=1500):
+def populated(scratch, mkfs=(), offset=0, seed=99, ops=1500, kinds=None):
     """An image with files in it, and the mix that made them, which may go on."""
     image = scratch / "disk.img"
     guestdisk.make_image(image, "2G", mkfs, offset=offset)
     with guestdisk.mounted(image, scratch / "made", offset=offset) as root:
-        mix = Mix(root, seed)
+        mix = Mix(root, seed, kinds)
         mix.ops(ops)
         mix.close()
         sync_fs(root)
@@ -59,13 +59,36 @@ def test_random_mix(tapwire, scratch, seed, layout, request):
 test_random_mix.seeds = [1, 2]
 
 
+# Other layouts and ways to mount that are followed: (mkfs options, mount options, kinds to leave out).
+OTHERS = {
+    "blocks-2k": (("-b", "2048"), "", ()),
+    "no-checksums": (("-O", "^metadata_csum"), "", ()),
+    "no-64bit": (("-O", "^64bit"), "", ()),
+    "small-inodes": (("-I", "128"), "", ()),
+    "no-groups": (("-O", "^flex_bg"), "", ()),
+    "no-hash-trees": (("-O", "^dir_index"), "", ()),
+    "block-maps": (("-O", "^extent,^64bit"), "", ("allocate", "shift", "zero", "sparse")),
+    "no-delayed-allocation": ((), "nodelalloc", ()),
+    "writeback": ((), "data=writeback", ()),
+    "discard": ((), "discard", ()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layout(tapwire, scratch, name, request):
+    mkfs, options, without = OTHERS[name]
+    random_mix(tapwire, scratch, 4, mkfs, 5000, request, options,
+               [kind for kind in Mix.WEIGHTS if kind not in without])
+
+
 def test_short_random_mix(tapwire, scratch, request):
     random_mix(tapwire, scratch, 3, (), 2000, request)
 
 
-def random_mix(tapwire, scratch, seed, mkfs, ops, request):
-    image, mix = populated(scratch, mkfs, seed=seed, ops=ops // 8)
-    with guestdisk.GuestDisk(scratch, image, plugin=tapwire.plugin) as disk:
+def random_mix(tapwire, scratch, seed, mkfs, ops, request, options="", kinds=None):
+    image, mix = populated(scratch, mkfs, seed=seed, ops=ops // 8, kinds=kinds)
+    with guestdisk.GuestDisk(scratch, image, plugin=tapwire.plugin, options=options) as disk:
         disk.sync("start")
         mix.root = disk.root.encode()
         mix.ops(ops, max(ops // 20, 100), lambda done: disk.sync("operation %d" % done))
