@@ -98,6 +98,13 @@ static void put_ranges(struct tw_json *json, const struct tw_event *event)
 	tw_json_close_array(json);
 }
 
+/* Only the end of a path that is longer than Linux can name. */
+static void put_truncated(struct tw_json *json, const char *key, struct tw_bytes path)
+{
+	if (path.data && path.len && *(const char *)path.data != '/')
+		tw_json_bool(json, key, true);
+}
+
 static void put_domain(struct tw_json *json, const struct tw_disk_id *disk)
 {
 	tw_json_open(json, "domain");
@@ -117,6 +124,8 @@ static void put_data(
 		tw_json_raw_bytes(json, "path", event->path);
 	if (event->old_path.data)
 		tw_json_bytes(json, "old_path", event->old_path);
+	put_truncated(json, "path_truncated", event->path);
+	put_truncated(json, "old_path_truncated", event->old_path);
 	put_ranges(json, event);
 	if (event->transaction)
 		tw_json_u64(json, "transaction", event->transaction);
@@ -165,6 +174,7 @@ struct tw_error *tw_event_encode_entry(const struct tw_event *entry, struct tw_b
 	tw_json_begin(&json, out);
 	tw_json_open(&json, NULL);
 	tw_json_bytes(&json, "path", entry->path);
+	put_truncated(&json, "path_truncated", entry->path);
 	/* A disk may have several volumes; a path says nothing without its own. */
 	if (entry->volume && *entry->volume)
 		tw_json_text(&json, "volume", entry->volume);

@@ -73,7 +73,8 @@ struct tw_event {
 	const char *volume;    /* volume uuid, "" for disk events */
 	struct tw_time time;
 	struct tw_time observed;
-	struct tw_bytes path;  /* subject; raw bytes from the volume's root, begins with '/' */
+	struct tw_bytes path;  /* subject; raw bytes from the volume's root, begins with '/'; else it is the end of
+				* a longer one, and the event says path_truncated (old_path_truncated) */
 	struct tw_bytes old_path; /* data == NULL: absent; so for target */
 	struct tw_bytes target;
 	enum tw_kind kind;

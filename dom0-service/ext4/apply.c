@@ -14,12 +14,15 @@ struct work {
 	struct ext4_reader reader;
 	struct ext4_remap *remaps;
 	size_t nremaps, capremaps;
+	struct ext4_block *remapped; /* by inode number: which have one */
 	uint32_t *touched; /* inodes whose slot changed: candidates to be dropped */
 	size_t ntouched, captouched;
 };
 
-static struct tw_error *add_remap(struct work *w, struct ext4_remap **out)
+static struct tw_error *add_remap(struct work *w, uint32_t ino, struct ext4_remap **out)
 {
+	struct ext4_block *mark;
+	TW_TRY(ext4_block_get(&w->remapped, ino, &mark));
 	if (w->nremaps == w->capremaps) {
 		size_t cap = w->capremaps ? w->capremaps * 2 : 64;
 		struct ext4_remap *remaps = realloc(w->remaps, cap * sizeof(*remaps));
@@ -30,6 +33,7 @@ static struct tw_error *add_remap(struct work *w, struct ext4_remap **out)
 	}
 	*out = &w->remaps[w->nremaps++];
 	memset(*out, 0, sizeof(**out));
+	(*out)->ino = ino;
 	return NULL;
 }
 
@@ -71,8 +75,7 @@ static struct tw_error *take_inode(struct work *w, uint32_t ino, const struct ex
 		return NULL;
 	inode->map_hash = map_hash;
 	struct ext4_remap *remap;
-	TW_TRY(add_remap(w, &remap));
-	remap->ino = ino;
+	TW_TRY(add_remap(w, ino, &remap));
 	remap->flags = now->flags;
 	remap->old_mode = old_mode;
 	remap->mode = tracked ? now->attr.mode : 0;
@@ -132,14 +135,10 @@ static struct tw_error *apply_node(struct work *w, uint32_t ino)
 	const struct tw_inode *inode = tw_view_inode(w->fs->view, ino);
 	struct ext4_remap *remap;
 	struct tw_change *change;
-	for (size_t i = 0; i < w->nremaps; i++)
-		if (w->remaps[i].ino == ino)
-			return NULL;
-	if (!root || !inode)
+	if (!root || !inode || ext4_block_find(w->remapped, ino))
 		return NULL;
 	TW_TRY(tw_changeset_inode(w->fs->set, ino, &change));
-	TW_TRY(add_remap(w, &remap));
-	remap->ino = ino;
+	TW_TRY(add_remap(w, ino, &remap));
 	remap->flags = root->flags;
 	remap->old_mode = remap->mode = inode->attr.mode;
 	memcpy(remap->root, root->map, sizeof(remap->root));
@@ -206,20 +205,13 @@ static struct tw_error *apply_targets(struct work *w)
 	return NULL;
 }
 
-/* Blocks that a directory has won come with the transaction; one that does not is read all the same. */
-static struct tw_error *load_missing(struct work *w, const struct tw_inode *dir)
+/* Blocks that a directory has won come with the transaction. */
+static struct tw_error *check_new_dir(struct work *w, const struct tw_inode *dir)
 {
-	for (uint32_t i = 0; i < dir->nextents; i++) {
-		const struct tw_extent *e = &dir->extents[i];
-		for (uint32_t k = 0; k < e->count; k++) {
-			const uint8_t *data;
-			if (ext4_blockset_find(w->blocks, e->block + k) ||
-				tw_view_dirblock(dir, e->block + k))
-				continue;
-			TW_TRY(ext4_reader_block(&w->reader, e->block + k, &data));
-			TW_TRY(ext4_dirs_diff(w->fs, dir->ino, e->block + k, data));
-		}
-	}
+	const uint8_t *data;
+	for (uint32_t i = 0; i < dir->nextents; i++)
+		for (uint32_t k = 0; k < dir->extents[i].count; k++)
+			TW_TRY(ext4_reader_block(&w->reader, dir->extents[i].block + k, &data));
 	return NULL;
 }
 
@@ -233,7 +225,7 @@ static struct tw_error *apply_directories(struct work *w)
 		if (dir && dir->nblocks)
 			TW_TRY(ext4_dirs_lost(w->fs, dir->ino));
 		if (dir && S_ISDIR(w->remaps[i].mode) && !S_ISDIR(w->remaps[i].old_mode))
-			TW_TRY(load_missing(w, dir));
+			TW_TRY(check_new_dir(w, dir));
 	}
 	while ((b = ext4_blockset_next(w->blocks, b)))
 		if (tw_owners_find(owners, b->block, 1, &owner) && owner.kind == TW_OWNER_DIR)
@@ -255,6 +247,7 @@ static void deinit(struct work *w)
 	ext4_reader_deinit(&w->reader);
 	for (size_t i = 0; i < w->nremaps; i++)
 		ext4_map_deinit(&w->remaps[i].map);
+	ext4_block_clear(&w->remapped);
 	free(w->remaps);
 	free(w->touched);
 }
@@ -264,8 +257,7 @@ struct tw_error *ext4_apply(struct ext4 *fs, const struct ext4_blockset *blocks,
 {
 	struct work w = {
 		.fs = fs, .blocks = blocks,
-		.reader = { .geo = &fs->geo, .txn = blocks, .nodes = &fs->nodes,
-			.source = &fs->env.source },
+		.reader = { .geo = &fs->geo, .txn = blocks, .nodes = &fs->nodes },
 	};
 	struct tw_error *err = apply_inodes(&w);
 	if (!err)

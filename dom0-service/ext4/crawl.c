@@ -108,6 +108,9 @@ static struct tw_error *load_dir(struct ext4 *fs, const struct tw_inode *dir, ui
 	for (uint32_t i = 0; i < dir->nextents; i++) {
 		const struct tw_extent e = dir->extents[i];
 		for (uint32_t k = 0; k < e.count; k++) {
+			/* Two directories of a hostile guest may claim a block: one has it. */
+			if (!ext4_dirs_owns(fs, dir->ino, e.block + k))
+				continue;
 			TW_TRY(tw_source_read(source, (e.block + k) << fs->geo.blockbits, buf,
 				fs->geo.blocksize));
 			TW_TRY(ext4_dirs_load(fs, dir->ino, e.block + k, buf));

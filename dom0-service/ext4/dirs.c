@@ -74,6 +74,13 @@ static bool take(struct ext4_newcomers *new, const struct tw_name *name)
 	return false;
 }
 
+bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block)
+{
+	struct tw_owner owner;
+	return tw_owners_find(tw_view_owners(fs->view), block, 1, &owner) && owner.ino == dir &&
+		owner.kind == TW_OWNER_DIR;
+}
+
 static struct tw_error *lose_names(struct ext4 *fs, const struct tw_dirblock *holder)
 {
 	for (struct tw_name *name = holder->names; name; name = name->next_in_block)
@@ -108,11 +115,8 @@ struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir)
 {
 	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
 	for (uint32_t i = 0; inode && i < inode->nblocks; i++) {
-		struct tw_owner owner;
 		const struct tw_dirblock *holder = &inode->blocks[i];
-		bool owned = tw_owners_find(tw_view_owners(fs->view), holder->block, 1, &owner) &&
-			owner.ino == dir && owner.kind == TW_OWNER_DIR;
-		if (!owned)
+		if (!ext4_dirs_owns(fs, dir, holder->block))
 			TW_TRY(lose_names(fs, holder));
 	}
 	return NULL;

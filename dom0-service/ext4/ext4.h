@@ -176,12 +176,13 @@ void ext4_blockset_destroy(struct ext4_blockset *set);
 
 /* --- reader.c: where a metadata block is read from --- */
 
-/* The blocks of the transaction first, then the nodes that the view holds, then the volume. */
+/* The blocks of the transaction first, then the nodes that the view holds, then the volume: but a crawl only
+ * may look there. Following would see an image that is ahead, and a replay another one. */
 struct ext4_reader {
 	const struct ext4_geometry *geo;
 	const struct ext4_blockset *txn; /* may be NULL */
 	struct ext4_block *const *nodes; /* may be NULL */
-	const struct tw_source *source;
+	const struct tw_source *source; /* NULL: a block that is nowhere else is a TW_GAP */
 	struct ext4_block *loaded; /* read from the source, kept while the reader lives */
 };
 
@@ -233,6 +234,7 @@ struct tw_error *ext4_crawl(struct ext4 *fs) TW_MUST_CHECK;
 
 /* --- dirs.c --- */
 
+bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block);
 /* Reports the names that came and went in one block of a directory. */
 struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block,
 	const uint8_t *data) TW_MUST_CHECK;

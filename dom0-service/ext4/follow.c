@@ -71,6 +71,10 @@ static struct tw_error *apply_transaction(struct ext4 *fs, const struct tw_jbd2_
 		/* What was written in place before the commit is older than the commit. */
 		ext4_block_drop(&fs->direct, b->block);
 	}
+	/* A revoked block is not checkpointed any more: it may be file data next. */
+	for (size_t i = 0; i < txn->nrevoked && !err; i++)
+		if (!ext4_blockset_find(blocks, txn->revoked[i]))
+			ext4_block_drop(&fs->recent, txn->revoked[i]);
 	struct tw_commit commit = { txn->time, now, txn->sequence, false };
 	if (!err)
 		err = superblock_committed(fs, blocks);

@@ -183,11 +183,16 @@ static struct tw_error *superblock_written(struct tw_jbd2 *j, struct tw_span sb)
 		j->features = tw_be32(sb, S_INCOMPAT);
 		j->seed = ext2fs_crc32c_le(~0u, sb.data + S_UUID, 16);
 	}
-	if (start && (later(sequence, j->next.sequence) ||
-			     (!j->next.head && !later(j->next.sequence, sequence))))
+	bool begins = start && (later(sequence, j->next.sequence) ||
+				       (!j->next.head && !later(j->next.sequence, sequence)));
+	bool ends = !start && !later(j->next.sequence, sequence);
+	if (begins || ends) {
+		/* What was begun before and never committed is void. */
+		struct log_block *block, *tmp;
+		HASH_ITER(hh, j->blocks, block, tmp)
+			forget(j, block);
 		j->next = (struct tw_jbd2_position){ start, sequence };
-	if (!start && !later(j->next.sequence, sequence))
-		j->next = (struct tw_jbd2_position){ 0, sequence };
+	}
 	return NULL;
 }
 

@@ -11,6 +11,10 @@ struct tw_error *ext4_reader_block(struct ext4_reader *reader, uint64_t block, c
 		entry = ext4_block_find(*reader->nodes, block);
 	if (!data && !entry)
 		entry = ext4_block_find(reader->loaded, block);
+	if (!data && !entry && !reader->source)
+		return tw_error_create(TW_GAP,
+			"block %llu is metadata now, and was written before that was known",
+			(unsigned long long)block);
 	if (!data && !entry) {
 		TW_TRY(ext4_block_get(&reader->loaded, block, &entry));
 		entry->data = malloc(reader->geo->blocksize);

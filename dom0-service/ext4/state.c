@@ -46,7 +46,36 @@ static struct tw_attr unpack_attr(struct tw_unpack *in)
 	return a;
 }
 
-static void pack_inode(struct tw_buf *out, const struct tw_inode *inode)
+static void pack_name(struct tw_buf *out, const struct tw_name *name)
+{
+	tw_pack32(out, name->dir);
+	tw_pack64(out, name->block);
+	tw_pack_bytes(out, name->bytes, name->len);
+}
+
+/* Loading puts each name behind the first one. So that the order stays (paths depend on it, and a restart must not
+ * change them), the first is written first and the others from the last on. */
+static struct tw_error *pack_names(struct tw_buf *out, const struct tw_inode *inode)
+{
+	size_t n = 0;
+	for (const struct tw_name *name = inode->names; name; name = name->next_of_inode)
+		n++;
+	const struct tw_name **names = calloc(n + 1, sizeof(const struct tw_name *));
+	if (!names)
+		return tw_error_nomem();
+	size_t i = 0;
+	for (const struct tw_name *name = inode->names; name; name = name->next_of_inode)
+		names[i++] = name;
+	if (n)
+		pack_name(out, names[0]);
+	while (i > 1)
+		pack_name(out, names[--i]);
+	free(names);
+	tw_pack32(out, 0); /* no directory: the end of the names */
+	return NULL;
+}
+
+static struct tw_error *pack_inode(struct tw_buf *out, const struct tw_inode *inode)
 {
 	tw_pack32(out, inode->ino);
 	pack_attr(out, &inode->attr);
@@ -60,12 +89,7 @@ static void pack_inode(struct tw_buf *out, const struct tw_inode *inode)
 		tw_pack32(out, e->count);
 		tw_pack32(out, e->unwritten);
 	}
-	for (const struct tw_name *name = inode->names; name; name = name->next_of_inode) {
-		tw_pack32(out, name->dir);
-		tw_pack64(out, name->block);
-		tw_pack_bytes(out, name->bytes, name->len);
-	}
-	tw_pack32(out, 0); /* no directory: the end of the names */
+	return pack_names(out, inode);
 }
 
 static void pack_blocks(struct tw_buf *out, const struct ext4_block *table, uint32_t blocksize)
@@ -179,7 +203,7 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 	tw_pack64(out, tw_view_inode_count(fs->view));
 	const struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
 	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1))
-		pack_inode(out, inode);
+		TW_TRY(pack_inode(out, inode));
 	pack_roots(out, fs);
 	pack_blocks(out, fs->nodes, fs->geo.blocksize);
 	pack_blocks(out, fs->xattrs, fs->geo.blocksize);
@@ -215,6 +239,8 @@ static struct tw_error *unpack_inode(struct tw_unpack *in, struct ext4 *fs)
 {
 	struct tw_inode *inode;
 	TW_TRY(tw_view_inode_add(fs->view, tw_unpack32(in), &inode));
+	if (inode->attr.mode || inode->extents)
+		return tw_error_create(TW_BAD_DATA, "inode %u stands there twice", inode->ino);
 	inode->attr = unpack_attr(in);
 	inode->map_hash = tw_unpack32(in);
 	struct tw_span target = tw_unpack_bytes(in);
@@ -229,8 +255,8 @@ static struct tw_error *unpack_inode(struct tw_unpack *in, struct ext4 *fs)
 	while ((dir = tw_unpack32(in)) && !in->failed) {
 		uint64_t block = tw_unpack64(in);
 		struct tw_span name = tw_unpack_bytes(in);
-		if (name.len > 255)
-			return tw_error_create(TW_BAD_DATA, "inode %u: name too long", inode->ino);
+		if (in->failed || !name.len || name.len > 255)
+			return tw_error_create(TW_BAD_DATA, "inode %u: no name", inode->ino);
 		TW_TRY(tw_view_name_add(fs->view, dir, block, inode->ino, name.data,
 			(uint8_t)name.len, NULL));
 	}

@@ -6,17 +6,18 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <uthash.h>
 
 #define UNIT_SHIFT 12
 #define UNIT_BYTES (1u << UNIT_SHIFT)
-/* Rounds after which the guest is taken to be faster than us; two or three are usual. */
-#define MAX_ROUNDS 32
+/* A guest that changes its metadata all the time, and faster than the ring can hold it, is waited for. */
+#define PATIENT_ROUNDS 8
+#define MAX_WAIT_MS 1000
 
 /* A piece of the disk that the crawl has read. */
 struct unit {
 	uint64_t index;
-	unsigned round; /* in which it was read from the image */
 	uint8_t data[UNIT_BYTES];
 	UT_hash_handle hh;
 };
@@ -27,10 +28,11 @@ struct attach {
 	const struct tw_source *image;
 	struct unit *units;
 	unsigned round;
+	bool fresh; /* this round read from the image */
 	/* Records that were taken from the ring and not released: their payload is still there. */
 	struct tw_record *held;
 	size_t nheld, capheld;
-	bool touched; /* a held record changed what this round read from the image */
+	bool touched; /* a held record changed a unit */
 };
 
 static struct unit *find(const struct attach *a, uint64_t index)
@@ -55,7 +57,7 @@ static struct tw_error *get(struct attach *a, uint64_t index, struct unit **out)
 		if (!unit)
 			return tw_error_nomem();
 		unit->index = index;
-		unit->round = a->round;
+		a->fresh = true;
 		struct tw_error *err = tw_source_read(a->image, at, unit->data,
 			left < UNIT_BYTES ? left : UNIT_BYTES);
 		if (err) {
@@ -130,8 +132,8 @@ static void each_unit(struct attach *a, const struct tw_record *record,
 static void check_unit(struct attach *a, const struct tw_record *record, struct unit *unit)
 {
 	(void)record;
-	if (unit->round == a->round)
-		a->touched = true;
+	(void)unit;
+	a->touched = true;
 }
 
 static void overlay_unit(struct attach *a, const struct tw_record *record, struct unit *unit)
@@ -201,6 +203,23 @@ static struct tw_error *absorb(struct attach *a)
 	return NULL;
 }
 
+/* Whether what is held changed anything that was read, or its place in the order is not known (a gap's). */
+static bool any_touched(struct attach *a)
+{
+	a->touched = false;
+	for (size_t i = 0; i < a->nheld && !a->touched; i++)
+		each_unit(a, &a->held[i], check_unit);
+	return a->touched;
+}
+
+static bool any_gap(const struct attach *a)
+{
+	for (size_t i = 0; i < a->nheld; i++)
+		if (a->held[i].flags & TW_RECORD_GAP)
+			return true;
+	return false;
+}
+
 static struct tw_error *one_round(struct attach *a, const char *path, const char *subject,
 	tw_disk_emit_fn emit, void *emit_arg, struct tw_disk **out)
 {
@@ -208,26 +227,36 @@ static struct tw_error *one_round(struct attach *a, const char *path, const char
 	TW_TRY(tw_disk_create(path, subject, emit, emit_arg, &disk));
 	struct tw_source kept = { read_kept, a, tw_disk_bytes(disk) };
 	a->image = tw_disk_image(disk);
+	a->fresh = false;
 	tw_disk_set_source(disk, &kept);
 	struct tw_error *err = tw_disk_crawl(disk, false);
 	tw_disk_set_source(disk, NULL);
 	if (!err)
 		err = drain(a);
-	a->touched = false;
-	for (size_t i = 0; i < a->nheld && !err; i++) {
-		each_unit(a, &a->held[i], check_unit);
-		/* A gap's place in the order is lost: its blocks have to be read again. */
-		a->touched |= (a->held[i].flags & TW_RECORD_GAP) != 0;
-	}
-	if (!err && a->touched)
+	/* Nothing new was read, and nothing missed: it is what was kept, as of the position where the round began.
+	 * Else no record that came meanwhile may have changed what was read. */
+	bool done = !err && ((!a->fresh && !any_gap(a)) || !any_touched(a));
+	if (!err && !done)
 		err = absorb(a);
 	a->image = NULL;
-	if (err || a->touched) {
+	if (!done) {
 		tw_disk_destroy(disk);
 		return err;
 	}
 	*out = disk;
 	return NULL;
+}
+
+static void wait_for_guest(const struct attach *a, const char *subject)
+{
+	if (a->round < PATIENT_ROUNDS)
+		return;
+	if (a->round == PATIENT_ROUNDS)
+		tw_log(TW_LOG_WARN, subject,
+			"the guest changes its metadata faster than it can be crawled: waiting");
+	unsigned ms = 10u << (a->round - PATIENT_ROUNDS < 7 ? a->round - PATIENT_ROUNDS : 7);
+	ms = ms < MAX_WAIT_MS ? ms : MAX_WAIT_MS;
+	nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000l }, NULL);
 }
 
 static struct tw_error *rounds(struct attach *a, const char *path, const char *subject,
@@ -238,9 +267,7 @@ static struct tw_error *rounds(struct attach *a, const char *path, const char *s
 	TW_TRY(drain(a));
 	TW_TRY(absorb(a));
 	for (a->round = 0; !disk; a->round++) {
-		if (a->round == MAX_ROUNDS)
-			return tw_error_create(TW_GAP,
-				"the guest changes its metadata faster than it can be crawled");
+		wait_for_guest(a, subject);
 		TW_TRY(one_round(a, path, subject, emit, emit_arg, &disk));
 	}
 	tw_log(TW_LOG_DEBUG, subject, "crawled in %u rounds", a->round);

@@ -4,8 +4,9 @@
  *
  * What is read from the image may be newer than what the ring has delivered. So every block that the
  * crawl reads is kept; afterwards the writes that came meanwhile are laid over the kept blocks, and the
- * crawl is done again from them, without a look at the image. It is exact at the position at which it
- * began when none of the blocks that it did have to read was written meanwhile; each round has fewer of those.
+ * crawl is done again from them, without a look at the image. A round's result is exact at the position at which
+ * the round began when it read nothing from the image, or when no record that came meanwhile touches what was read.
+ * Each round has fewer blocks to read.
  */
 #ifndef TW_INSPECT_ATTACH_H
 #define TW_INSPECT_ATTACH_H

@@ -56,6 +56,9 @@ bool tw_disk_wants(const struct tw_disk *disk, const struct tw_record *record);
 /* Emits what waits for a transaction that may not come; with last set, also what waits for one that has begun. */
 struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now, bool last) TW_MUST_CHECK;
 
+/* True when newer, a later crawl, does not know a volume that this disk watches. libblkid looks at the image while it is being
+ * written: that may be a moment's picture. */
+bool tw_disk_lost_volumes(const struct tw_disk *disk, const struct tw_disk *newer);
 /* True when a partition or file system has come or gone since the crawl: a resync is due. Looks at the image only
  * after a write to a place where that shows; not for a replay, which must not look. */
 struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed) TW_MUST_CHECK;

@@ -24,6 +24,9 @@
 /* File data without a transaction is told of when the disk has been idle for so long. */
 #define IDLE_MS 1000
 #define RECONNECT_MS 200
+/* A volume is lost when so many crawls in a row, so far apart, do not find it. */
+#define MAX_DOUBTS 3
+#define DOUBT_NS 200000000l
 /* How long a stopping inspector waits for the courier; what is left is in the snapshot. */
 #define FAREWELL_MS 5000
 
@@ -40,6 +43,8 @@ struct tw_live {
 	struct tw_missed missed; /* ranges of which writes were not followed, until the next resync */
 	const char *resync;	 /* the reason why one is due, or NULL */
 	char reason[256];
+	int stop_fd;
+	unsigned doubts; /* crawls in a row that did not find a volume that was there */
 	bool unsettled; /* records were followed since the last flush */
 	struct tw_live_status status;
 };
@@ -177,7 +182,7 @@ static struct tw_error *take_record(const struct tw_record *record, void *arg)
 	/* Logged by an inspector that was killed before it gave the space back. */
 	if (record->sequence <= live->position.record && !(record->flags & TW_RECORD_GAP))
 		return NULL;
-	if (record->sequence > live->position.record + 1)
+	if (live->position.record && record->sequence > live->position.record + 1)
 		need_resync(live, "records are missing in the ring");
 	if (live->resync)
 		return pass_record(record, live);
@@ -199,6 +204,12 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 {
 	struct tw_live *live = arg;
 	struct tw_time now = clock_now();
+	if (live->disk && live->doubts < MAX_DOUBTS && tw_disk_lost_volumes(live->disk, newer)) {
+		live->doubts++; /* and the resync stays due */
+		tw_disk_destroy(newer);
+		return NULL;
+	}
+	live->doubts = 0;
 	bool again = live->ring &&
 		memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES) != 0;
 	if (live->ring)
@@ -220,7 +231,13 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 static struct tw_error *keep_log(void *arg)
 {
 	struct tw_live *live = arg;
-	return tw_statefile_has_log(live->state) ? tw_statefile_flush(live->state) : NULL;
+	struct pollfd stop = { live->stop_fd, POLLIN, 0 };
+	if (tw_statefile_has_log(live->state))
+		TW_TRY(tw_statefile_flush(live->state));
+	/* A crawl may take long. */
+	if (live->stop_fd >= 0 && poll(&stop, 1, 0) > 0)
+		return tw_error_create(TW_UNAVAILABLE, "told to end in the middle of a crawl");
+	return NULL;
 }
 
 static struct tw_error *crawl(struct tw_live *live)
@@ -230,7 +247,12 @@ static struct tw_error *crawl(struct tw_live *live)
 	tw_live_status_write(&live->status, live->state);
 	if (live->disk)
 		tw_log(TW_LOG_INFO, live->id.vdev, "resync: %s", live->reason);
-	TW_TRY(tw_attach(live->options.image, live->id.vdev, live->ring, take_event, live, &ops));
+	do {
+		if (live->doubts)
+			nanosleep(&(struct timespec){ .tv_nsec = DOUBT_NS }, NULL);
+		TW_TRY(tw_attach(live->options.image, live->id.vdev, live->ring, take_event, live,
+			&ops));
+	} while (live->doubts);
 	live->status.state = "live";
 	return NULL;
 }
@@ -350,6 +372,7 @@ struct tw_error *tw_live_create(const struct tw_live_options *options, struct tw
 	live->options = *options;
 	live->id = options->id;
 	live->status.state = "starting";
+	live->stop_fd = -1;
 	struct tw_error *err = tw_outbox_create(&live->box);
 	if (!err)
 		err = tw_statefile_create(options->state, &live->state);
@@ -485,6 +508,7 @@ static struct tw_error *close_gap(struct tw_live *live)
 static struct tw_error *farewell(struct tw_live *live)
 {
 	unsigned n;
+	live->stop_fd = -1;
 	do
 		TW_TRY(step(live, &n));
 	while (n);
@@ -512,6 +536,7 @@ struct tw_error *tw_live_run(struct tw_live *live, int stop_fd)
 {
 	int64_t last_record = now_ms(), last_dial = 0, last_look = now_ms();
 	bool stop = false;
+	live->stop_fd = stop_fd;
 	while (!stop) {
 		unsigned n;
 		TW_TRY(step(live, &n));

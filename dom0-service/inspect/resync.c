@@ -94,6 +94,17 @@ static struct tw_error *resync_known(struct tw_disk *disk, struct tw_disk *newer
 	return NULL;
 }
 
+bool tw_disk_lost_volumes(const struct tw_disk *disk, const struct tw_disk *newer)
+{
+	for (size_t i = 0; i < disk->nvolumes; i++) {
+		struct tw_volume **at =
+			find_place((struct tw_disk *)newer, &disk->volumes[i]->place);
+		if (disk->volumes[i]->ops && (!at || !(*at)->ops))
+			return true;
+	}
+	return false;
+}
+
 static struct tw_error *resync_new(struct tw_disk *disk, struct tw_disk *newer, struct tw_time now)
 {
 	size_t known = disk->nvolumes;

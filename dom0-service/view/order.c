@@ -36,7 +36,7 @@ static struct tw_nameop *waits_for_slot(struct tw_changeset *set, const struct t
 }
 
 /* The op that takes a directory's name off the path from which op hangs, when op would move a directory into itself. */
-static struct tw_nameop *waits_for_ancestor(const struct tw_changeset *set,
+static struct tw_nameop *waits_for_ancestor(struct tw_changeset *set,
 	const struct tw_nameop *op)
 {
 	struct tw_nameop *found = NULL;
@@ -47,11 +47,13 @@ static struct tw_nameop *waits_for_ancestor(const struct tw_changeset *set,
 		const struct tw_inode *dir = tw_view_inode(set->view, ino);
 		if (!dir || !dir->names)
 			return NULL;
-		const struct tw_dirops *ops = dirops_find(set, dir->names->dir);
-		for (struct tw_nameop *o = ops ? ops->leaving : NULL; o && !found; o = o->next_in_dir)
-			if (o->from == dir->names && o->state != TW_NAMEOP_DONE && o != op)
-				found = o;
-		ino = dir->names->dir;
+		const struct tw_name *name = dir->names;
+		const struct tw_slot *slot =
+			tw_changeset_slot(set, name->dir, name->bytes, name->len);
+		if (!found && slot && slot->name == name && slot->op && slot->op != op &&
+			slot->op->state != TW_NAMEOP_DONE)
+			found = slot->op;
+		ino = name->dir;
 	}
 	return NULL;
 }
@@ -69,6 +71,12 @@ static struct tw_nameop *waits_for_children(const struct tw_changeset *set,
 	return ops ? ops->leaving : NULL;
 }
 
+static bool is_dir(const struct tw_changeset *set, const struct tw_nameop *op)
+{
+	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
+	return inode && (inode->nblocks || tw_mode_kind(inode->attr.mode) == TW_KIND_DIR);
+}
+
 static struct tw_nameop *dependency(struct tw_changeset *set, const struct tw_nameop *op)
 {
 	struct tw_nameop *on = NULL;
@@ -78,7 +86,7 @@ static struct tw_nameop *dependency(struct tw_changeset *set, const struct tw_na
 		on = waits_for_parent(set, op);
 		if (!on)
 			on = waits_for_slot(set, op);
-		if (!on && op->kind == TW_NAMEOP_RENAME)
+		if (!on && op->kind == TW_NAMEOP_RENAME && is_dir(set, op))
 			on = waits_for_ancestor(set, op);
 	} else if (op->kind == TW_NAMEOP_DELETE) {
 		on = waits_for_children(set, op);
@@ -194,12 +202,6 @@ static struct tw_error *perform(struct tw_changeset *set, struct tw_nameop **sta
 		}
 	}
 	return NULL;
-}
-
-static bool is_dir(const struct tw_changeset *set, const struct tw_nameop *op)
-{
-	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
-	return inode && (inode->nblocks || tw_mode_kind(inode->attr.mode) == TW_KIND_DIR);
 }
 
 struct tw_error *tw_nameops_perform(struct tw_changeset *set)

@@ -291,11 +291,14 @@ struct tw_error *tw_view_name_rehome(struct tw_view *view, struct tw_name *name,
 bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct tw_buf *out)
 {
 	const struct tw_name *steps[MAX_DEPTH];
-	size_t n = 0;
+	size_t n = 0, len = 0, fit = 0;
 	for (;;) {
 		if (n == MAX_DEPTH)
 			return false;
 		steps[n++] = name;
+		len += name->len + 1ul;
+		if (len <= TW_PATH_MAX)
+			fit = n;
 		if (name->dir == view->root)
 			break;
 		const struct tw_inode *dir = tw_view_inode(view, name->dir);
@@ -303,9 +306,12 @@ bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct
 			return false;
 		name = dir->names;
 	}
-	while (n--) {
-		tw_buf_append(out, "/", 1);
-		tw_buf_append(out, steps[n]->bytes, steps[n]->len);
+	bool whole = fit == n;
+	while (fit--) {
+		if (whole)
+			tw_buf_append(out, "/", 1);
+		whole = true;
+		tw_buf_append(out, steps[fit]->bytes, steps[fit]->len);
 	}
 	return true;
 }

@@ -103,8 +103,12 @@ struct tw_error *tw_view_name_rehome(struct tw_view *view, struct tw_name *name,
 /* The entry of a directory block, or NULL when it holds no names. */
 struct tw_dirblock *tw_view_dirblock(const struct tw_inode *dir, uint64_t block);
 
-/* Appends the path of a name to out ("/a/b"). False, with nothing appended, when the name cannot be reached from
- * the root (a guest's nonsense: loops, lost directories). */
+/* Longer paths cannot be named by Linux (PATH_MAX, with its NUL). */
+#define TW_PATH_MAX 4095
+
+/* Appends the path of a name to out ("/a/b"). Of a path longer than TW_PATH_MAX only the last components that
+ * fit are appended, without the slash before them. False, with nothing appended, when the name cannot be reached
+ * from the root (a guest's nonsense: loops, lost directories). */
 bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct tw_buf *out);
 /* Appends the path of an inode by its first name; "/" for the root. */
 bool tw_view_inode_path(const struct tw_view *view, const struct tw_inode *inode,
