@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a crawl costs: an ext4 volume with a million files, warm cache, against tools that walk one too.
+"""What a crawl costs: an ext4 volume with a million files, against tools that walk one, too.
 
 The volume is made by this machine's kernel on a loop device: names of 14 bytes in 1,024
-directories, one allocated block a file (--blocks 0: empty files). All programs read the image, which
-is in the page cache; find walks the mount with its dentries and inodes in memory, which no agentless
-tool has. Rounds are interleaved, figures are medians. Needs root. Takes about four minutes.
+directories, one allocated block a file (--blocks 0: empty files). All programs read the image,
+which is in the page cache; find walks the mount with its dentries and inodes in memory, which no
+agentless tool has. Rounds are interleaved, figures are medians. Needs root. Takes about three
+minutes.
 """
 import argparse
 import os

@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""How long a change takes from the guest's disk to an HTTP endpoint: `tapwire serve`, batch_delay_ms = 0.
+"""How long a change takes from the guest's disk to an HTTP endpoint, through `tapwire serve`.
 
-This machine's kernel mounts a disk served by `tapwire serve`, makes one small change after the
-other, each synced and followed by a short pause, and the receiver of the tests (a Python program
-that verifies each signature) notes when an event has arrived. The delay begins when the write that
-completed the change, the journal's commit block, was captured. For comparison the same bodies are
-posted to the receiver by a bare client: what remains is tapwire's. Needs root. Takes under a minute.
+This machine's kernel mounts the disk that it serves, makes one small change after the other, each
+synced and followed by a short pause, and the receiver of the tests (a Python program that verifies
+each signature) notes when an event has arrived; --post is a target with batch_delay_ms = 0. The
+delay begins when the write that completed the change, the journal's commit block, was captured. For
+comparison a bare client posts the same events: what remains is tapwire's. One synced append to a
+file beside the spool is timed, too. Needs root. Takes about a minute.
 """
 import argparse
 import base64
@@ -151,6 +152,20 @@ def bare(directory, events):
                 for event in endpoint.events()]
 
 
+def synced_appends(directory, count):
+    """What a write to the host's disk costs that survives a crash, in nanoseconds each."""
+    descriptor = os.open(directory / "append", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    spans = []
+    for _ in range(count):
+        time.sleep(0.01)
+        start = time.perf_counter_ns()
+        os.write(descriptor, bytes(1000))
+        os.fdatasync(descriptor)
+        spans.append(time.perf_counter_ns() - start)
+    os.close(descriptor)
+    return spans
+
+
 def measure_delay(directory, programs, count):
     """Events as the receiver took them, and when the changes were made."""
     image = directory / "disk.img"
@@ -185,7 +200,9 @@ def main():
         events, spans = measure_delay(directory, Tapwire(measure.build()), args.changes)
         arrived = commits(events, spans)[WARM_UP:]
         bare_delays = bare(directory / "bare", [entries[-1][2] for _, entries in arrived[:200]])
-    rows = [*rows_of(arrived), ("a bare client's POST to received", "bare", bare_delays[1:])]
+        appends = synced_appends(directory, 200)
+    rows = [*rows_of(arrived), ("a bare client's POST to received", "bare", bare_delays[1:]),
+            ("a synced append on the host", "append", appends)]
     lines = []
     for label, key, values in rows:
         numbers = in_ms(values)

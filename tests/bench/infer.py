@@ -16,6 +16,7 @@ import pathlib
 import re
 import shutil
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "common"))
 import measure  # noqa: E402
@@ -29,7 +30,7 @@ JBD2_MAGIC = b"\xc0\x3b\x39\x98"
 MIB = 1 << 20
 TOP = 12
 
-Trace = collections.namedtuple("Trace", "base path records written journal flushes")
+Trace = collections.namedtuple("Trace", "base path seconds records written journal")
 
 
 # --- what the guest does ---
@@ -111,17 +112,16 @@ def journal_payload(record, journal):
     return count
 
 
-def examine(base, path):
-    """Counts what a trace holds."""
+def examine(base, path, seconds):
+    """Counts what a trace holds that took so long to record."""
     journal = journal_blocks(base)
-    records = written = payload = flushes = 0
+    records = written = payload = 0
     for record in traces.read(path):
         records += 1
-        flushes += bool(record.flags & traces.FLUSH)
         if record.flags & traces.PAYLOAD:
             written += len(record.payload)
             payload += journal_payload(record, journal)
-    return Trace(base, path, records, written, payload, flushes)
+    return Trace(base, path, seconds, records, written, payload)
 
 
 def record(directory, plugin, work, scale):
@@ -131,10 +131,12 @@ def record(directory, plugin, work, scale):
     guestdisk.make_image(image, "2G")
     disk = guestdisk.GuestDisk(directory, image, plugin)
     with disk:
+        start = time.monotonic()
         work(disk.root, scale)
         sync_fs(disk.root)
+        seconds = time.monotonic() - start
     os.unlink(image)
-    return examine(disk.base, disk.trace)
+    return examine(disk.base, disk.trace, seconds)
 
 
 # --- measuring ---
@@ -157,11 +159,13 @@ def report(recorded, results, figures):
                              (amount / s for s in seconds), unit)
         rss = measure.median(result[2] for result in results[name]) / 1e6
         figures.add(name + ".rss", rss, "MB")
-        rows.append((name, trace.records, "%.1f" % (trace.written / 1e6), trace.journal, events,
-                     "%.1f" % rss))
+        figures.add(name + ".guest", trace.seconds, "s")
+        rows.append((name, "%.1f" % trace.seconds, trace.records, "%.1f" % (trace.written / 1e6),
+                     trace.journal, events, "%.1f" % rss))
         shares.append((name, "%.3f" % middle, "%.3f" % min(seconds), "%.3f" % max(seconds),
                        *("%.0f" % (amount / middle) for amount in rates.values())))
-    measure.table("traces", ("", "records", "MB", "metadata blocks", "events", "peak MB"), rows)
+    measure.table("traces", ("", "guest s", "records", "MB", "metadata blocks", "events",
+                             "peak MB"), rows)
     measure.table("tapwire infer", ("", "median s", "min", "max", *rates), shares)
 
 
@@ -205,8 +209,8 @@ def report_profile(name, trace, events, result, figures):
     total, alone, below = result
     figures.add(name + ".instructions", total, "instructions", records=trace.records,
                 metadata_blocks=trace.journal, events=events)
-    per = ["%d an %s" % (total / amount, what) for what, amount in (
-        ("event", events), ("metadata block", trace.journal)) if amount]
+    per = ["%d for %s" % (total / amount, what) for what, amount in (
+        ("an event", events), ("a metadata block", trace.journal)) if amount]
     measure.table("%s, short: %.1f M instructions, %s" % (name, total / 1e6, ", ".join(per)),
                   ("alone", "%", "with what it calls", "%"),
                   [(function, "%.1f" % share, other, "%.1f" % other_share)

@@ -10,7 +10,8 @@ import pytest
 
 BENCH = pathlib.Path(__file__).resolve().parents[1] / "bench"
 
-# Benchmark: its arguments for a short run, programs that it cannot do without, figures that it has to give.
+# Benchmark: its arguments for a short run, programs that it cannot do without, figures that it has
+# to give.
 SHORT = {
     "capture": (["--rounds", "1", "--seconds", "0.1"], ["fio"], []),
     "courier": (["--events", "2000", "--delay-events", "100", "--rate", "200"], [],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the benchmarks share: runs that are measured, figures that are printed, a disk to work on."""
+"""What the benchmarks share: runs that are measured, figures that are printed."""
 import collections
 import contextlib
 import json
