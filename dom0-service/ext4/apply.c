@@ -205,13 +205,19 @@ static struct tw_error *apply_targets(struct work *w)
 	return NULL;
 }
 
-/* Blocks that a directory has won come with the transaction. */
-static struct tw_error *check_new_dir(struct work *w, const struct tw_inode *dir)
+/* Blocks of a new directory come with the transaction, or, offline, before it. */
+static struct tw_error *load_new_dir(struct work *w, const struct tw_inode *dir)
 {
-	const uint8_t *data;
-	for (uint32_t i = 0; i < dir->nextents; i++)
-		for (uint32_t k = 0; k < dir->extents[i].count; k++)
-			TW_TRY(ext4_reader_block(&w->reader, dir->extents[i].block + k, &data));
+	for (uint32_t i = 0; i < dir->nextents; i++) {
+		for (uint32_t k = 0; k < dir->extents[i].count; k++) {
+			uint64_t block = dir->extents[i].block + k;
+			const uint8_t *data;
+			if (ext4_blockset_find(w->blocks, block))
+				continue;
+			TW_TRY(ext4_reader_block(&w->reader, block, &data));
+			TW_TRY(ext4_dirs_diff(w->fs, dir->ino, block, data));
+		}
+	}
 	return NULL;
 }
 
@@ -225,7 +231,7 @@ static struct tw_error *apply_directories(struct work *w)
 		if (dir && dir->nblocks)
 			TW_TRY(ext4_dirs_lost(w->fs, dir->ino));
 		if (dir && S_ISDIR(w->remaps[i].mode) && !S_ISDIR(w->remaps[i].old_mode))
-			TW_TRY(check_new_dir(w, dir));
+			TW_TRY(load_new_dir(w, dir));
 	}
 	while ((b = ext4_blockset_next(w->blocks, b)))
 		if (tw_owners_find(owners, b->block, 1, &owner) && owner.kind == TW_OWNER_DIR)
@@ -257,7 +263,8 @@ struct tw_error *ext4_apply(struct ext4 *fs, const struct ext4_blockset *blocks,
 {
 	struct work w = {
 		.fs = fs, .blocks = blocks,
-		.reader = { .geo = &fs->geo, .txn = blocks, .nodes = &fs->nodes },
+		.reader = { .geo = &fs->geo, .txn = blocks, .early = &fs->early,
+			.nodes = &fs->nodes },
 	};
 	struct tw_error *err = apply_inodes(&w);
 	if (!err)

@@ -210,6 +210,8 @@ static struct tw_error *crawl_replayed(struct ext4 *fs, struct replayed *r)
 		ext4_geometry_deinit(&fs->geo);
 		TW_TRY(ext4_geometry_read(&source, &fs->geo));
 	}
+	TW_TRY(tw_source_read(&source, EXT4_SUPERBLOCK_AT, fs->superblock,
+		sizeof(fs->superblock)));
 	TW_TRY(crawl_tree(fs, &source));
 	return expect_checkpoints(fs, r);
 }

@@ -12,6 +12,9 @@
 #include "volume/fs.h"
 #include <uthash.h>
 
+/* super.rst: whatever the block size. */
+#define EXT4_SUPERBLOCK_AT 1024
+#define EXT4_SUPERBLOCK_BYTES 1024
 #define EXT4_ROOT_INO 2
 #define EXT4_JOURNAL_INO 8
 #define EXT4_MAP_BYTES 60 /* i_block */
@@ -62,6 +65,9 @@ struct ext4 {
 	struct ext4_block *xattrs;  /* digests of extended attribute blocks */
 	struct ext4_block *recent;  /* digests of committed blocks that are not checkpointed yet */
 	struct ext4_block *direct;  /* metadata written in place that is no checkpoint */
+	struct ext4_block *early;   /* nobody's blocks, written in place while the journal is empty: the metadata of
+				     * tools that work offline may come before what owns it */
+	uint8_t superblock[EXT4_SUPERBLOCK_BYTES];
 	struct ext4_newcomers *newcomers; /* dirs.c's */
 	bool data_waits;	    /* the changeset holds data writes */
 };
@@ -181,6 +187,7 @@ void ext4_blockset_destroy(struct ext4_blockset *set);
 struct ext4_reader {
 	const struct ext4_geometry *geo;
 	const struct ext4_blockset *txn; /* may be NULL */
+	struct ext4_block *const *early; /* may be NULL */
 	struct ext4_block *const *nodes; /* may be NULL */
 	const struct tw_source *source; /* NULL: a block that is nowhere else is a TW_GAP */
 	struct ext4_block *loaded; /* read from the source, kept while the reader lives */
@@ -267,6 +274,7 @@ struct tw_error *ext4_load(const struct tw_fs_env *env, struct tw_span state,
 
 /* --- resync.c --- */
 
+struct tw_error *ext4_announce(void *fs, struct tw_time now) TW_MUST_CHECK;
 struct tw_error *ext4_resync(void *fs, void *newer, const struct tw_missed *missed,
 	struct tw_time now) TW_MUST_CHECK;
 

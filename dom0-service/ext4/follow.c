@@ -8,6 +8,8 @@
 
 /* Metadata written in place is applied in batches; this many blocks are enough for one. */
 #define MAX_DIRECT 4096
+/* Blocks that may turn out to be metadata; more are not kept at a time. */
+#define MAX_EARLY 16384
 
 struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
 {
@@ -25,34 +27,43 @@ struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
 }
 
 /* super.rst: where the superblock is, whatever the block size. */
-enum { SB_AT = 1024, SB_BYTES = 1024 };
+enum { SB_AT = EXT4_SUPERBLOCK_AT, SB_BYTES = EXT4_SUPERBLOCK_BYTES };
 
 /* A superblock that is not the one of the geometry that we follow. */
-static struct tw_error *check_superblock(const struct ext4 *fs, struct tw_span sb)
+static struct tw_error *check_superblock(const struct ext4 *fs)
 {
-	const char *what = sb.len < SB_BYTES ? NULL : ext4_geometry_changed(&fs->geo, sb);
+	const char *what =
+		ext4_geometry_changed(&fs->geo, tw_span(fs->superblock, sizeof(fs->superblock)));
 	return what ? tw_error_create(TW_GAP, "%s", what) : NULL;
 }
 
-static struct tw_error *superblock_written(const struct ext4 *fs, const struct tw_write *write)
+/* Tools write it in parts, down to a sector. */
+static struct tw_error *superblock_written(struct ext4 *fs, const struct tw_write *write)
 {
 	uint64_t end = write->offset + write->length;
-	if (write->offset >= SB_AT + SB_BYTES || end <= SB_AT)
+	uint64_t from = write->offset > SB_AT ? write->offset : SB_AT;
+	uint64_t to = end < SB_AT + SB_BYTES ? end : SB_AT + SB_BYTES;
+	if (from >= to)
 		return NULL;
-	if (!write->payload || write->offset > SB_AT || end < SB_AT + SB_BYTES)
-		return tw_error_create(TW_GAP, "the superblock was overwritten in part");
-	return check_superblock(fs,
-		tw_span(write->payload + (SB_AT - write->offset), SB_BYTES));
+	if (write->payload)
+		memcpy(fs->superblock + (from - SB_AT), write->payload + (from - write->offset),
+			to - from);
+	else if (write->flags & TW_RECORD_ZEROES)
+		memset(fs->superblock + (from - SB_AT), 0, to - from);
+	else
+		return tw_error_create(TW_GAP, "the superblock was overwritten unseen");
+	return check_superblock(fs);
 }
 
 /* A resize comes as a transaction. */
-static struct tw_error *superblock_committed(const struct ext4 *fs,
-	const struct ext4_blockset *blocks)
+static struct tw_error *superblock_committed(struct ext4 *fs, const struct ext4_blockset *blocks)
 {
 	uint64_t block = SB_AT >> fs->geo.blockbits;
 	const uint8_t *data = ext4_blockset_find(blocks, block);
-	size_t at = SB_AT - (block << fs->geo.blockbits);
-	return data ? check_superblock(fs, tw_span(data + at, SB_BYTES)) : NULL;
+	if (!data)
+		return NULL;
+	memcpy(fs->superblock, data + (SB_AT - (block << fs->geo.blockbits)), SB_BYTES);
+	return check_superblock(fs);
 }
 
 static struct tw_error *apply_transaction(struct ext4 *fs, const struct tw_jbd2_transaction *txn,
@@ -80,6 +91,7 @@ static struct tw_error *apply_transaction(struct ext4 *fs, const struct tw_jbd2_
 		err = superblock_committed(fs, blocks);
 	if (!err)
 		err = ext4_apply(fs, blocks, &commit);
+	ext4_block_clear(&fs->early);
 	ext4_blockset_destroy(blocks);
 	return tw_error_context(err, "transaction %u", txn->sequence);
 }
@@ -140,36 +152,29 @@ static struct tw_error *data_written(struct ext4 *fs, const struct tw_owner *own
 	return tw_changeset_range(change, file_at + (from - at), to - from);
 }
 
-/* The content of a whole block that a write touches. */
-static struct tw_error *block_content(struct ext4 *fs, const struct tw_write *write, uint64_t block,
-	uint8_t *buf, const uint8_t **out)
+/* The content of a block that a write covers. Linux and its tools write metadata in whole blocks, and what is not in
+ * the stream cannot be looked up: the image may have gone on. */
+static struct tw_error *block_content(const struct ext4 *fs, const struct tw_write *write,
+	uint64_t block, const uint8_t **out)
 {
+	static const uint8_t zeroes[65536];
 	uint64_t at = block << fs->geo.blockbits, end = at + fs->geo.blocksize;
-	uint64_t from = at > write->offset ? at : write->offset;
-	uint64_t to = write->offset + write->length;
-	to = to < end ? to : end;
-	bool zeroes = write->flags & TW_RECORD_ZEROES;
-	if (write->payload && from == at && to == end) {
-		*out = write->payload + (at - write->offset);
-		return NULL;
-	}
-	if (from != at || to != end || !zeroes)
-		TW_TRY(tw_source_read(&fs->env.source, at, buf, fs->geo.blocksize));
-	if (write->payload)
-		memcpy(buf + (from - at), write->payload + (from - write->offset), to - from);
-	else if (zeroes)
-		memset(buf + (from - at), 0, to - from);
-	*out = buf;
+	if (write->offset > at || write->offset + write->length < end)
+		return tw_error_create(TW_GAP, "block %llu was overwritten in part",
+			(unsigned long long)block);
+	if (!write->payload && !(write->flags & TW_RECORD_ZEROES))
+		return tw_error_create(TW_GAP, "block %llu was overwritten unseen",
+			(unsigned long long)block);
+	*out = write->payload ? write->payload + (at - write->offset) : zeroes;
 	return NULL;
 }
 
 static struct tw_error *metadata_written(struct ext4 *fs, const struct tw_owner *owner,
 	const struct tw_write *write, uint64_t first, uint64_t end)
 {
-	uint8_t buf[65536];
 	for (uint64_t block = first; block < end; block++) {
 		const uint8_t *data;
-		TW_TRY(block_content(fs, write, block, buf, &data));
+		TW_TRY(block_content(fs, write, block, &data));
 		if (owner->kind == TW_OWNER_JOURNAL)
 			TW_TRY(journal_block(fs, owner->lblk + (uint32_t)(block - owner->block),
 				data, write->time));
@@ -185,13 +190,38 @@ static bool is_metadata(enum tw_owner_kind kind)
 		kind == TW_OWNER_NODE || kind == TW_OWNER_SYMLINK;
 }
 
+/* While the journal is empty, tools may be at work, and any block may turn out to be metadata. */
+static bool offline(const struct ext4 *fs)
+{
+	return !tw_jbd2_position(fs->journal).head;
+}
+
+/* Keeps what was written to blocks that nobody owns, within a bound. */
+static struct tw_error *unowned_written(struct ext4 *fs, const struct tw_write *write,
+	uint64_t first, uint64_t end)
+{
+	if (!offline(fs) || !write->payload)
+		return NULL;
+	for (uint64_t block = first; block < end; block++) {
+		const uint8_t *data;
+		uint64_t at = block << fs->geo.blockbits;
+		if (write->offset > at || write->offset + write->length < at + fs->geo.blocksize)
+			continue;
+		TW_TRY(block_content(fs, write, block, &data));
+		TW_TRY(ext4_block_store(&fs->early, block, 0, data, fs->geo.blocksize));
+		if (HASH_COUNT(fs->early) > MAX_EARLY)
+			TW_TRY(ext4_settle(fs, write->time, true));
+	}
+	return NULL;
+}
+
 bool ext4_wants(void *arg, uint64_t offset, uint64_t length)
 {
 	struct ext4 *fs = arg;
 	uint64_t block = offset >> fs->geo.blockbits;
 	uint64_t end = (offset + length + fs->geo.blocksize - 1) >> fs->geo.blockbits;
 	struct tw_owner owner;
-	if (offset < SB_AT + SB_BYTES && offset + length > SB_AT)
+	if ((offset < SB_AT + SB_BYTES && offset + length > SB_AT) || offline(fs))
 		return true;
 	while (block < end &&
 		tw_owners_find(tw_view_owners(fs->view), block, end - block, &owner)) {
@@ -208,9 +238,11 @@ static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
 	uint64_t block = write->offset >> fs->geo.blockbits;
 	uint64_t end = (to + fs->geo.blocksize - 1) >> fs->geo.blockbits;
 	struct tw_owner owner;
-	while (block < end &&
-		tw_owners_find(tw_view_owners(fs->view), block, end - block, &owner)) {
+	while (block < end) {
+		if (!tw_owners_find(tw_view_owners(fs->view), block, end - block, &owner))
+			return unowned_written(fs, write, block, end);
 		uint64_t first = owner.block > block ? owner.block : block;
+		TW_TRY(unowned_written(fs, write, block, first));
 		uint64_t stop = owner.block + owner.count < end ? owner.block + owner.count : end;
 		uint64_t from = first << fs->geo.blockbits, until = stop << fs->geo.blockbits;
 		if (owner.kind == TW_OWNER_DATA)
@@ -240,8 +272,10 @@ struct tw_error *ext4_settle(void *arg, struct tw_time now, bool last)
 	if (tw_jbd2_stalled(fs->journal))
 		return tw_error_create(TW_GAP, "blocks of transaction %u are missing",
 			tw_jbd2_position(fs->journal).sequence);
-	if (!fs->data_waits && !fs->direct)
+	if (!fs->data_waits && !fs->direct) {
+		ext4_block_clear(&fs->early);
 		return NULL;
+	}
 	/* The guest flushes before each commit block: the data belongs to that transaction. */
 	if (!last && tw_jbd2_underway(fs->journal))
 		return NULL;
@@ -255,6 +289,7 @@ struct tw_error *ext4_settle(void *arg, struct tw_time now, bool last)
 	if (!err)
 		err = ext4_apply(fs, blocks, &commit);
 	ext4_block_clear(&fs->direct);
+	ext4_block_clear(&fs->early);
 	ext4_blockset_destroy(blocks);
 	return err;
 }

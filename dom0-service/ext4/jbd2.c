@@ -176,6 +176,11 @@ static struct tw_error *superblock_written(struct tw_jbd2 *j, struct tw_span sb)
 	uint32_t start = tw_be32(sb, S_START), sequence = tw_be32(sb, S_SEQUENCE);
 	if (tw_be32(sb, H_MAGIC) != MAGIC || start >= j->maxlen)
 		return NULL;
+	/* Linux leaves an empty log only with a sequence beyond all that was committed. */
+	if (memcmp(j->superblock + S_UUID, sb.data + S_UUID, 16) ||
+		tw_be32(sb, S_MAXLEN) != j->maxlen || tw_be32(sb, S_FIRST) != j->first ||
+		(!start && later(j->next.sequence, sequence)))
+		return tw_error_create(TW_GAP, "the journal was made anew");
 	memcpy(j->superblock, sb.data, S_BYTES);
 	/* The first mount after mkfs turns features on. */
 	if (tw_be32(sb, H_TYPE) == SUPERBLOCK_V2) {

@@ -17,6 +17,7 @@ void ext4_destroy(void *arg)
 	ext4_block_clear(&fs->xattrs);
 	ext4_block_clear(&fs->recent);
 	ext4_block_clear(&fs->direct);
+	ext4_block_clear(&fs->early);
 	ext4_newcomers_destroy(fs->newcomers);
 	ext4_geometry_deinit(&fs->geo);
 	free(fs);
@@ -59,6 +60,7 @@ const struct tw_fs_ops tw_fs_ext4 = {
 	.write = ext4_write,
 	.wants = ext4_wants,
 	.settle = ext4_settle,
+	.announce = ext4_announce,
 	.resync = ext4_resync,
 	.uuid = ext4_uuid,
 	.view = ext4_view,

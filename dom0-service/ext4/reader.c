@@ -7,7 +7,9 @@ struct tw_error *ext4_reader_block(struct ext4_reader *reader, uint64_t block, c
 {
 	const uint8_t *data = reader->txn ? ext4_blockset_find(reader->txn, block) : NULL;
 	struct ext4_block *entry = NULL;
-	if (!data && reader->nodes)
+	if (!data && reader->early)
+		entry = ext4_block_find(*reader->early, block);
+	if (!data && !entry && reader->nodes)
 		entry = ext4_block_find(*reader->nodes, block);
 	if (!data && !entry)
 		entry = ext4_block_find(reader->loaded, block);

@@ -185,6 +185,7 @@ static struct tw_error *take_over(struct ext4 *fs, struct ext4 *newer)
 	struct tw_fs_env env = fs->env;
 	fs->env = newer->env;
 	newer->env = env;
+	fs->env.source.bytes = env.source.bytes;
 	tw_jbd2_set_arg(fs->journal, fs);
 	tw_jbd2_set_arg(newer->journal, newer);
 	tw_changeset_destroy(fs->set);
@@ -218,4 +219,20 @@ struct tw_error *ext4_resync(void *arg, void *newer_arg, const struct tw_missed 
 	TW_TRY(collect(fs, newer, missed));
 	TW_TRY(tw_changeset_emit(fs->set, &commit));
 	return take_over(fs, newer);
+}
+
+struct tw_error *ext4_announce(void *arg, struct tw_time now)
+{
+	struct ext4 *fs = arg;
+	struct tw_commit commit = { now, now, 0, true };
+	struct tw_missed none = { 0 };
+	struct ext4 empty = { .env = fs->env, .geo = fs->geo };
+	struct tw_error *err = forget_all(&empty, fs);
+	if (!err)
+		err = collect(&empty, fs, &none);
+	if (!err)
+		err = tw_changeset_emit(empty.set, &commit);
+	tw_changeset_destroy(empty.set);
+	tw_view_destroy(empty.view);
+	return err;
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 2u
+#define STATE_VERSION 3u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -200,6 +200,7 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 	const struct ext4 *fs = arg;
 	tw_pack32(out, STATE_VERSION);
 	ext4_geometry_save(&fs->geo, out);
+	tw_buf_append(out, fs->superblock, sizeof(fs->superblock));
 	tw_pack64(out, tw_view_inode_count(fs->view));
 	const struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
 	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1))
@@ -209,6 +210,7 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 	pack_blocks(out, fs->xattrs, fs->geo.blocksize);
 	pack_blocks(out, fs->recent, fs->geo.blocksize);
 	pack_blocks(out, fs->direct, fs->geo.blocksize);
+	pack_blocks(out, fs->early, fs->geo.blocksize);
 	pack_journal(out, fs);
 	tw_changeset_save_ranges(fs->set, out);
 	return out->failed ? tw_error_nomem() : NULL;
@@ -288,11 +290,15 @@ static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 	if (tw_unpack32(&in) != STATE_VERSION)
 		return tw_error_create(TW_BAD_DATA, "the saved state is of another version");
 	TW_TRY(ext4_geometry_load(&in, &fs->geo));
+	const uint8_t *sb = tw_unpack_raw(&in, sizeof(fs->superblock));
+	if (sb)
+		memcpy(fs->superblock, sb, sizeof(fs->superblock));
 	TW_TRY(unpack_view(&in, fs));
 	TW_TRY(unpack_blocks(&in, &fs->nodes, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(&in, &fs->xattrs, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(&in, &fs->recent, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(&in, &fs->direct, fs->geo.blocksize));
+	TW_TRY(unpack_blocks(&in, &fs->early, fs->geo.blocksize));
 	TW_TRY(unpack_journal(&in, fs));
 	TW_TRY(tw_changeset_load_ranges(fs->set, &in));
 	fs->data_waits = true;

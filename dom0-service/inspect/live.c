@@ -141,7 +141,9 @@ static struct tw_error *pass_record(const struct tw_record *record, void *arg)
 	struct tw_record gap = *record;
 	gap.flags = TW_RECORD_GAP;
 	gap.payload = NULL;
-	return tw_statefile_has_log(live->state) ? log_record(live, &gap) : NULL;
+	/* When nobody watched for a while, ranges say nothing; and the log may be of a smaller disk. */
+	bool counts = tw_statefile_has_log(live->state) && !live->missed.unwatched;
+	return counts ? log_record(live, &gap) : NULL;
 }
 
 struct gap {
@@ -325,7 +327,7 @@ static bool state_is_old(const struct tw_live *live)
 }
 
 /* Goes on from the snapshot by the log. */
-static struct tw_error *resume(struct tw_live *live)
+static struct tw_error *replay(struct tw_live *live)
 {
 	TW_TRY(tw_statefile_replay(live->state, tw_disk_loaded_bytes(live->disk), &live->position,
 		replay_record, live));
@@ -333,16 +335,31 @@ static struct tw_error *resume(struct tw_live *live)
 		live->missed.unwatched = true;
 		need_resync(live, "the disk was resized");
 	}
-	if (state_is_old(live)) {
-		tw_disk_set_sequence(live->disk, tw_outbox_acked(live->box));
-		live->missed.unwatched = true;
-		need_resync(live, "the saved state is older than what was sent");
-	}
 	return NULL;
 }
 
-struct tw_error *tw_live_start(struct tw_live *live)
+/* With another ring the log may be short of what was sent: the courier has to say what it has, before new events get
+ * numbers. */
+static struct tw_error *ask_courier(struct tw_live *live)
 {
+	live->status.state = "waiting for the courier";
+	while (!tw_uplink_connect(live->link, RECONNECT_MS)) {
+		struct pollfd stop = { live->stop_fd, POLLIN, 0 };
+		tw_live_status_write(&live->status, live->state);
+		if (poll(&stop, 1, RECONNECT_MS) > 0)
+			return tw_error_create(TW_UNAVAILABLE,
+				"told to end before the courier was there");
+	}
+	if (!state_is_old(live))
+		return NULL;
+	tw_disk_set_sequence(live->disk, tw_outbox_acked(live->box));
+	tw_log(TW_LOG_WARN, live->id.vdev, "the saved state is older than what was sent");
+	return NULL;
+}
+
+struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
+{
+	live->stop_fd = stop_fd;
 	TW_TRY(load(live));
 	bool known = live->disk != NULL;
 	if (!known)
@@ -350,12 +367,14 @@ struct tw_error *tw_live_start(struct tw_live *live)
 	live->id.epoch = live->position.epoch;
 	TW_TRY(connect_courier(live));
 	if (known)
-		TW_TRY(resume(live));
+		TW_TRY(replay(live));
+	live->unsettled = known;
 	TW_TRY(open_ring(live));
 	if (known && memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES)) {
 		live->position.record = 0;
 		live->missed.unwatched = true;
 		need_resync(live, "the disk was not watched for a while");
+		TW_TRY(ask_courier(live));
 	}
 	if (!known || live->resync)
 		TW_TRY(crawl(live));
@@ -452,7 +471,10 @@ static struct tw_error *settle(struct tw_live *live)
 static struct tw_error *check_layout(struct tw_live *live)
 {
 	bool changed;
-	TW_TRY(tw_disk_check_layout(live->disk, &changed));
+	struct tw_error *err = tw_disk_check_layout(live->disk, &changed);
+	if (err)
+		tw_log(TW_LOG_WARN, live->id.vdev, "%s", tw_error_message(err));
+	tw_error_destroy(err);
 	if (changed)
 		need_resync(live, "partitions or file systems have changed");
 	return NULL;

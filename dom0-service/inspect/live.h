@@ -28,8 +28,9 @@ struct tw_error *tw_live_create(const struct tw_live_options *options,
 	struct tw_live **out) TW_MUST_CHECK;
 void tw_live_destroy(struct tw_live *live);
 
-/* Loads the state or crawls the disk. Afterwards every write that comes is followed. */
-struct tw_error *tw_live_start(struct tw_live *live) TW_MUST_CHECK;
+/* Loads the state or crawls the disk. Afterwards every write that comes is followed. Gives up with TW_UNAVAILABLE when
+ * stop_fd becomes readable. */
+struct tw_error *tw_live_start(struct tw_live *live, int stop_fd) TW_MUST_CHECK;
 
 /* Follows the ring until stop_fd is readable, then drains it, saves the state and returns. */
 struct tw_error *tw_live_run(struct tw_live *live, int stop_fd) TW_MUST_CHECK;

@@ -120,7 +120,7 @@ static struct tw_error *run(const struct arguments *args)
 	int stop_fd;
 	TW_TRY(stop_signals(&stop_fd));
 	TW_TRY(tw_live_create(&args->live, &live));
-	struct tw_error *err = tw_live_start(live);
+	struct tw_error *err = tw_live_start(live, stop_fd);
 	if (!err) {
 		say_ready(args->ready_fd);
 		err = tw_live_run(live, stop_fd);

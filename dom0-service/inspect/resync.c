@@ -45,14 +45,15 @@ static struct tw_error *resync_volume(struct tw_volume *old, struct tw_volume *n
 	return err;
 }
 
-/* A volume that is new, or that can be followed only now: it begins as it was crawled. */
+/* A volume that is new, or that can be followed only now. What was made in it before it was found is told, too. */
 static struct tw_error *adopt_volume(struct tw_disk *disk, size_t index, struct tw_volume *new,
 	struct tw_time now)
 {
 	tw_volume_destroy(disk->volumes[index]);
 	disk->volumes[index] = new;
 	new->disk = disk;
-	return tw_disk_tell(disk, new, TW_EVENT_VOLUME_FOUND, now, new->why);
+	TW_TRY(tw_disk_tell(disk, new, TW_EVENT_VOLUME_FOUND, now, new->why));
+	return new->ops ? new->ops->announce(new->fs, now) : NULL;
 }
 
 static struct tw_error *lose_volume(struct tw_disk *disk, size_t index, struct tw_volume *new,
@@ -129,5 +130,6 @@ struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
 		err = resync_new(disk, newer, now);
 	tw_disk_destroy(newer);
 	TW_TRY(err);
+	disk->layout_written = false;
 	return tw_disk_tell(disk, NULL, TW_EVENT_DISK_RESYNCED, now, reason);
 }

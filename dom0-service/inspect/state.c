@@ -85,6 +85,7 @@ struct tw_error *tw_disk_load(struct tw_disk *disk, struct tw_span state)
 	if (version != STATE_VERSION || n > 256)
 		return tw_error_create(TW_BAD_DATA, "the saved state is of another version");
 	disk->loaded_bytes = bytes;
+	disk->layout_written = true; /* it may have been, just before the end */
 	disk->sequence = sequence;
 	for (uint64_t i = 0; i < n; i++)
 		TW_TRY(load_volume(disk, &in));

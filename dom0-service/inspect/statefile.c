@@ -185,10 +185,12 @@ struct tw_error *tw_statefile_replay(struct tw_statefile *state, uint64_t disk_b
 	struct tw_error *(*record)(const struct tw_record *record, void *arg), void *arg)
 {
 	TW_AUTO_FREE char *path = log_path(state, state->generation);
+	TW_AUTO_FREE char *stale = log_path(state, state->generation - 1);
 	struct tw_trace_reader *reader;
 	uint64_t last;
-	if (!path)
+	if (!path || !stale)
 		return tw_error_nomem();
+	unlink(stale); /* a kill between the snapshot's rename and this left it */
 	int ret = tw_trace_reader_open(path, &reader);
 	if (ret < 0 && ret != -ENOENT && ret != -EPIPE)
 		return log_error(ret, path);

@@ -175,8 +175,10 @@ static struct tw_error *break_cycle(struct tw_changeset *set, struct tw_nameop *
 			stack[*n - 1]->state = TW_NAMEOP_PENDING;
 		return NULL;
 	}
-	return tw_error_create(TW_BAD_DATA, "names of inode %u cannot be brought into an order",
-		op->ino);
+	/* Directories that hold each other: a guest's nonsense, which has no order, and no path to tell of. */
+	op->state = TW_NAMEOP_DONE;
+	(*n)--;
+	return tw_tell_nameop(set, op);
 }
 
 static struct tw_error *perform(struct tw_changeset *set, struct tw_nameop **stack,

@@ -49,6 +49,9 @@ struct tw_fs_ops {
 	 * was formatted begins as an empty one. */
 	struct tw_error *(*resync)(void *fs, void *newer, const struct tw_missed *missed,
 		struct tw_time now);
+	/* Emits (flagged resync) what leads from an empty volume to the instance's state: for a volume that was found
+	 * after the disk was attached. */
+	struct tw_error *(*announce)(void *fs, struct tw_time now);
 	const char *(*uuid)(void *fs); /* lives as long as the instance */
 	struct tw_view *(*view)(void *fs);
 	void (*destroy)(void *fs); /* NULL is fine */
