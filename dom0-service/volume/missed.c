@@ -28,7 +28,7 @@ static void tidy(struct tw_missed *missed)
 
 struct tw_error *tw_missed_add_range(struct tw_missed *missed, uint64_t offset, uint64_t length)
 {
-	if (missed->n == missed->cap && missed->cap >= TIDY_AT)
+	if (missed->n >= missed->cap / 2 + missed->cap / 4 && missed->cap >= TIDY_AT)
 		tidy(missed);
 	if (missed->n >= missed->cap / 2 + missed->cap / 4 || !missed->cap) {
 		size_t cap = missed->cap ? missed->cap * 2 : 64;
