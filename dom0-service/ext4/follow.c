@@ -259,8 +259,10 @@ static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
 struct tw_error *ext4_write(void *arg, const struct tw_write *write)
 {
 	struct ext4 *fs = arg;
-	/* Only free blocks are discarded, and a block is freed by a transaction. */
-	if (write->flags & TW_RECORD_DISCARD || !write->length)
+	/* Only free blocks are discarded, and a block is freed by a transaction. What reads as zeroes afterwards may
+	 * have been a request for zeroes, which a backend serves by discarding. */
+	bool undefined = write->flags & TW_RECORD_DISCARD && !(write->flags & TW_RECORD_ZEROES);
+	if (undefined || !write->length)
 		return NULL;
 	TW_TRY(superblock_written(fs, write));
 	return follow(fs, write);
