@@ -10,7 +10,6 @@
 #include "input.h"
 #include "record.h"
 
-#include <ext2fs/ext2fs.h>
 #include <stdlib.h>
 
 enum { BLOCK = 1024, MAX_PATCHES = 64 };

@@ -8,8 +8,10 @@
 #include "ext4/jbd2.h"
 
 #include <endian.h>
-#include <ext2fs/ext2fs.h>
 #include <stdlib.h>
+
+/* libext2fs; its header and ours both name what is on disk. */
+uint32_t ext2fs_crc32c_le(uint32_t crc, const unsigned char *p, size_t len);
 
 enum { LOG_BLOCK = 1024, LOG_LEN = 32, LOG_FIRST = 1 };
 enum { JBD2_REVOKE_F = 1, JBD2_64BIT_F = 2, JBD2_ASYNC_F = 4, JBD2_V2_F = 8, JBD2_V3_F = 16,

@@ -310,6 +310,33 @@ static void a_block_map_that_loops_ends(void **state)
 	assert_true(v->reads <= NBLOCKS + 1);
 }
 
+static void indirect_blocks_that_map_nothing_are_not_walked_for_long(void **state)
+{
+	struct volume *v = *state;
+	le32(v->root + 56, 22);
+	for (unsigned i = 0; i < 256; i++) {
+		le32(block_of(v, 22) + i * 4, 23);
+		le32(block_of(v, 23) + i * 4, 24);
+	}
+	fails(walk(v, 0), TW_BAD_DATA);
+	assert_true(v->reads < 1000);
+}
+
+/* Each block has its own indirect blocks: as sparse as a file can be. */
+static void the_sparsest_file_can_be_mapped(void **state)
+{
+	struct volume *v = *state;
+	le32(v->root + 56, 1000);
+	for (unsigned i = 0; i < 256; i++) {
+		le32(block_of(v, 1000) + i * 4, 1001 + i);
+		le32(block_of(v, 1001 + i), 1300 + i);
+		le32(block_of(v, 1300 + i), 1600 + i * 2);
+	}
+	ok(walk(v, 0));
+	assert_int_equal(v->map.n, 256);
+	assert_int_equal(v->map.nnodes, 513);
+}
+
 /* One indirect block, named again and again. */
 static void a_block_map_maps_no_more_blocks_than_there_are(void **state)
 {
@@ -379,6 +406,8 @@ int main(void)
 		TEST(a_block_map_of_all_levels),
 		TEST(block_maps_of_nonsense_are_refused),
 		TEST(a_block_map_that_loops_ends),
+		TEST(indirect_blocks_that_map_nothing_are_not_walked_for_long),
+		TEST(the_sparsest_file_can_be_mapped),
 		TEST(a_block_map_maps_no_more_blocks_than_there_are),
 		TEST(an_error_of_the_reader_is_handed_on),
 		TEST(random_maps_are_in_order_and_in_range),
