@@ -21,7 +21,7 @@ static unsigned ntouched;
 
 /* Where the parts are, found once in the pristine image. */
 static struct {
-	uint32_t journal, table, root, nodes[2];
+	uint32_t log[MAX_PATCHES + 3], table, root, nodes[2];
 } place;
 
 static struct tw_error *take_event(struct tw_event *event, void *arg)
@@ -43,7 +43,12 @@ static void find_places(void)
 	struct ext4 *fs;
 	if (tw_fs_ext4.open(&env, (void **)&fs))
 		abort();
-	place.journal = (uint32_t)tw_view_inode(fs->view, EXT4_JOURNAL_INO)->extents[0].block;
+	const struct tw_inode *journal = tw_view_inode(fs->view, EXT4_JOURNAL_INO);
+	for (uint32_t i = 0; i < journal->nextents; i++)
+		for (uint32_t k = 0; k < journal->extents[i].count; k++)
+			if (journal->extents[i].lblk + k < MAX_PATCHES + 3)
+				place.log[journal->extents[i].lblk + k] =
+					(uint32_t)journal->extents[i].block + k;
 	place.table = (uint32_t)fs->geo.itable[0];
 	place.root = (uint32_t)tw_view_inode(fs->view, EXT4_ROOT_INO)->extents[0].block;
 	struct ext4_root *root = fs->roots;
@@ -55,7 +60,7 @@ static void find_places(void)
 static uint32_t part(uint32_t which)
 {
 	const uint32_t parts[] = { 1, 2, place.table, place.table + 1, place.table + 2,
-		place.table + 3, place.root, place.journal, place.journal + 1, place.nodes[0],
+		place.table + 3, place.root, place.log[0], place.log[1], place.nodes[0],
 		place.root + 1, place.root + 2 };
 	return parts[which % (sizeof(parts) / sizeof(*parts))];
 }
@@ -97,23 +102,23 @@ static void header(uint8_t block[BLOCK], uint32_t type, uint32_t sequence)
 static struct tw_error *commit(void *fs)
 {
 	uint8_t block[BLOCK], data[BLOCK];
-	uint32_t at = place.journal + 1;
-	memcpy(block, fuzz_image() + (size_t)place.journal * BLOCK, BLOCK);
+	const uint32_t *at = place.log;
+	memcpy(block, fuzz_image() + (size_t)*at * BLOCK, BLOCK);
 	uint32_t sequence = tw_be32(tw_span(block, BLOCK), 24);
 	be32(block + 28, 1);
-	TW_TRY(write_block(fs, place.journal, block));
+	TW_TRY(write_block(fs, *at++, block));
 	header(block, 1, sequence);
 	for (unsigned i = 0; i < ntouched; i++) {
 		be32(block + 12 + i * 8 + (i ? 16 : 0), touched[i]);
 		block[12 + i * 8 + (i ? 16 : 0) + 7] = (uint8_t)((i ? 2 : 0) | (i + 1 == ntouched ? 8 : 0));
 	}
-	TW_TRY(write_block(fs, at++, block));
+	TW_TRY(write_block(fs, *at++, block));
 	for (unsigned i = 0; i < ntouched; i++) {
 		memcpy(data, image + (size_t)touched[i] * BLOCK, BLOCK);
-		TW_TRY(write_block(fs, at++, data));
+		TW_TRY(write_block(fs, *at++, data));
 	}
 	header(block, 2, sequence);
-	return write_block(fs, at, block);
+	return write_block(fs, *at, block);
 }
 
 static struct tw_error *write_in_place(void *fs)
