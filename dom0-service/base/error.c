@@ -17,6 +17,9 @@ struct tw_error {
 static struct tw_error nomem = { .code = TW_NOMEM, .message = (char *)"out of memory" };
 
 static struct tw_error *make(enum tw_code code, int errnum, const char *fmt, va_list ap)
+	__attribute__((format(printf, 3, 0)));
+
+static struct tw_error *make(enum tw_code code, int errnum, const char *fmt, va_list ap)
 {
 	char *text = NULL;
 	if (vasprintf(&text, fmt, ap) < 0)

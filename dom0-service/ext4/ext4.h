@@ -10,7 +10,7 @@
 #include "ext4/jbd2.h"
 #include "view/change.h"
 #include "volume/fs.h"
-#include <uthash.h>
+#include "base/hash.h"
 
 /* super.rst: whatever the block size. */
 #define EXT4_SUPERBLOCK_AT 1024

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <uthash.h>
+#include "base/hash.h"
 
 #define UNIT_SHIFT 12
 #define UNIT_BYTES (1u << UNIT_SHIFT)

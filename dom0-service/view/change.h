@@ -11,7 +11,7 @@
 
 #include "base/pack.h"
 #include "view/view.h"
-#include <uthash.h>
+#include "base/hash.h"
 
 /* Takes one event; the sequence is filled in by the receiver. The event is borrowed. */
 typedef struct tw_error *(*tw_emit_fn)(struct tw_event *event, void *arg);
