@@ -226,6 +226,11 @@ static bool same_place(const struct tw_volume_place *a, const struct tw_volume_p
 	return a->offset == b->offset && a->bytes == b->bytes && !strcmp(a->type, b->type);
 }
 
+bool tw_disk_layout_written(const struct tw_disk *disk)
+{
+	return disk->layout_written;
+}
+
 struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed)
 {
 	struct tw_volume_place *places;

@@ -62,6 +62,8 @@ bool tw_disk_lost_volumes(const struct tw_disk *disk, const struct tw_disk *newe
 /* True when a partition or file system has come or gone since the crawl: a resync is due. Looks at the image only
  * after a write to a place where that shows; not for a replay, which must not look. */
 struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed) TW_MUST_CHECK;
+/* True when there was such a write since the last look. */
+bool tw_disk_layout_written(const struct tw_disk *disk);
 
 /* Moves this disk to the state of another one that was crawled later from the same image, with the events
  * (flagged resync) that lead there, and a disk.resynced at the end that gives the reason. missed: bytes of the disk.

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What the live inspector does with a record, and how it crawls. */
+#include "inspect/live_inside.h"
+
+#include "base/log.h"
+#include "inspect/attach.h"
+#include "trace.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+/* A volume is lost when so many crawls in a row, so far apart, do not find it. */
+#define MAX_DOUBTS 3
+#define DOUBT_NS 200000000l
+
+struct tw_time tw_live_clock(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (struct tw_time){ ts.tv_sec, (uint32_t)ts.tv_nsec };
+}
+
+struct tw_error *tw_live_take_event(const struct tw_event *event, void *arg)
+{
+	struct tw_live *live = arg;
+	tw_buf_reset(&live->json);
+	TW_TRY(tw_event_encode(event, &live->id, &live->json));
+	return tw_outbox_add(live->box, event->sequence, event->type, &live->json);
+}
+
+void tw_live_need_resync(struct tw_live *live, const char *reason)
+{
+	if (live->resync)
+		return;
+	snprintf(live->reason, sizeof(live->reason), "%s", reason);
+	live->resync = live->reason;
+}
+
+/* --- records --- */
+
+/* What the log keeps of a record: its payload only where it counts. */
+static struct tw_error *log_record(struct tw_live *live, const struct tw_record *record)
+{
+	struct tw_record rest = *record;
+	if (rest.payload && !tw_disk_wants(live->disk, record)) {
+		rest.payload = NULL;
+		rest.flags &= ~(uint32_t)TW_RECORD_PAYLOAD;
+	}
+	while (rest.nsectors > TW_TRACE_MAX_SECTORS) {
+		struct tw_record part = rest;
+		part.nsectors = TW_TRACE_MAX_SECTORS;
+		TW_TRY(tw_statefile_log(live->state, &part));
+		rest.sector += part.nsectors;
+		rest.nsectors -= part.nsectors;
+		if (rest.payload)
+			rest.payload = (const uint8_t *)rest.payload +
+				((size_t)part.nsectors << TW_SECTOR_SHIFT);
+	}
+	return tw_statefile_log(live->state, &rest);
+}
+
+/* Feeds the disk; what it cannot follow makes a resync due. */
+struct tw_error *tw_live_feed(struct tw_live *live, const struct tw_record *record)
+{
+	struct tw_error *err = tw_disk_feed(live->disk, record);
+	if (!err || tw_error_code(err) == TW_NOMEM || tw_error_code(err) == TW_IO)
+		return err;
+	tw_log(TW_LOG_WARN, live->id.vdev, "%s", tw_error_message(err));
+	tw_live_need_resync(live, tw_error_message(err));
+	tw_error_destroy(err);
+	return NULL;
+}
+
+/* A record of the log: it was followed before, or it stands for writes that were missed. */
+struct tw_error *tw_live_replay_record(const struct tw_record *record, void *arg)
+{
+	struct tw_live *live = arg;
+	if (!(record->flags & TW_RECORD_GAP) && !live->resync)
+		return tw_live_feed(live, record);
+	tw_live_need_resync(live, "writes were missed before a restart");
+	return tw_missed_add(&live->missed, record);
+}
+
+/* A record that is in the crawl, or will be in the next one. */
+static struct tw_error *pass_record(const struct tw_record *record, void *arg)
+{
+	struct tw_live *live = arg;
+	live->position.record = record->sequence;
+	if (!record->nsectors || record->flags & TW_RECORD_FLUSH)
+		return NULL;
+	TW_TRY(tw_missed_add(&live->missed, record));
+	struct tw_record gap = *record;
+	gap.flags = TW_RECORD_GAP;
+	gap.payload = NULL;
+	/* When nobody watched for a while, ranges say nothing; and the log may be of a smaller disk. */
+	bool counts = tw_statefile_has_log(live->state) && !live->missed.unwatched;
+	return counts ? log_record(live, &gap) : NULL;
+}
+
+struct gap {
+	struct tw_live *live;
+	const struct tw_record *record;
+	struct tw_error *err;
+};
+
+static void pass_gap(uint64_t sector, uint64_t nsectors, void *arg)
+{
+	struct gap *gap = arg;
+	while (nsectors && !gap->err) {
+		struct tw_record part = *gap->record;
+		part.sector = sector;
+		part.nsectors = nsectors < (1u << 30) ? (uint32_t)nsectors : 1u << 30;
+		gap->err = pass_record(&part, gap->live);
+		sector += part.nsectors;
+		nsectors -= part.nsectors;
+	}
+}
+
+struct tw_error *tw_live_take_gap(struct tw_live *live, const struct tw_record *record)
+{
+	struct gap gap = { live, record, NULL };
+	int ret = tw_ring_take_gap(live->ring, pass_gap, &gap);
+	TW_TRY(gap.err);
+	if (ret < 0)
+		return tw_error_errno(ret, "%s: gap", live->options.ring);
+	live->position.record = record->sequence;
+	live->status.gaps++;
+	tw_live_need_resync(live, "the ring had no room");
+	return NULL;
+}
+
+struct tw_error *tw_live_take_record(const struct tw_record *record, void *arg)
+{
+	struct tw_live *live = arg;
+	/* Logged by an inspector that was killed before it gave the space back. */
+	if (record->sequence <= live->position.record && !(record->flags & TW_RECORD_GAP))
+		return NULL;
+	if (live->position.record && record->sequence > live->position.record + 1)
+		tw_live_need_resync(live, "records are missing in the ring");
+	if (live->resync)
+		return pass_record(record, live);
+	TW_TRY(log_record(live, record));
+	live->position.record = record->sequence;
+	live->unsettled = !(record->flags & TW_RECORD_FLUSH);
+	return tw_live_feed(live, record);
+}
+
+/* --- crawls --- */
+
+struct tw_error *tw_live_snapshot(struct tw_live *live)
+{
+	return tw_statefile_snapshot(live->state, live->disk, live->box, &live->position);
+}
+
+/* The crawl is there: it becomes the state, or the state is moved to it. From here on a restart begins with it. */
+static struct tw_error *crawled(struct tw_disk *newer, void *arg)
+{
+	struct tw_live *live = arg;
+	struct tw_time now = tw_live_clock();
+	if (live->disk && live->doubts < MAX_DOUBTS && tw_disk_lost_volumes(live->disk, newer)) {
+		live->doubts++; /* and the resync stays due */
+		tw_disk_destroy(newer);
+		return NULL;
+	}
+	live->doubts = 0;
+	bool again = live->ring &&
+		memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES) != 0;
+	if (live->ring)
+		memcpy(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES);
+	if (!live->disk) {
+		live->disk = newer;
+		TW_TRY(tw_disk_attached(live->disk, now));
+	} else {
+		if (again)
+			TW_TRY(tw_disk_attached(live->disk, now));
+		TW_TRY(tw_disk_resync(live->disk, newer, &live->missed, now, live->reason));
+		live->status.resyncs++;
+	}
+	tw_missed_clear(&live->missed);
+	live->resync = NULL;
+	return tw_live_snapshot(live);
+}
+
+static struct tw_error *keep_log(void *arg)
+{
+	struct tw_live *live = arg;
+	struct pollfd stop = { live->stop_fd, POLLIN, 0 };
+	if (tw_statefile_has_log(live->state))
+		TW_TRY(tw_statefile_flush(live->state));
+	/* A crawl may take long. */
+	if (live->stop_fd >= 0 && poll(&stop, 1, 0) > 0)
+		return tw_error_create(TW_UNAVAILABLE, "told to end in the middle of a crawl");
+	return NULL;
+}
+
+struct tw_error *tw_live_crawl(struct tw_live *live)
+{
+	struct tw_attach_ops ops = { pass_record, keep_log, crawled, tw_live_take_record, live };
+	live->status.state = live->disk ? "resync" : "crawling";
+	tw_live_status_write(&live->status, live->state);
+	if (live->disk)
+		tw_log(TW_LOG_INFO, live->id.vdev, "resync: %s", live->reason);
+	do {
+		if (live->doubts)
+			nanosleep(&(struct timespec){ .tv_nsec = DOUBT_NS }, NULL);
+		TW_TRY(tw_attach(live->options.image, live->id.vdev, live->ring, tw_live_take_event, live,
+			&ops));
+	} while (live->doubts);
+	live->status.state = "live";
+	return NULL;
+}
+
+struct tw_error *tw_live_give_back(struct tw_live *live)
+{
+	TW_TRY(tw_statefile_flush(live->state));
+	tw_ring_release(live->ring);
+	return NULL;
+}
+
+struct tw_error *tw_live_close_gap(struct tw_live *live)
+{
+	struct tw_record none = { .sequence = live->position.record };
+	struct gap gap = { live, &none, NULL };
+	int ret = tw_ring_take_open_gap(live->ring, pass_gap, &gap);
+	TW_TRY(gap.err);
+	if (ret <= 0)
+		return NULL;
+	live->status.gaps++;
+	tw_live_need_resync(live, "the ring had no room");
+	TW_TRY(tw_live_crawl(live));
+	return tw_live_give_back(live);
+}

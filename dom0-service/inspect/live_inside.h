@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Inside of the live inspector, shared by live.c (the loop), live_start.c and live_follow.c. */
+#ifndef TW_INSPECT_LIVE_INSIDE_H
+#define TW_INSPECT_LIVE_INSIDE_H
+
+#include "inspect/disk.h"
+#include "inspect/live.h"
+#include "inspect/live_status.h"
+#include "inspect/statefile.h"
+#include "inspect/uplink.h"
+#include "ring.h"
+#include "volume/missed.h"
+
+/* The courier is looked for so often. */
+#define TW_LIVE_RECONNECT_MS 200
+
+struct tw_live {
+	struct tw_live_options options;
+	struct tw_disk_id id;
+	struct tw_state_position position;
+	struct tw_disk *disk;
+	struct tw_ring_reader *ring;
+	struct tw_outbox *box;
+	struct tw_uplink *link;
+	struct tw_statefile *state;
+	struct tw_buf json;
+	struct tw_missed missed; /* ranges of which writes were not followed, until the next resync */
+	const char *resync;	 /* the reason why one is due, or NULL */
+	char reason[256];
+	int stop_fd;
+	unsigned doubts; /* crawls in a row that did not find a volume that was there */
+	bool unsettled; /* records were followed since the last flush */
+	struct tw_live_status status;
+};
+
+int64_t tw_live_now_ms(void);
+struct tw_time tw_live_clock(void);
+/* A tw_disk_emit_fn: encodes the event into the outbox. */
+struct tw_error *tw_live_take_event(const struct tw_event *event, void *live) TW_MUST_CHECK;
+/* The first reason counts. */
+void tw_live_need_resync(struct tw_live *live, const char *reason);
+/* True when the courier has events that the state knows nothing of: it is older than what was sent (dom0 went down, or
+ * the directory is a copy). Their numbers are used up. */
+bool tw_live_state_is_old(const struct tw_live *live);
+
+/* --- live_follow.c --- */
+
+/* Feeds the disk; what it cannot follow makes a resync due. */
+struct tw_error *tw_live_feed(struct tw_live *live, const struct tw_record *record) TW_MUST_CHECK;
+/* A record of the log. */
+struct tw_error *tw_live_replay_record(const struct tw_record *record, void *live) TW_MUST_CHECK;
+/* A record of the ring; and a gap record. */
+struct tw_error *tw_live_take_record(const struct tw_record *record, void *live) TW_MUST_CHECK;
+struct tw_error *tw_live_take_gap(struct tw_live *live, const struct tw_record *record) TW_MUST_CHECK;
+/* The capture point has gone and left a gap that it could not announce. */
+struct tw_error *tw_live_close_gap(struct tw_live *live) TW_MUST_CHECK;
+/* What was followed is in the log: the ring may forget it. Nothing is sent before. */
+struct tw_error *tw_live_give_back(struct tw_live *live) TW_MUST_CHECK;
+struct tw_error *tw_live_snapshot(struct tw_live *live) TW_MUST_CHECK;
+/* Crawls the disk, for the first time or for the resync that is due. */
+struct tw_error *tw_live_crawl(struct tw_live *live) TW_MUST_CHECK;
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* How the live inspector comes to its state: from what was saved, or from a crawl. */
+#include "inspect/live_inside.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+static struct tw_error *create_disk(struct tw_live *live)
+{
+	return tw_disk_create(live->options.image, live->options.id.vdev, tw_live_take_event, live,
+		&live->disk);
+}
+
+bool tw_live_state_is_old(const struct tw_live *live)
+{
+	return tw_outbox_acked(live->box) > tw_disk_sequence(live->disk);
+}
+
+static struct tw_error *load(struct tw_live *live)
+{
+	bool found;
+	TW_TRY(create_disk(live));
+	struct tw_error *err = tw_statefile_load(live->state, live->disk, live->box,
+		&live->position, &found);
+	if (!err && found)
+		return NULL;
+	if (err && tw_error_code(err) != TW_BAD_DATA && tw_error_code(err) != TW_UNSUPPORTED)
+		return err;
+	if (err)
+		tw_log(TW_LOG_ERROR, live->id.vdev, "%s: starting anew, with a new epoch",
+			tw_error_message(err));
+	tw_error_destroy(err);
+	tw_disk_destroy(live->disk);
+	tw_outbox_destroy(live->box);
+	live->disk = NULL;
+	live->box = NULL;
+	memset(&live->position, 0, sizeof(live->position));
+	return tw_outbox_create(&live->box);
+}
+
+static struct tw_error *new_epoch(struct tw_live *live)
+{
+	uint8_t random[(TW_EPOCH_BYTES - 1) / 2];
+	if (getrandom(random, sizeof(random), 0) != sizeof(random))
+		return tw_error_errno(errno, "getrandom");
+	for (size_t i = 0; i < sizeof(random); i++)
+		snprintf(live->position.epoch + 2 * i, 3, "%02x", random[i]);
+	return NULL;
+}
+
+static struct tw_error *open_ring(struct tw_live *live)
+{
+	int ret = tw_ring_reader_open(live->options.ring, &live->ring);
+	if (ret == -EBUSY)
+		return tw_error_create(TW_UNAVAILABLE, "%s: another inspector reads this ring",
+			live->options.ring);
+	if (ret < 0)
+		return tw_error_errno(ret, "%s", live->options.ring);
+	return NULL;
+}
+
+static struct tw_error *connect_courier(struct tw_live *live)
+{
+	struct tw_buf source = TW_BUF_INIT;
+	tw_disk_source(&live->id, &source);
+	tw_buf_append(&source, "", 1);
+	struct tw_error *err = source.failed ?
+		tw_error_nomem() :
+		tw_uplink_create(live->options.courier, live->position.epoch, source.data,
+			live->box, &live->link);
+	tw_buf_deinit(&source);
+	TW_TRY(err);
+	tw_uplink_connect(live->link, 2000);
+	return NULL;
+}
+
+/* Goes on from the snapshot by the log. */
+static struct tw_error *replay(struct tw_live *live)
+{
+	TW_TRY(tw_statefile_replay(live->state, tw_disk_loaded_bytes(live->disk), &live->position,
+		tw_live_replay_record, live));
+	if (tw_disk_loaded_bytes(live->disk) != tw_disk_bytes(live->disk)) {
+		live->missed.unwatched = true;
+		tw_live_need_resync(live, "the disk was resized");
+	}
+	return NULL;
+}
+
+/* With another ring the log may be short of what was sent: the courier has to say what it has, before new events get
+ * numbers. */
+static struct tw_error *ask_courier(struct tw_live *live)
+{
+	live->status.state = "waiting for the courier";
+	while (!tw_uplink_connect(live->link, TW_LIVE_RECONNECT_MS)) {
+		struct pollfd stop = { live->stop_fd, POLLIN, 0 };
+		tw_live_status_write(&live->status, live->state);
+		if (poll(&stop, 1, TW_LIVE_RECONNECT_MS) > 0)
+			return tw_error_create(TW_UNAVAILABLE,
+				"told to end before the courier was there");
+	}
+	if (!tw_live_state_is_old(live))
+		return NULL;
+	tw_disk_set_sequence(live->disk, tw_outbox_acked(live->box));
+	tw_log(TW_LOG_WARN, live->id.vdev, "the saved state is older than what was sent");
+	return NULL;
+}
+
+struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
+{
+	live->stop_fd = stop_fd;
+	TW_TRY(load(live));
+	bool known = live->disk != NULL;
+	if (!known)
+		TW_TRY(new_epoch(live));
+	live->id.epoch = live->position.epoch;
+	TW_TRY(connect_courier(live));
+	if (known)
+		TW_TRY(replay(live));
+	live->unsettled = known;
+	TW_TRY(open_ring(live));
+	if (known && memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES)) {
+		live->position.record = 0;
+		live->missed.unwatched = true;
+		tw_live_need_resync(live, "the disk was not watched for a while");
+		TW_TRY(ask_courier(live));
+	}
+	if (!known || live->resync)
+		TW_TRY(tw_live_crawl(live));
+	live->status.state = "live";
+	tw_live_status_write(&live->status, live->state);
+	return NULL;
+}
+
+struct tw_error *tw_live_create(const struct tw_live_options *options, struct tw_live **out)
+{
+	struct tw_live *live = calloc(1, sizeof(*live));
+	if (!live)
+		return tw_error_nomem();
+	live->options = *options;
+	live->id = options->id;
+	live->status.state = "starting";
+	live->stop_fd = -1;
+	struct tw_error *err = tw_outbox_create(&live->box);
+	if (!err)
+		err = tw_statefile_create(options->state, &live->state);
+	if (err) {
+		tw_live_destroy(live);
+		return err;
+	}
+	*out = live;
+	return NULL;
+}
+
+void tw_live_destroy(struct tw_live *live)
+{
+	if (!live)
+		return;
+	tw_disk_destroy(live->disk);
+	if (live->ring)
+		tw_ring_reader_destroy(live->ring);
+	tw_uplink_destroy(live->link);
+	tw_outbox_destroy(live->box);
+	tw_statefile_destroy(live->state);
+	tw_missed_clear(&live->missed);
+	tw_buf_deinit(&live->json);
+	free(live);
+}
