@@ -140,6 +140,50 @@ static void a_mapping_of_nonsense_costs_that_file_only(void **state)
 	assert_int_equal(tw_view_inode(c->fs->view, sparse)->nextents, 0);
 }
 
+static bool owns_anything(const struct crawl *c, uint32_t ino)
+{
+	struct tw_owner o;
+	for (uint64_t at = 0; tw_owners_find(tw_view_owners(c->fs->view), at, UINT64_MAX, &o);
+		at = o.block + o.count)
+		if (o.ino == ino)
+			return true;
+	return false;
+}
+
+/* The slot of a file without links; dtime says whether it is deleted or only open. */
+static uint32_t unlinked(struct crawl *c, uint32_t dtime)
+{
+	uint32_t sparse = lookup(c, 2, "sparse");
+	uint8_t *raw = slot(c, sparse), *root = block_at(c, first_block(c, 2));
+	for (size_t i = 8; i + 6 < 1024; i++)
+		if (!memcmp(root + i, "sparse", 6))
+			memset(root + i - 8, 0, 4);
+	memset(raw + 0x1a, 0, 2);
+	memcpy(raw + 0x14, &(uint32_t){ htole32(dtime) }, 4);
+	return sparse;
+}
+
+/* Its mapping may still be there, and its blocks be another file's. */
+static void a_deleted_inode_owns_nothing(void **state)
+{
+	struct crawl *c = *state;
+	uint32_t ino = unlinked(c, 1700000000);
+	ok(again(c));
+	assert_false(owns_anything(c, ino));
+}
+
+/* On the list of orphans the field is the next one's number, 0 at the end. */
+static void an_open_file_without_names_owns_its_blocks(void **state)
+{
+	struct crawl *c = *state;
+	uint32_t ino = unlinked(c, 12);
+	ok(again(c));
+	assert_true(owns_anything(c, ino));
+	memset(slot(c, ino) + 0x14, 0, 4);
+	ok(again(c));
+	assert_true(owns_anything(c, ino));
+}
+
 /* --- a journal that is not clean --- */
 
 struct log {
@@ -270,6 +314,8 @@ int main(void)
 		TEST(without_a_journal_there_is_nothing),
 		TEST(a_block_that_two_directories_claim_is_loaded_once),
 		TEST(a_mapping_of_nonsense_costs_that_file_only),
+		TEST(a_deleted_inode_owns_nothing),
+		TEST(an_open_file_without_names_owns_its_blocks),
 		TEST(what_was_committed_is_in_the_crawl),
 		TEST(what_was_revoked_later_is_not),
 		TEST(what_was_written_again_after_its_revoke_is),

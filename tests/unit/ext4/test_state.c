@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* An instance as bytes and back, on an image made by mkfs.ext4. */
 #include "image.h"
+#include "view_dump.h"
 
 #include "ext4/ext4.h"
 #include "ext4/module.h"
@@ -65,62 +66,6 @@ static struct tw_error *load(struct fixture *f, const void *bytes, size_t len, s
 {
 	*out = NULL;
 	return ext4_load(&f->env, tw_span(bytes, len), (void **)out);
-}
-
-static int by_place(const void *a, const void *b)
-{
-	const struct tw_name *x = *(struct tw_name *const *)a, *y = *(struct tw_name *const *)b;
-	if (x->dir != y->dir)
-		return x->dir < y->dir ? -1 : 1;
-	int ret = memcmp(x->bytes, y->bytes, x->len < y->len ? x->len : y->len);
-	return ret ? ret : (int)x->len - (int)y->len;
-}
-
-static void dump_names(const struct tw_inode *inode, bool in_order, struct tw_buf *out)
-{
-	struct tw_name *names[64];
-	size_t n = 0;
-	for (struct tw_name *name = inode->names; name; name = name->next_of_inode)
-		names[n++] = name;
-	if (!in_order)
-		qsort(names, n, sizeof(*names), by_place);
-	for (size_t i = 0; i < n; i++)
-		tw_buf_printf(out, " name %u:%llu:%.*s\n", names[i]->dir,
-			(unsigned long long)names[i]->block, names[i]->len, (const char *)names[i]->bytes);
-}
-
-static void dump_inode(const struct tw_inode *inode, struct tw_buf *out)
-{
-	const struct tw_attr *a = &inode->attr;
-	tw_buf_printf(out, "%u %o %llu %lld.%u %lld.%u %llx %x %x %u %u %u %x %x %u %u %s\n", inode->ino,
-		a->mode, (unsigned long long)a->size, (long long)a->mtime.sec, a->mtime.nsec,
-		(long long)a->ctime.sec, a->ctime.nsec, (unsigned long long)a->xattrs, a->generation,
-		a->flags, a->uid, a->gid, a->nlink, a->rdev, inode->map_hash, inode->nblocks,
-		inode->nentries, inode->target ? inode->target : "");
-	for (uint32_t i = 0; i < inode->nextents; i++)
-		tw_buf_printf(out, " %u+%u at %llu %d\n", inode->extents[i].lblk, inode->extents[i].count,
-			(unsigned long long)inode->extents[i].block, inode->extents[i].unwritten);
-}
-
-/* Everything that is known, as text. */
-static void dump(const struct ext4 *fs, bool in_order, struct tw_buf *out)
-{
-	const struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
-	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1)) {
-		dump_inode(inode, out);
-		dump_names(inode, in_order, out);
-		const struct ext4_root *root = ext4_root_find(fs, inode->ino);
-		for (uint32_t i = 0; root && i < root->nnodes; i++)
-			tw_buf_printf(out, " node %llu\n", (unsigned long long)root->nodes[i]);
-	}
-	struct tw_owner o;
-	for (uint64_t at = 0; tw_owners_find(tw_view_owners(fs->view), at, UINT64_MAX, &o);
-		at = o.block + o.count)
-		tw_buf_printf(out, "%llu+%u %u %u %d\n", (unsigned long long)o.block, o.count, o.ino, o.lblk,
-			o.kind);
-	tw_buf_printf(out, "%u nodes, %u xattr blocks, %u recent, %u direct\n", HASH_COUNT(fs->nodes),
-		HASH_COUNT(fs->xattrs), HASH_COUNT(fs->recent), HASH_COUNT(fs->direct));
-	tw_buf_append(out, "", 1);
 }
 
 static void same(const struct ext4 *a, const struct ext4 *b, bool in_order)

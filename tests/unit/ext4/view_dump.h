@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* All that an instance knows, as text to compare. */
+#ifndef EXT4_VIEW_DUMP_H
+#define EXT4_VIEW_DUMP_H
+
+#include "../check.h"
+
+#include "ext4/ext4.h"
+
+#include <stdlib.h>
+
+static inline int by_place(const void *a, const void *b)
+{
+	const struct tw_name *x = *(struct tw_name *const *)a, *y = *(struct tw_name *const *)b;
+	if (x->dir != y->dir)
+		return x->dir < y->dir ? -1 : 1;
+	int ret = memcmp(x->bytes, y->bytes, x->len < y->len ? x->len : y->len);
+	return ret ? ret : (int)x->len - (int)y->len;
+}
+
+static inline void dump_names(const struct tw_inode *inode, bool in_order, struct tw_buf *out)
+{
+	struct tw_name *names[64];
+	size_t n = 0;
+	for (struct tw_name *name = inode->names; name; name = name->next_of_inode)
+		names[n++] = name;
+	if (!in_order)
+		qsort(names, n, sizeof(*names), by_place);
+	for (size_t i = 0; i < n; i++)
+		tw_buf_printf(out, " name %u:%llu:%.*s\n", names[i]->dir,
+			(unsigned long long)names[i]->block, names[i]->len, (const char *)names[i]->bytes);
+}
+
+static inline void dump_inode(const struct tw_inode *inode, struct tw_buf *out)
+{
+	const struct tw_attr *a = &inode->attr;
+	tw_buf_printf(out, "%u %o %llu %lld.%u %lld.%u %llx %x %x %u %u %u %x %x %u %u %s\n", inode->ino,
+		a->mode, (unsigned long long)a->size, (long long)a->mtime.sec, a->mtime.nsec,
+		(long long)a->ctime.sec, a->ctime.nsec, (unsigned long long)a->xattrs, a->generation,
+		a->flags, a->uid, a->gid, a->nlink, a->rdev, inode->map_hash, inode->nblocks,
+		inode->nentries, inode->target ? inode->target : "");
+	for (uint32_t i = 0; i < inode->nextents; i++)
+		tw_buf_printf(out, " %u+%u at %llu %d\n", inode->extents[i].lblk, inode->extents[i].count,
+			(unsigned long long)inode->extents[i].block, inode->extents[i].unwritten);
+}
+
+/* Inodes, names and mappings. */
+static inline void dump_inodes(const struct ext4 *fs, bool in_order, struct tw_buf *out)
+{
+	const struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
+	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1)) {
+		dump_inode(inode, out);
+		dump_names(inode, in_order, out);
+		const struct ext4_root *root = ext4_root_find(fs, inode->ino);
+		for (uint32_t i = 0; root && i < root->nnodes; i++)
+			tw_buf_printf(out, " node %llu\n", (unsigned long long)root->nodes[i]);
+	}
+}
+
+/* Who owns each block, however that is kept. */
+static inline void dump_owners(const struct ext4 *fs, struct tw_buf *out)
+{
+	struct tw_owner o;
+	for (uint64_t at = 0; at < fs->geo.nblocks; at++)
+		if (tw_owners_find(tw_view_owners(fs->view), at, 1, &o))
+			tw_buf_printf(out, "block %llu: %u %llu %d\n", (unsigned long long)at, o.ino,
+				(unsigned long long)(o.lblk + (at - o.block)), o.kind);
+}
+
+/* Everything that is known, as text. */
+static inline void dump(const struct ext4 *fs, bool in_order, struct tw_buf *out)
+{
+	dump_inodes(fs, in_order, out);
+	dump_owners(fs, out);
+	tw_buf_printf(out, "%u nodes, %u xattr blocks, %u recent, %u direct\n", HASH_COUNT(fs->nodes),
+		HASH_COUNT(fs->xattrs), HASH_COUNT(fs->recent), HASH_COUNT(fs->direct));
+	tw_buf_append(out, "", 1);
+}
+
+#endif
