@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`tapwire serve` as a test runs it: started, watched, hurt, and stopped."""
+import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -23,6 +25,7 @@ class Service:
                       *map(str, args)]
         self._guard = None
         self._proc = None
+        self._stopped = False
 
     def __enter__(self):
         self._guard = Guard()
@@ -53,6 +56,7 @@ class Service:
             raise AssertionError("does not stop\n%s" % self.said()) from None
         if status != 0:
             raise AssertionError("exit %d\n%s" % (status, self.said()))
+        self._stopped = True
 
     def _end(self):
         try:
@@ -61,8 +65,17 @@ class Service:
             pass
         self._proc.wait()
         self._proc.stdout.close()
+        if not self._stopped:
+            self._remove_ring()
         self._guard.pop()
         self._guard.close()
+
+    def _remove_ring(self):
+        """A service that was killed leaves its ring for the next one; here none comes. The ring's
+        directory is named for the state directory's device and inode."""
+        with contextlib.suppress(FileNotFoundError):
+            state = os.stat(os.path.join(self.directory, "state"))
+            shutil.rmtree("/dev/shm/tapwire-%d/%x-%x" % (os.geteuid(), state.st_dev, state.st_ino))
 
     def said(self):
         """The last lines of standard error."""
