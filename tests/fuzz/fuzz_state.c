@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Input: the saved state of a disk of 3 MiB. What it gives can be walked, settled and saved. */
+/*
+ * Input: a byte 0 and the saved state of a disk of 3 MiB, or another byte and patches to the state
+ * of the small image: where, how many bytes, and these; the last one says where it is cut off.
+ * What comes of it can be walked, settled and saved.
+ */
+#include "base/log.h"
 #include "inspect/disk.h"
 #include "input.h"
 
@@ -34,26 +39,80 @@ static struct tw_error *use(struct tw_disk *disk, struct tw_buf *again)
 	return tw_disk_save(disk, again);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static struct tw_disk *open_disk(void)
 {
-	struct tw_buf again = TW_BUF_INIT;
+	static int fd = -1;
 	struct tw_disk *disk;
 	char path[64];
-	static int fd = -1;
 	if (fd < 0) {
+		tw_log_init("fuzz", TW_LOG_ERROR);
 		fd = memfd_create("image", MFD_CLOEXEC);
-		if (fd < 0 || ftruncate(fd, FUZZ_IMAGE_BYTES) < 0)
+		if (fd < 0 || write(fd, fuzz_image(), FUZZ_IMAGE_BYTES) != FUZZ_IMAGE_BYTES)
 			abort();
 	}
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	struct tw_error *err = tw_disk_create(path, "fuzz", take_event, NULL, &disk);
 	if (err)
 		abort();
-	err = tw_disk_load(disk, tw_span(data, size));
+	return disk;
+}
+
+static struct tw_span pristine(void)
+{
+	static struct tw_buf state;
+	if (!state.len) {
+		struct tw_disk *disk = open_disk();
+		if (tw_disk_crawl(disk, true) || tw_disk_save(disk, &state))
+			abort();
+		tw_disk_destroy(disk);
+	}
+	return tw_span(state.data, state.len);
+}
+
+/* The state that the input stands for; the caller frees it. */
+static uint8_t *state_of(struct input *in, size_t *len)
+{
+	struct tw_span base = pristine();
+	bool raw = take(in, 1) == 0;
+	size_t size = raw ? in->size : base.len;
+	uint8_t *state = malloc(size + 8);
+	if (!state)
+		abort();
+	if (raw)
+		take_bytes(in, state, size);
+	else
+		memcpy(state, base.data, size);
+	while (in->size > 2) {
+		uint32_t at = take(in, 2);
+		if (in->size < 2)
+			size = at < size ? at : size;
+		else if (at < size)
+			take_bytes(in, state + at, take(in, 1) % 9);
+		else
+			in->size = 0;
+	}
+	*len = size;
+	return state;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, size };
+	struct tw_buf again = TW_BUF_INIT;
+	size_t len;
+	uint8_t *state = state_of(&in, &len);
+	uint8_t *exact = malloc(len ? len : 1); /* the first byte too far is seen */
+	if (!exact)
+		abort();
+	memcpy(exact, state, len);
+	free(state);
+	struct tw_disk *disk = open_disk();
+	struct tw_error *err = tw_disk_load(disk, tw_span(exact, len));
 	if (!err)
 		err = use(disk, &again);
 	tw_error_destroy(err);
 	tw_disk_destroy(disk);
 	tw_buf_deinit(&again);
+	free(exact);
 	return 0;
 }
