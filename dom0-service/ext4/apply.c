@@ -5,6 +5,8 @@
  */
 #include "ext4/ext4.h"
 
+#include "base/mem.h"
+
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -23,14 +25,8 @@ static struct tw_error *add_remap(struct work *w, uint32_t ino, struct ext4_rema
 {
 	struct ext4_block *mark;
 	TW_TRY(ext4_block_get(&w->remapped, ino, &mark));
-	if (w->nremaps == w->capremaps) {
-		size_t cap = w->capremaps ? w->capremaps * 2 : 64;
-		struct ext4_remap *remaps = realloc(w->remaps, cap * sizeof(*remaps));
-		if (!remaps)
-			return tw_error_nomem();
-		w->remaps = remaps;
-		w->capremaps = cap;
-	}
+	if (!TW_GROW(w->remaps, w->nremaps, w->capremaps))
+		return tw_error_nomem();
 	*out = &w->remaps[w->nremaps++];
 	memset(*out, 0, sizeof(**out));
 	(*out)->ino = ino;
@@ -39,14 +35,8 @@ static struct tw_error *add_remap(struct work *w, uint32_t ino, struct ext4_rema
 
 static struct tw_error *add_touched(struct work *w, uint32_t ino)
 {
-	if (w->ntouched == w->captouched) {
-		size_t cap = w->captouched ? w->captouched * 2 : 64;
-		uint32_t *touched = realloc(w->touched, cap * sizeof(*touched));
-		if (!touched)
-			return tw_error_nomem();
-		w->touched = touched;
-		w->captouched = cap;
-	}
+	if (!TW_GROW(w->touched, w->ntouched, w->captouched))
+		return tw_error_nomem();
 	w->touched[w->ntouched++] = ino;
 	return NULL;
 }

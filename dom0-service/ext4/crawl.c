@@ -144,18 +144,25 @@ static struct tw_error *crawl_group(struct ext4 *fs, uint32_t group, uint8_t *bu
 	return NULL;
 }
 
+struct tw_error *ext4_claim_tables(struct ext4 *fs)
+{
+	for (uint32_t g = 0; g < fs->geo.ngroups; g++) {
+		struct tw_owner table = { fs->geo.itable[g], fs->geo.itable_blocks, 0,
+			g * fs->geo.itable_blocks, TW_OWNER_TABLE };
+		TW_TRY(tw_owners_set(tw_view_owners(fs->view), &table));
+	}
+	return NULL;
+}
+
 static struct tw_error *crawl_tree(struct ext4 *fs, const struct tw_source *source)
 {
 	uint8_t *buf = malloc((size_t)TABLE_PIECE << fs->geo.blockbits);
 	struct ext4_reader reader = { .geo = &fs->geo, .nodes = &fs->nodes, .source = source };
 	struct tw_error *err = buf ? NULL : tw_error_nomem();
-	for (uint32_t g = 0; g < fs->geo.ngroups && !err; g++) {
-		struct tw_owner table = { fs->geo.itable[g], fs->geo.itable_blocks, 0,
-			g * fs->geo.itable_blocks, TW_OWNER_TABLE };
-		err = tw_owners_set(tw_view_owners(fs->view), &table);
-		if (!err)
-			err = crawl_group(fs, g, buf, &reader);
-	}
+	if (!err)
+		err = ext4_claim_tables(fs);
+	for (uint32_t g = 0; g < fs->geo.ngroups && !err; g++)
+		err = crawl_group(fs, g, buf, &reader);
 	const struct tw_inode *dir = err ? NULL : tw_view_inode_next(fs->view, 1);
 	for (; dir && !err; dir = tw_view_inode_next(fs->view, dir->ino + 1))
 		if (S_ISDIR(dir->attr.mode))

@@ -236,6 +236,9 @@ struct tw_error *ext4_attrs_target(struct ext4 *fs, const struct ext4_inode *ino
 
 /* --- crawl.c --- */
 
+/* Enters the inode tables into the owner map of a fresh view. */
+struct tw_error *ext4_claim_tables(struct ext4 *fs) TW_MUST_CHECK;
+
 /* Reads the file system into a fresh view, with the journal replayed in memory. */
 struct tw_error *ext4_crawl(struct ext4 *fs) TW_MUST_CHECK;
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ext4/jbd2.h"
 
+#include "base/mem.h"
+
 #include <ext2fs/ext2fs.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +57,7 @@ struct walk {
 	uint32_t steps;
 	struct tw_jbd2_transaction txn;
 	uint8_t *escaped; /* one a block: 1 when the magic has to be put back */
-	size_t capblocks, caprevoked;
+	size_t capblocks, capescaped, caprevoked;
 };
 
 static bool has_csum(const struct tw_jbd2 *j)
@@ -295,18 +297,9 @@ static bool tag_holds(const struct tw_jbd2 *j, const struct tag *tag, uint32_t s
 static struct tw_error *add_block(struct walk *w, uint64_t block, const uint8_t *data, bool escaped)
 {
 	struct tw_jbd2_transaction *txn = &w->txn;
-	if (txn->nblocks == w->capblocks) {
-		size_t cap = w->capblocks ? w->capblocks * 2 : 64;
-		struct tw_jbd2_block *blocks = realloc(txn->blocks, cap * sizeof(*blocks));
-		if (!blocks)
-			return tw_error_nomem();
-		txn->blocks = blocks;
-		uint8_t *flags = realloc(w->escaped, cap);
-		if (!flags)
-			return tw_error_nomem();
-		w->escaped = flags;
-		w->capblocks = cap;
-	}
+	if (!TW_GROW(txn->blocks, txn->nblocks, w->capblocks) ||
+		!TW_GROW(w->escaped, txn->nblocks, w->capescaped))
+		return tw_error_nomem();
 	w->escaped[txn->nblocks] = escaped;
 	txn->blocks[txn->nblocks++] = (struct tw_jbd2_block){ block, data };
 	return NULL;
@@ -351,14 +344,8 @@ static struct tw_error *walk_revoke(struct walk *w, const uint8_t *data, bool *m
 	if (!tail_holds(j, data) || end > limit)
 		return NULL;
 	for (uint32_t off = R_BYTES; off + size <= end; off += size) {
-		if (txn->nrevoked == w->caprevoked) {
-			size_t cap = w->caprevoked ? w->caprevoked * 2 : 64;
-			uint64_t *revoked = realloc(txn->revoked, cap * sizeof(*revoked));
-			if (!revoked)
-				return tw_error_nomem();
-			txn->revoked = revoked;
-			w->caprevoked = cap;
-		}
+		if (!TW_GROW(txn->revoked, txn->nrevoked, w->caprevoked))
+			return tw_error_nomem();
 		txn->revoked[txn->nrevoked++] = size == 8 ? tw_be64(s, off) : tw_be32(s, off);
 	}
 	step(w);

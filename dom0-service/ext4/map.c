@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ext4/ext4.h"
 
+#include "base/mem.h"
+
 #include <stdlib.h>
 
 /* ifork.rst: extent header and entries are 12 bytes each. */
@@ -39,14 +41,8 @@ static struct tw_error *add_extent(struct walk *w, uint32_t lblk, uint64_t block
 	if (w->total > w->geo->nblocks)
 		return bad(w, "it maps more blocks than there are");
 	w->next_lblk = (uint64_t)lblk + count;
-	if (map->n == map->cap) {
-		uint32_t cap = map->cap ? map->cap * 2 : 4;
-		struct tw_extent *extents = realloc(map->extents, cap * sizeof(*extents));
-		if (!extents)
-			return tw_error_nomem();
-		map->extents = extents;
-		map->cap = cap;
-	}
+	if (!TW_GROW(map->extents, map->n, map->cap))
+		return tw_error_nomem();
 	map->extents[map->n++] = (struct tw_extent){ block, lblk, count, unwritten };
 	return NULL;
 }
@@ -56,14 +52,8 @@ static struct tw_error *add_node(struct walk *w, uint64_t block, const uint8_t *
 	struct ext4_map *map = w->map;
 	if (block < w->geo->first_data_block || block >= w->geo->nblocks)
 		return bad(w, "a mapping node is out of range");
-	if (map->nnodes == map->capnodes) {
-		uint32_t cap = map->capnodes ? map->capnodes * 2 : 4;
-		uint64_t *nodes = realloc(map->nodes, cap * sizeof(*nodes));
-		if (!nodes)
-			return tw_error_nomem();
-		map->nodes = nodes;
-		map->capnodes = cap;
-	}
+	if (!TW_GROW(map->nodes, map->nnodes, map->capnodes))
+		return tw_error_nomem();
 	map->nodes[map->nnodes++] = block;
 	return w->read(w->arg, block, out);
 }

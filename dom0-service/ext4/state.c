@@ -270,11 +270,7 @@ static struct tw_error *unpack_view(struct tw_unpack *in, struct ext4 *fs)
 	TW_TRY(tw_view_create(fs->geo.ninodes, EXT4_ROOT_INO, fs->geo.nblocks,
 		fs->geo.blockbits, &fs->view));
 	TW_TRY(tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set));
-	for (uint32_t g = 0; g < fs->geo.ngroups; g++) {
-		struct tw_owner table = { fs->geo.itable[g], fs->geo.itable_blocks, 0,
-			g * fs->geo.itable_blocks, TW_OWNER_TABLE };
-		TW_TRY(tw_owners_set(tw_view_owners(fs->view), &table));
-	}
+	TW_TRY(ext4_claim_tables(fs));
 	uint64_t n = tw_unpack64(in);
 	for (uint64_t i = 0; i < n && !in->failed; i++)
 		TW_TRY(unpack_inode(in, fs));

@@ -2,6 +2,7 @@
 #include "inspect/attach.h"
 
 #include "base/log.h"
+#include "base/mem.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -88,14 +89,8 @@ static struct tw_error *read_kept(void *arg, uint64_t offset, void *buf, size_t 
 
 static struct tw_error *hold(struct attach *a, const struct tw_record *record)
 {
-	if (a->nheld == a->capheld) {
-		size_t cap = a->capheld ? a->capheld * 2 : 256;
-		struct tw_record *held = realloc(a->held, cap * sizeof(*held));
-		if (!held)
-			return tw_error_nomem();
-		a->held = held;
-		a->capheld = cap;
-	}
+	if (!TW_GROW(a->held, a->nheld, a->capheld))
+		return tw_error_nomem();
 	a->held[a->nheld++] = *record;
 	return NULL;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "base/mem.h"
 #include "inspect/volume.h"
 
 #include <stdlib.h>
@@ -15,14 +16,8 @@ struct walk {
 
 static struct tw_error *push(struct walk *w, uint32_t ino)
 {
-	if (w->n == w->cap) {
-		size_t cap = w->cap ? w->cap * 2 : 256;
-		uint32_t *queue = realloc(w->queue, cap * sizeof(*queue));
-		if (!queue)
-			return tw_error_nomem();
-		w->queue = queue;
-		w->cap = cap;
-	}
+	if (!TW_GROW(w->queue, w->n, w->cap))
+		return tw_error_nomem();
 	w->queue[w->n++] = ino;
 	return NULL;
 }

@@ -106,14 +106,8 @@ struct tw_error *tw_changeset_remove_name(struct tw_changeset *set, struct tw_na
 {
 	if (name->removed)
 		return NULL;
-	if (set->nremoved == set->capremoved) {
-		size_t cap = set->capremoved ? set->capremoved * 2 : 64;
-		struct tw_name **removed = realloc(set->removed, cap * sizeof(struct tw_name *));
-		if (!removed)
-			return tw_error_nomem();
-		set->removed = removed;
-		set->capremoved = cap;
-	}
+	if (!TW_GROW(set->removed, set->nremoved, set->capremoved))
+		return tw_error_nomem();
 	name->removed = true;
 	set->removed[set->nremoved++] = name;
 	return NULL;
@@ -122,14 +116,8 @@ struct tw_error *tw_changeset_remove_name(struct tw_changeset *set, struct tw_na
 struct tw_error *tw_changeset_add_name(struct tw_changeset *set, uint32_t dir, uint64_t block,
 	uint32_t ino, const void *bytes, uint8_t len)
 {
-	if (set->nadded == set->capadded) {
-		size_t cap = set->capadded ? set->capadded * 2 : 64;
-		struct tw_newname *added = realloc(set->added, cap * sizeof(*added));
-		if (!added)
-			return tw_error_nomem();
-		set->added = added;
-		set->capadded = cap;
-	}
+	if (!TW_GROW(set->added, set->nadded, set->capadded))
+		return tw_error_nomem();
 	size_t at = set->text.len;
 	tw_buf_append(&set->text, bytes, len);
 	if (set->text.failed)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "volume/missed.h"
 
+#include "base/mem.h"
+
 #include <stdlib.h>
 
 /* A list that grows beyond this is sorted and joined first. */
@@ -28,16 +30,13 @@ static void tidy(struct tw_missed *missed)
 
 struct tw_error *tw_missed_add_range(struct tw_missed *missed, uint64_t offset, uint64_t length)
 {
-	if (missed->n >= missed->cap / 2 + missed->cap / 4 && missed->cap >= TIDY_AT)
+	/* When tidying gains little it is worth its time only after the list has doubled. */
+	if (missed->n >= TIDY_AT && missed->n >= 2 * missed->tidied) {
 		tidy(missed);
-	if (missed->n >= missed->cap / 2 + missed->cap / 4 || !missed->cap) {
-		size_t cap = missed->cap ? missed->cap * 2 : 64;
-		struct tw_range *ranges = realloc(missed->ranges, cap * sizeof(*ranges));
-		if (!ranges)
-			return tw_error_nomem();
-		missed->ranges = ranges;
-		missed->cap = cap;
+		missed->tidied = missed->n;
 	}
+	if (!TW_GROW(missed->ranges, missed->n, missed->cap))
+		return tw_error_nomem();
 	missed->ranges[missed->n++] = (struct tw_range){ offset, length };
 	return NULL;
 }

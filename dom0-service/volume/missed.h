@@ -10,6 +10,7 @@
 struct tw_missed {
 	struct tw_range *ranges; /* bytes of the disk; may overlap */
 	size_t n, cap;
+	size_t tidied; /* how many were left when they were last joined */
 	bool unwatched; /* nobody noted any: a file whose times changed may have changed anywhere */
 };
 
