@@ -22,13 +22,19 @@ int64_t tw_live_now_ms(void)
 	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/* The last drain takes everything: what the courier does not take goes into the snapshot. */
+static bool is_full(const struct tw_live *live)
+{
+	return !live->draining && tw_outbox_bytes(live->box) >= MAX_WAITING;
+}
+
 /* Follows some records. *n: how many came. */
 static struct tw_error *step(struct tw_live *live, unsigned *n)
 {
 	struct tw_record record;
 	int ret = 0;
 	*n = 0;
-	while (*n < MAX_STEP && !live->resync && tw_outbox_bytes(live->box) < MAX_WAITING &&
+	while (*n < MAX_STEP && !live->resync && !is_full(live) &&
 		(ret = tw_ring_next(live->ring, &record)) > 0) {
 		++*n;
 		TW_TRY(record.flags & TW_RECORD_GAP ? tw_live_take_gap(live, &record) :
@@ -95,7 +101,7 @@ static void sleep_until_work(struct tw_live *live, int stop_fd, int timeout_ms, 
 		{ tw_uplink_fd(live->link), POLLIN, 0 },
 		{ tw_ring_bell_fd(live->ring), POLLIN, 0 },
 	};
-	bool full = tw_outbox_bytes(live->box) >= MAX_WAITING;
+	bool full = is_full(live);
 	if (tw_outbox_unsent(live->box).len && tw_uplink_up(live->link))
 		fds[1].events |= POLLOUT;
 	if (!full && tw_ring_arm(live->ring))
@@ -110,6 +116,7 @@ static struct tw_error *farewell(struct tw_live *live)
 {
 	unsigned n;
 	live->stop_fd = -1;
+	live->draining = true;
 	do
 		TW_TRY(step(live, &n));
 	while (n);
@@ -119,7 +126,11 @@ static struct tw_error *farewell(struct tw_live *live)
 		TW_TRY(tw_disk_detached(live->disk, tw_live_clock()));
 	TW_TRY(tw_live_snapshot(live));
 	int64_t end = tw_live_now_ms() + FAREWELL_MS;
-	while (tw_outbox_bytes(live->box) && tw_uplink_up(live->link) && tw_live_now_ms() < end) {
+	while (tw_outbox_bytes(live->box) && tw_live_now_ms() < end) {
+		if (!tw_uplink_connect(live->link, TW_LIVE_RECONNECT_MS)) {
+			poll(NULL, 0, TW_LIVE_RECONNECT_MS);
+			continue;
+		}
 		struct pollfd pfd = { tw_uplink_fd(live->link), POLLIN, 0 };
 		tw_uplink_pump(live->link);
 		if (tw_outbox_unsent(live->box).len)

@@ -29,6 +29,7 @@ struct tw_live {
 	char reason[256];
 	int stop_fd;
 	unsigned doubts; /* crawls in a row that did not find a volume that was there */
+	bool draining;	/* the end has come */
 	bool unsettled; /* records were followed since the last flush */
 	struct tw_live_status status;
 };

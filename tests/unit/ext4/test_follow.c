@@ -117,16 +117,25 @@ static int teardown(void **state)
 	return 0;
 }
 
-static bool differs(const struct follow *f, uint64_t block)
+static struct tw_owner owner_of(const struct ext4 *fs, uint64_t block)
 {
-	return memcmp(f->was + block * 1024, f->now.bytes + block * 1024, 1024) != 0;
+	struct tw_owner o = { 0 };
+	return tw_owners_find(tw_view_owners(fs->view), block, 1, &o) ? o : (struct tw_owner){ 0 };
 }
 
-static bool is_data(struct ext4 *newer, uint64_t block)
+static bool is_data(const struct ext4 *newer, uint64_t block)
 {
-	struct tw_owner o;
-	return tw_owners_find(tw_view_owners(newer->view), block, 1, &o) &&
-		(o.kind == TW_OWNER_DATA || o.kind == TW_OWNER_UNWRITTEN);
+	enum tw_owner_kind kind = owner_of(newer, block).kind;
+	return kind == TW_OWNER_DATA || kind == TW_OWNER_UNWRITTEN;
+}
+
+/* A block that became metadata is written also when it held the same before. */
+static bool is_written(const struct follow *f, const struct ext4 *newer, uint64_t block)
+{
+	struct tw_owner was = owner_of(f->fs, block), is = owner_of(newer, block);
+	if (memcmp(f->was + block * 1024, f->now.bytes + block * 1024, 1024))
+		return true;
+	return is.kind && !is_data(newer, block) && (was.kind != is.kind || was.ino != is.ino);
 }
 
 static void put_log(struct follow *f, const uint8_t *data)
@@ -142,7 +151,7 @@ static void transaction(struct follow *f, struct ext4 *newer, const char *what)
 	uint8_t block[1024];
 	size_t n = 0, off = 12;
 	for (uint64_t at = 0; at < IMAGE_BYTES / 1024; at++) {
-		if (!differs(f, at))
+		if (!is_written(f, newer, at))
 			continue;
 		if (is_data(newer, at))
 			put(f, at, f->now.bytes + at * 1024);
@@ -188,7 +197,19 @@ static void same_view(struct follow *f, struct ext4 *newer, const char *what)
 	tw_buf_deinit(&expected);
 }
 
-/* One debugfs command; these must be the events (sorted by the order in which they come). */
+/* The image has changed: follows it. events: what must be told, or NULL. */
+static void follow_image(struct follow *f, const char *what, const char *events)
+{
+	struct ext4 *newer = open_with(f, drop_event);
+	tw_buf_reset(&f->events);
+	transaction(f, newer, what);
+	tw_buf_append(&f->events, "", 1);
+	if (events)
+		assert_string_equal(f->events.data, events);
+	same_view(f, newer, what);
+	ext4_destroy(newer);
+}
+
 static void step(struct follow *f, const char *command, const char *events)
 {
 	char script[512];
@@ -196,14 +217,7 @@ static void step(struct follow *f, const char *command, const char *events)
 	snprintf(script, sizeof(script), "debugfs -w -R '%s' img >/dev/null 2>&1", command);
 	shell(f->dir, script);
 	read_image(f);
-	struct ext4 *newer = open_with(f, drop_event);
-	tw_buf_reset(&f->events);
-	transaction(f, newer, command);
-	tw_buf_append(&f->events, "", 1);
-	if (events)
-		assert_string_equal(f->events.data, events);
-	same_view(f, newer, command);
-	ext4_destroy(newer);
+	follow_image(f, command, events);
 }
 
 static void what_debugfs_does_is_followed(void **state)
@@ -249,6 +263,46 @@ static void a_growing_directory_is_followed(void **state)
 	}
 }
 
+/* A random command; many of them fail, as the name is taken or is not there. */
+static void random_command(struct dice *dice, char *out, size_t size)
+{
+	static const char *const commands[][2] = { { "mkdir", "" }, { "write t/sparse", "" },
+		{ "write t/etc/hostname", "" }, { "symlink", "target" }, { "rm", "" }, { "rm", "" },
+		{ "rmdir", "" }, { "ea_set", "user.a b" }, { "set_inode_field", "mtime 1234567" },
+		{ "ln fast", "" }, { "set_inode_field", "generation 9" },
+		{ "symlink", "/a/target/that/is/long/enough/not/to/be/in/the/inode/itself/but/in/a/block" } };
+	static const char *const dirs[] = { "", "deep/", "deep/a/", "etc/", "A/", "B/", "deep/A/" };
+	unsigned which = roll(dice, 12);
+	snprintf(out, size, "%s %s%c %s", commands[which][0], dirs[roll(dice, 7)],
+		(int)('A' + roll(dice, 4)), commands[which][1]);
+}
+
+static bool changes_anything(struct follow *f, const char *command)
+{
+	char script[512];
+	snprintf(script, sizeof(script), "cp img try; debugfs -w -R '%s' try >/dev/null 2>&1 || true;"
+		"if cmp -s img try; then rm try; else mv try img; touch changed; fi", command);
+	memcpy(f->was, f->now.bytes, IMAGE_BYTES);
+	shell(f->dir, script);
+	snprintf(script, sizeof(script), "%s/changed", f->dir);
+	return unlink(script) == 0;
+}
+
+static void random_commands_are_followed(void **state)
+{
+	struct follow *f = *state;
+	struct dice dice = { 11 };
+	for (unsigned i = 0; i < 250 && f->at < 400; i++) {
+		char command[160];
+		random_command(&dice, command, sizeof(command));
+		if (!changes_anything(f, command))
+			continue;
+		read_image(f);
+		follow_image(f, command, NULL);
+	}
+	assert_true(f->at > 100);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -256,6 +310,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(what_debugfs_does_is_followed),
 		TEST3(what_debugfs_does_is_followed),
+		TEST(random_commands_are_followed),
+		TEST3(random_commands_are_followed),
 		TEST(a_growing_directory_is_followed),
 		TEST3(a_growing_directory_is_followed),
 	};
