@@ -79,7 +79,7 @@ static struct tw_error *apply_slot(struct work *w, uint32_t ino, struct tw_span 
 	const struct tw_inode *inode = tw_view_inode(w->fs->view, ino);
 	struct ext4_inode now;
 	ext4_inode_decode(raw, &now);
-	bool tracked = ext4_inode_tracked(&now);
+	bool tracked = ext4_inode_tracked(&w->fs->geo, &now);
 	if (!tracked && (!inode || !inode->attr.mode))
 		return NULL;
 	if (!tracked)

@@ -85,7 +85,7 @@ static struct tw_error *load_inode(struct ext4 *fs, uint32_t ino, struct tw_span
 	struct ext4_inode now;
 	struct tw_inode *inode;
 	ext4_inode_decode(raw, &now);
-	if (!ext4_inode_tracked(&now))
+	if (!ext4_inode_tracked(&fs->geo, &now))
 		return NULL;
 	TW_TRY(ext4_attrs_xattrs(fs, &now, reader));
 	TW_TRY(tw_view_inode_add(fs->view, ino, &inode));

@@ -112,6 +112,7 @@ struct ext4_inode {
 	uint32_t flags;
 	uint64_t file_acl; /* block of extended attributes, or 0 */
 	uint64_t sectors;  /* i_blocks */
+	uint32_t dtime;	   /* deletion time; of an open inode without links: the next orphan's number, or 0 */
 	uint8_t map[EXT4_MAP_BYTES];
 };
 
@@ -119,8 +120,9 @@ void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out);
 /* Tells whether a mapping's root is the same as before. */
 uint32_t ext4_map_hash(const struct ext4_inode *inode);
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
-/* True when the view should know the inode: it has links, or is open without any and holds blocks. */
-bool ext4_inode_tracked(const struct ext4_inode *inode);
+/* True when the view should know the inode: it has links, or is open without any and holds blocks. One that was
+ * deleted may have kept its mapping (debugfs does that), but the blocks are not its own any more. */
+bool ext4_inode_tracked(const struct ext4_geometry *geo, const struct ext4_inode *inode);
 bool ext4_inode_fast_symlink(const struct ext4_inode *inode);
 /* What the blocks of an inode are. */
 enum tw_owner_kind ext4_data_kind(const struct ext4_geometry *geo, uint32_t ino, uint16_t mode);

@@ -245,11 +245,13 @@ static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
 		TW_TRY(unowned_written(fs, write, block, first));
 		uint64_t stop = owner.block + owner.count < end ? owner.block + owner.count : end;
 		uint64_t from = first << fs->geo.blockbits, until = stop << fs->geo.blockbits;
-		if (owner.kind == TW_OWNER_DATA)
+		if (owner.kind == TW_OWNER_DATA) {
 			TW_TRY(data_written(fs, &owner,
 				from > write->offset ? from : write->offset,
 				until < to ? until : to));
-		else if (is_metadata(owner.kind))
+			/* Its file may be gone, and this be a directory that has taken the block. */
+			TW_TRY(unowned_written(fs, write, first, stop));
+		} else if (is_metadata(owner.kind))
 			TW_TRY(metadata_written(fs, &owner, write, first, stop));
 		block = stop;
 	}

@@ -6,7 +6,8 @@
 
 /* Offsets in struct ext4_inode (inodes.rst). */
 enum {
-	I_MODE = 0x00, I_UID = 0x02, I_SIZE = 0x04, I_CTIME = 0x0c, I_MTIME = 0x10, I_GID = 0x18,
+	I_MODE = 0x00, I_UID = 0x02, I_SIZE = 0x04, I_CTIME = 0x0c, I_MTIME = 0x10, I_DTIME = 0x14,
+	I_GID = 0x18,
 	I_LINKS = 0x1a, I_BLOCKS = 0x1c, I_FLAGS = 0x20, I_BLOCK = 0x28, I_GENERATION = 0x64,
 	I_FILE_ACL = 0x68, I_SIZE_HIGH = 0x6c, I_BLOCKS_HIGH = 0x74, I_FILE_ACL_HIGH = 0x76,
 	I_UID_HIGH = 0x78, I_GID_HIGH = 0x7a, I_EXTRA_ISIZE = 0x80, I_CTIME_EXTRA = 0x84,
@@ -57,6 +58,7 @@ void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out)
 			.ctime = decode_time(raw, I_CTIME, I_CTIME_EXTRA, end),
 		},
 		.flags = tw_le32(raw, I_FLAGS),
+		.dtime = tw_le32(raw, I_DTIME),
 		.file_acl = tw_le32(raw, I_FILE_ACL) |
 			(uint64_t)tw_le16(raw, I_FILE_ACL_HIGH) << 32,
 		.sectors = tw_le32(raw, I_BLOCKS) | (uint64_t)tw_le16(raw, I_BLOCKS_HIGH) << 32,
@@ -84,11 +86,13 @@ bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b)
 		a->mode == b->mode;
 }
 
-bool ext4_inode_tracked(const struct ext4_inode *inode)
+bool ext4_inode_tracked(const struct ext4_geometry *geo, const struct ext4_inode *inode)
 {
 	if (!inode->attr.mode)
 		return false;
-	return inode->attr.nlink || inode->sectors;
+	/* A time is larger than any inode number. */
+	bool open = inode->dtime <= geo->ninodes;
+	return inode->attr.nlink || (inode->sectors && open);
 }
 
 bool ext4_inode_fast_symlink(const struct ext4_inode *inode)

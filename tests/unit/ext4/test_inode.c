@@ -157,15 +157,20 @@ static void a_truncated_slot_is_decoded_without_harm(void **state)
 static void an_inode_counts_with_links_or_blocks(void **state)
 {
 	(void)state;
+	const struct ext4_geometry geo = { .ninodes = 1000 };
 	struct ext4_inode inode = { .attr = { .mode = S_IFREG } };
-	assert_false(ext4_inode_tracked(&inode));
+	assert_false(ext4_inode_tracked(&geo, &inode));
 	inode.sectors = 8;
-	assert_true(ext4_inode_tracked(&inode));
+	assert_true(ext4_inode_tracked(&geo, &inode));
+	inode.dtime = 1000; /* the next orphan */
+	assert_true(ext4_inode_tracked(&geo, &inode));
+	inode.dtime = 1700000000;
+	assert_false(ext4_inode_tracked(&geo, &inode));
 	inode.sectors = 0;
 	inode.attr.nlink = 1;
-	assert_true(ext4_inode_tracked(&inode));
+	assert_true(ext4_inode_tracked(&geo, &inode));
 	inode.attr.mode = 0;
-	assert_false(ext4_inode_tracked(&inode));
+	assert_false(ext4_inode_tracked(&geo, &inode));
 }
 
 static void short_targets_are_in_the_inode(void **state)
