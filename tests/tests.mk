@@ -16,7 +16,8 @@ fuzz-replay: $(FUZZ)
 $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_COMMON) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CFLAGS_ALL) -Wno-missing-prototypes -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(FUZZ_COMMON) $(LIB) $(PKG_LIBS)
+	$(Q)$(CC) $(CFLAGS_ALL) -Wno-missing-prototypes -MMD -MP $(LDFLAGS_ALL) \
+		-o $@ $< $(FUZZ_COMMON) $(LIB) $(PKG_LIBS)
 
 # Fuzzing with clang's libFuzzer: each target for FUZZ_SECONDS, what it finds new is kept in
 # $(BUILD)/fuzz/corpus. FUZZ_ONLY="map state" takes these targets only.

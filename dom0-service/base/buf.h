@@ -13,7 +13,10 @@ struct tw_buf {
 	bool failed; /* an append found no memory; the content is incomplete */
 };
 
-#define TW_BUF_INIT { NULL, 0, 0, false }
+#define TW_BUF_INIT                                                                                \
+	{                                                                                          \
+		NULL, 0, 0, false                                                                  \
+	}
 
 /* Makes room for n more bytes and returns where they go, or NULL. len is not changed. */
 void *tw_buf_reserve(struct tw_buf *buf, size_t n);

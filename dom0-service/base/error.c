@@ -14,7 +14,7 @@ struct tw_error {
 	char *message;
 };
 
-static struct tw_error nomem = { .code = TW_NOMEM, .message = (char *)"out of memory" };
+static struct tw_error nomem = {.code = TW_NOMEM, .message = (char *)"out of memory"};
 
 static struct tw_error *make(enum tw_code code, int errnum, const char *fmt, va_list ap)
 	__attribute__((format(printf, 3, 0)));
@@ -37,7 +37,7 @@ static struct tw_error *make(enum tw_code code, int errnum, const char *fmt, va_
 		free(text);
 		return &nomem;
 	}
-	*err = (struct tw_error){ .code = code, .errnum = errnum, .message = text };
+	*err = (struct tw_error){.code = code, .errnum = errnum, .message = text};
 	return err;
 }
 
@@ -105,9 +105,9 @@ int tw_error_exit_status(const struct tw_error *err)
 	case TW_NOMEM:
 		return EX_OSERR;
 	case TW_IO:
-		return err->errnum == ENOENT || err->errnum == EACCES || err->errnum == EISDIR ?
-			EX_NOINPUT :
-			EX_IOERR;
+		return err->errnum == ENOENT || err->errnum == EACCES || err->errnum == EISDIR
+			       ? EX_NOINPUT
+			       : EX_IOERR;
 	case TW_BAD_DATA:
 	case TW_GAP:
 		return EX_DATAERR;

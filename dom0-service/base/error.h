@@ -8,13 +8,13 @@
 #define TW_BASE_ERROR_H
 
 enum tw_code {
-	TW_NOMEM = 1,	/* out of memory */
-	TW_IO,		/* a system call failed; tw_error_errnum() tells how */
-	TW_BAD_DATA,	/* bytes that break their format: image, trace, state */
+	TW_NOMEM = 1,   /* out of memory */
+	TW_IO,          /* a system call failed; tw_error_errnum() tells how */
+	TW_BAD_DATA,    /* bytes that break their format: image, trace, state */
 	TW_UNSUPPORTED, /* well-formed, but a feature that tapwire does not follow */
-	TW_CONFIG,	/* the INI file is wrong */
-	TW_USAGE,	/* the command line is wrong */
-	TW_GAP,		/* writes are missing; only a fresh look at the image helps */
+	TW_CONFIG,      /* the INI file is wrong */
+	TW_USAGE,       /* the command line is wrong */
+	TW_GAP,         /* writes are missing; only a fresh look at the image helps */
 	TW_UNAVAILABLE, /* a peer that should be there is not */
 };
 
@@ -40,7 +40,7 @@ struct tw_error *tw_error_context(struct tw_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3))) TW_MUST_CHECK;
 
 enum tw_code tw_error_code(const struct tw_error *err);
-int tw_error_errnum(const struct tw_error *err); /* 0 when not TW_IO */
+int tw_error_errnum(const struct tw_error *err);          /* 0 when not TW_IO */
 const char *tw_error_message(const struct tw_error *err); /* lives as long as err */
 
 /* The sysexits.h exit status of a program that ends with this error. */

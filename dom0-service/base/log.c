@@ -10,7 +10,7 @@ static struct {
 	const char *program;
 	enum tw_log_level max;
 	int journal;
-} logger = { "tapwire", TW_LOG_INFO, 0 };
+} logger = {"tapwire", TW_LOG_INFO, 0};
 
 void tw_log_init(const char *program, enum tw_log_level max)
 {

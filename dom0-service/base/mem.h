@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A copy of len bytes, whatever they are, with a NUL behind them; the caller frees. NULL: no memory. */
+/* A copy of len bytes, whatever they are, with a NUL behind them; the caller frees. NULL: no
+ * memory. */
 static inline char *tw_memdup(const void *data, size_t len)
 {
 	char *copy = malloc(len + 1);
@@ -18,12 +19,13 @@ static inline char *tw_memdup(const void *data, size_t len)
 	return copy;
 }
 
-/* Makes room for one more element in an array that grows by doubling. False: no memory, and nothing has changed. */
+/* Makes room for one more element in an array that grows by doubling. False: no memory, and nothing
+ * has changed. */
 #define TW_GROW(array, n, cap)                                                                     \
 	({                                                                                         \
 		bool tw_grown = true;                                                              \
 		if ((n) == (cap)) {                                                                \
-			size_t tw_cap = (cap) ? (cap) * 2ul : 8;                                   \
+			size_t tw_cap = (cap) ? (cap)*2ul : 8;                                     \
 			void *tw_more = reallocarray((array), tw_cap, sizeof(*(array)));           \
 			tw_grown = tw_more != NULL;                                                \
 			if (tw_grown) {                                                            \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Packing of saved state: little-endian fields one after the other, and a cursor that reads them back. A
- * read beyond the end gives zeroes and is remembered; ask once. */
+/* Packing of saved state: little-endian fields one after the other, and a cursor that reads them
+ * back. A read beyond the end gives zeroes and is remembered; ask once. */
 #ifndef TW_BASE_PACK_H
 #define TW_BASE_PACK_H
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Bounds-checked reading of bytes that a guest can write. A read beyond the end gives 0, so it can
- * mislead a decoder about that guest and nothing else; decoders check the sizes that matter to them.
+ * mislead a decoder about that guest and nothing else; decoders check the sizes that matter to
+ * them.
  */
 #ifndef TW_BASE_SPAN_H
 #define TW_BASE_SPAN_H
@@ -18,7 +19,7 @@ struct tw_span {
 
 static inline struct tw_span tw_span(const void *data, size_t len)
 {
-	return (struct tw_span){ data, len };
+	return (struct tw_span){data, len};
 }
 
 /* The part [off, off + len) of a span, cut at its end. */
@@ -28,7 +29,7 @@ static inline struct tw_span tw_span_sub(struct tw_span s, size_t off, size_t le
 		off = s.len;
 	if (len > s.len - off)
 		len = s.len - off;
-	return (struct tw_span){ s.data + off, len };
+	return (struct tw_span){s.data + off, len};
 }
 
 #define TW_SPAN_GETTER(name, type, swap)                                                           \

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Applies a set of metadata blocks that belong together (a transaction) to the view: first the inode
- * tables, which say what the other blocks are, then mappings, then directories; then the events.
+ * Applies a set of metadata blocks that belong together (a transaction) to the view: first the
+ * inode tables, which say what the other blocks are, then mappings, then directories; then the
+ * events.
  */
 #include "ext4/ext4.h"
 
@@ -17,7 +18,7 @@ struct work {
 	struct ext4_remap *remaps;
 	size_t nremaps, capremaps;
 	struct ext4_block *remapped; /* by inode number: which have one */
-	uint32_t *touched; /* inodes whose slot changed: candidates to be dropped */
+	uint32_t *touched;           /* inodes whose slot changed: candidates to be dropped */
 	size_t ntouched, captouched;
 };
 
@@ -41,8 +42,8 @@ static struct tw_error *add_touched(struct work *w, uint32_t ino)
 	return NULL;
 }
 
-static struct tw_error *take_inode(struct work *w, uint32_t ino, const struct ext4_inode *now,
-	uint32_t map_hash, bool tracked)
+static struct tw_error *take_inode(
+	struct work *w, uint32_t ino, const struct ext4_inode *now, uint32_t map_hash, bool tracked)
 {
 	struct ext4 *fs = w->fs;
 	struct tw_change *change;
@@ -83,7 +84,7 @@ static struct tw_error *apply_slot(struct work *w, uint32_t ino, struct tw_span 
 	if (!tracked && (!inode || !inode->attr.mode))
 		return NULL;
 	if (!tracked)
-		now.attr = (struct tw_attr){ 0 };
+		now.attr = (struct tw_attr){0};
 	else
 		TW_TRY(ext4_attrs_xattrs(w->fs, &now, &w->reader));
 	uint32_t map_hash = ext4_map_hash(&now);
@@ -188,7 +189,7 @@ static struct tw_error *apply_targets(struct work *w)
 		const struct tw_inode *inode = tw_view_inode(w->fs->view, remap->ino);
 		if (!S_ISLNK(remap->mode) || !inode)
 			continue;
-		struct ext4_inode as = { .attr = inode->attr, .flags = remap->flags };
+		struct ext4_inode as = {.attr = inode->attr, .flags = remap->flags};
 		memcpy(as.map, remap->root, sizeof(as.map));
 		TW_TRY(ext4_attrs_target(w->fs, &as, remap->ino, &w->reader));
 	}
@@ -248,13 +249,16 @@ static void deinit(struct work *w)
 	free(w->touched);
 }
 
-struct tw_error *ext4_apply(struct ext4 *fs, const struct ext4_blockset *blocks,
-	const struct tw_commit *commit)
+struct tw_error *ext4_apply(
+	struct ext4 *fs, const struct ext4_blockset *blocks, const struct tw_commit *commit)
 {
 	struct work w = {
-		.fs = fs, .blocks = blocks,
-		.reader = { .geo = &fs->geo, .txn = blocks, .early = &fs->early,
-			.nodes = &fs->nodes },
+		.fs = fs,
+		.blocks = blocks,
+		.reader = {.geo = &fs->geo,
+			.txn = blocks,
+			.early = &fs->early,
+			.nodes = &fs->nodes},
 	};
 	struct tw_error *err = apply_inodes(&w);
 	if (!err)

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-struct tw_error *ext4_attrs_xattrs(struct ext4 *fs, struct ext4_inode *inode,
-	struct ext4_reader *reader)
+struct tw_error *ext4_attrs_xattrs(
+	struct ext4 *fs, struct ext4_inode *inode, struct ext4_reader *reader)
 {
 	const uint8_t *data;
 	uint64_t block = inode->file_acl;
@@ -35,8 +35,8 @@ static struct tw_error *set_target(struct tw_inode *view, const uint8_t *data, s
 	return NULL;
 }
 
-struct tw_error *ext4_attrs_target(struct ext4 *fs, const struct ext4_inode *inode, uint32_t ino,
-	struct ext4_reader *reader)
+struct tw_error *ext4_attrs_target(
+	struct ext4 *fs, const struct ext4_inode *inode, uint32_t ino, struct ext4_reader *reader)
 {
 	struct tw_inode *view = tw_view_inode(fs->view, ino);
 	const uint8_t *data;

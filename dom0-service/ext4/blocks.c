@@ -53,7 +53,7 @@ void ext4_block_drop(struct ext4_block **table, uint64_t block)
 void ext4_block_clear(struct ext4_block **table)
 {
 	struct ext4_block *entry, *next;
-	HASH_ITER(hh, *table, entry, next) {
+	HASH_ITER (hh, *table, entry, next) {
 		HASH_DEL(*table, entry);
 		free(entry->data);
 		free(entry);

@@ -41,8 +41,8 @@ const uint8_t *ext4_blockset_find(const struct ext4_blockset *set, uint64_t bloc
 	return entry ? entry->data : NULL;
 }
 
-const struct ext4_blockset_entry *ext4_blockset_next(const struct ext4_blockset *set,
-	const struct ext4_blockset_entry *entry)
+const struct ext4_blockset_entry *ext4_blockset_next(
+	const struct ext4_blockset *set, const struct ext4_blockset_entry *entry)
 {
 	return entry ? entry->hh.next : set->entries;
 }
@@ -52,7 +52,7 @@ void ext4_blockset_destroy(struct ext4_blockset *set)
 	if (!set)
 		return;
 	struct ext4_blockset_entry *entry, *next;
-	HASH_ITER(hh, set->entries, entry, next) {
+	HASH_ITER (hh, set->entries, entry, next) {
 		HASH_DEL(set->entries, entry);
 		free(entry);
 	}

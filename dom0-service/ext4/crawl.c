@@ -33,8 +33,8 @@ static struct tw_error *read_replayed(void *arg, uint64_t offset, void *buf, siz
 	return NULL;
 }
 
-static struct tw_error *replay(struct ext4 *fs, const struct tw_jbd2_transaction *txn,
-	struct replayed *r)
+static struct tw_error *replay(
+	struct ext4 *fs, const struct tw_jbd2_transaction *txn, struct replayed *r)
 {
 	for (size_t i = 0; i < txn->nblocks; i++) {
 		if (txn->blocks[i].block >= fs->geo.nblocks)
@@ -55,7 +55,7 @@ static struct tw_error *replay(struct ext4 *fs, const struct tw_jbd2_transaction
 static void drop_revoked(struct replayed *r)
 {
 	struct ext4_block *revoked, *next;
-	HASH_ITER(hh, r->revoked, revoked, next) {
+	HASH_ITER (hh, r->revoked, revoked, next) {
 		const struct ext4_block *block = ext4_block_find(r->blocks, revoked->block);
 		if (block && (int32_t)((uint32_t)block->digest - (uint32_t)revoked->digest) <= 0)
 			ext4_block_drop(&r->blocks, revoked->block);
@@ -79,8 +79,8 @@ static struct tw_error *replay_journal(struct ext4 *fs, struct replayed *r)
 }
 
 /* Enters an inode of a fresh view. */
-static struct tw_error *load_inode(struct ext4 *fs, uint32_t ino, struct tw_span raw,
-	struct ext4_reader *reader)
+static struct tw_error *load_inode(
+	struct ext4 *fs, uint32_t ino, struct tw_span raw, struct ext4_reader *reader)
 {
 	struct ext4_inode now;
 	struct tw_inode *inode;
@@ -91,8 +91,11 @@ static struct tw_error *load_inode(struct ext4 *fs, uint32_t ino, struct tw_span
 	TW_TRY(tw_view_inode_add(fs->view, ino, &inode));
 	inode->attr = now.attr;
 	inode->map_hash = ext4_map_hash(&now);
-	struct ext4_remap remap = { .ino = ino, .flags = now.flags, .mode = now.attr.mode,
-		.old_mode = now.attr.mode, .fast_symlink = ext4_inode_fast_symlink(&now) };
+	struct ext4_remap remap = {.ino = ino,
+		.flags = now.flags,
+		.mode = now.attr.mode,
+		.old_mode = now.attr.mode,
+		.fast_symlink = ext4_inode_fast_symlink(&now)};
 	memcpy(remap.root, now.map, sizeof(remap.root));
 	struct tw_error *err = ext4_remap_walk(fs, &remap, reader);
 	if (!err)
@@ -102,8 +105,8 @@ static struct tw_error *load_inode(struct ext4 *fs, uint32_t ino, struct tw_span
 	return ext4_attrs_target(fs, &now, ino, reader);
 }
 
-static struct tw_error *load_dir(struct ext4 *fs, const struct tw_inode *dir, uint8_t *buf,
-	const struct tw_source *source)
+static struct tw_error *load_dir(
+	struct ext4 *fs, const struct tw_inode *dir, uint8_t *buf, const struct tw_source *source)
 {
 	for (uint32_t i = 0; i < dir->nextents; i++) {
 		const struct tw_extent e = dir->extents[i];
@@ -119,16 +122,17 @@ static struct tw_error *load_dir(struct ext4 *fs, const struct tw_inode *dir, ui
 	return NULL;
 }
 
-static struct tw_error *crawl_group(struct ext4 *fs, uint32_t group, uint8_t *buf,
-	struct ext4_reader *reader)
+static struct tw_error *crawl_group(
+	struct ext4 *fs, uint32_t group, uint8_t *buf, struct ext4_reader *reader)
 {
 	const struct ext4_geometry *geo = &fs->geo;
 	uint32_t per_block = geo->blocksize / geo->inode_size;
 	uint32_t blocks = (geo->used[group] + per_block - 1) / per_block;
 	for (uint32_t first = 0; first < blocks; first += TABLE_PIECE) {
 		uint32_t n = blocks - first < TABLE_PIECE ? blocks - first : TABLE_PIECE;
-		TW_TRY(tw_source_read(reader->source, (geo->itable[group] + first) << geo->blockbits,
-			buf, (size_t)n << geo->blockbits));
+		TW_TRY(tw_source_read(reader->source,
+			(geo->itable[group] + first) << geo->blockbits, buf,
+			(size_t)n << geo->blockbits));
 		for (uint32_t i = 0; i < n * per_block; i++) {
 			uint32_t index = first * per_block + i;
 			uint32_t ino = group * geo->inodes_per_group + index + 1;
@@ -147,8 +151,8 @@ static struct tw_error *crawl_group(struct ext4 *fs, uint32_t group, uint8_t *bu
 struct tw_error *ext4_claim_tables(struct ext4 *fs)
 {
 	for (uint32_t g = 0; g < fs->geo.ngroups; g++) {
-		struct tw_owner table = { fs->geo.itable[g], fs->geo.itable_blocks, 0,
-			g * fs->geo.itable_blocks, TW_OWNER_TABLE };
+		struct tw_owner table = {fs->geo.itable[g], fs->geo.itable_blocks, 0,
+			g * fs->geo.itable_blocks, TW_OWNER_TABLE};
 		TW_TRY(tw_owners_set(tw_view_owners(fs->view), &table));
 	}
 	return NULL;
@@ -157,7 +161,7 @@ struct tw_error *ext4_claim_tables(struct ext4 *fs)
 static struct tw_error *crawl_tree(struct ext4 *fs, const struct tw_source *source)
 {
 	uint8_t *buf = malloc((size_t)TABLE_PIECE << fs->geo.blockbits);
-	struct ext4_reader reader = { .geo = &fs->geo, .nodes = &fs->nodes, .source = source };
+	struct ext4_reader reader = {.geo = &fs->geo, .nodes = &fs->nodes, .source = source};
 	struct tw_error *err = buf ? NULL : tw_error_nomem();
 	if (!err)
 		err = ext4_claim_tables(fs);
@@ -183,7 +187,7 @@ static struct tw_error *open_journal(struct ext4 *fs)
 	size_t len = geo->inode_size < sizeof(raw) ? geo->inode_size : sizeof(raw);
 	TW_TRY(tw_source_read(&fs->env.source,
 		(geo->itable[0] << geo->blockbits) + (uint64_t)slot * geo->inode_size, raw, len));
-	struct ext4_reader reader = { .geo = geo, .source = &fs->env.source };
+	struct ext4_reader reader = {.geo = geo, .source = &fs->env.source};
 	struct tw_error *err = load_inode(fs, geo->journal_ino, tw_span(raw, len), &reader);
 	ext4_reader_deinit(&reader);
 	TW_TRY(err);
@@ -192,8 +196,8 @@ static struct tw_error *open_journal(struct ext4 *fs)
 		return tw_error_nomem();
 	err = ext4_journal_load(fs, 0, sb);
 	if (!err)
-		err = tw_jbd2_create(tw_span(sb, geo->blocksize), geo->blocksize,
-			ext4_journal_load, fs, &fs->journal);
+		err = tw_jbd2_create(tw_span(sb, geo->blocksize), geo->blocksize, ext4_journal_load,
+			fs, &fs->journal);
 	free(sb);
 	return err;
 }
@@ -202,7 +206,7 @@ static struct tw_error *open_journal(struct ext4 *fs)
 static struct tw_error *expect_checkpoints(struct ext4 *fs, const struct replayed *r)
 {
 	struct ext4_block *block, *next, *recent;
-	HASH_ITER(hh, r->blocks, block, next) {
+	HASH_ITER (hh, r->blocks, block, next) {
 		TW_TRY(ext4_block_get(&fs->recent, block->block, &recent));
 		recent->digest = ext4_digest(block->data, fs->geo.blocksize);
 	}
@@ -212,13 +216,12 @@ static struct tw_error *expect_checkpoints(struct ext4 *fs, const struct replaye
 static struct tw_error *crawl_replayed(struct ext4 *fs, struct replayed *r)
 {
 	TW_TRY(replay_journal(fs, r));
-	struct tw_source source = { read_replayed, r, fs->env.source.bytes };
+	struct tw_source source = {read_replayed, r, fs->env.source.bytes};
 	if (r->blocks) {
 		ext4_geometry_deinit(&fs->geo);
 		TW_TRY(ext4_geometry_read(&source, &fs->geo));
 	}
-	TW_TRY(tw_source_read(&source, EXT4_SUPERBLOCK_AT, fs->superblock,
-		sizeof(fs->superblock)));
+	TW_TRY(tw_source_read(&source, EXT4_SUPERBLOCK_AT, fs->superblock, sizeof(fs->superblock)));
 	TW_TRY(crawl_tree(fs, &source));
 	return expect_checkpoints(fs, r);
 }
@@ -226,10 +229,10 @@ static struct tw_error *crawl_replayed(struct ext4 *fs, struct replayed *r)
 struct tw_error *ext4_crawl(struct ext4 *fs)
 {
 	TW_TRY(ext4_geometry_read(&fs->env.source, &fs->geo));
-	TW_TRY(tw_view_create(fs->geo.ninodes, EXT4_ROOT_INO, fs->geo.nblocks,
-		fs->geo.blockbits, &fs->view));
+	TW_TRY(tw_view_create(
+		fs->geo.ninodes, EXT4_ROOT_INO, fs->geo.nblocks, fs->geo.blockbits, &fs->view));
 	TW_TRY(open_journal(fs));
-	struct replayed r = { .below = &fs->env.source, .blockbits = fs->geo.blockbits };
+	struct replayed r = {.below = &fs->env.source, .blockbits = fs->geo.blockbits};
 	struct tw_error *err = crawl_replayed(fs, &r);
 	ext4_block_clear(&r.blocks);
 	ext4_block_clear(&r.revoked);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ext4/ext4.h"
 
-/* directory.rst, struct ext4_dir_entry_2. Index nodes of a hashed directory and checksum tails look like
- * unused entries (inode 0) by design. */
+/* directory.rst, struct ext4_dir_entry_2. Index nodes of a hashed directory and checksum tails look
+ * like unused entries (inode 0) by design. */
 enum { D_INODE = 0, D_REC_LEN = 4, D_NAME_LEN = 6, D_NAME = 8, D_MIN = 12 };
 
 static size_t record_length(struct tw_span block, size_t off)
@@ -19,8 +19,8 @@ static bool is_dots(const uint8_t *name, size_t len)
 	return name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.'));
 }
 
-bool ext4_dirent_next(const struct ext4_geometry *geo, struct tw_span block, size_t *off,
-	struct ext4_dirent *out)
+bool ext4_dirent_next(
+	const struct ext4_geometry *geo, struct tw_span block, size_t *off, struct ext4_dirent *out)
 {
 	while (*off + D_MIN <= block.len) {
 		size_t at = *off, len = record_length(block, at);
@@ -37,7 +37,7 @@ bool ext4_dirent_next(const struct ext4_geometry *geo, struct tw_span block, siz
 		if (ino > geo->ninodes || ino < geo->first_ino || memchr(name, '/', name_len) ||
 			memchr(name, '\0', name_len))
 			continue;
-		*out = (struct ext4_dirent){ ino, name_len, name };
+		*out = (struct ext4_dirent){ino, name_len, name};
 		return true;
 	}
 	return false;

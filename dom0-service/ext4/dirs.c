@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
-/* The entries of a block, and a hash table over them. Kept by the instance: it is as large as the largest
- * block needs, and only the places are cleared each time. */
+/* The entries of a block, and a hash table over them. Kept by the instance: it is as large as the
+ * largest block needs, and only the places are cleared each time. */
 struct ext4_newcomers {
 	struct ext4_dirent *entries;
 	uint16_t *places; /* index + 1; at least twice as many as entries */
@@ -44,8 +44,8 @@ void ext4_newcomers_destroy(struct ext4_newcomers *new)
 	free(new);
 }
 
-static unsigned place_of(const struct ext4_newcomers *new, uint32_t ino, const uint8_t *bytes,
-	uint8_t len)
+static unsigned place_of(
+	const struct ext4_newcomers *new, uint32_t ino, const uint8_t *bytes, uint8_t len)
 {
 	return XXH32(bytes, len, ino) & new->mask;
 }
@@ -56,7 +56,7 @@ static void enter(struct ext4_newcomers *new, const struct ext4_dirent *entry)
 	while (new->places[at])
 		at = (at + 1) & new->mask;
 	new->entries[new->n++] = *entry;
-	new->places[at] = (uint16_t)new->n;
+	new->places[at] = (uint16_t) new->n;
 }
 
 /* Takes the entry of this name out, by setting its inode to 0. */
@@ -78,7 +78,7 @@ bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block)
 {
 	struct tw_owner owner;
 	return tw_owners_find(tw_view_owners(fs->view), block, 1, &owner) && owner.ino == dir &&
-		owner.kind == TW_OWNER_DIR;
+	       owner.kind == TW_OWNER_DIR;
 }
 
 static struct tw_error *lose_names(struct ext4 *fs, const struct tw_dirblock *holder)
@@ -128,7 +128,7 @@ struct tw_error *ext4_dirs_load(struct ext4 *fs, uint32_t dir, uint64_t block, c
 	struct ext4_dirent entry;
 	size_t off = 0;
 	while (ext4_dirent_next(&fs->geo, span, &off, &entry))
-		TW_TRY(tw_view_name_add(fs->view, dir, block, entry.ino, entry.bytes, entry.len,
-			NULL));
+		TW_TRY(tw_view_name_add(
+			fs->view, dir, block, entry.ino, entry.bytes, entry.len, NULL));
 	return NULL;
 }

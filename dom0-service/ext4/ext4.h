@@ -23,9 +23,9 @@
 /* A block kept by number. */
 struct ext4_block {
 	uint64_t block;
-	uint32_t ino;	 /* nodes: whose mapping it is */
+	uint32_t ino;    /* nodes: whose mapping it is */
 	uint64_t digest; /* xattr blocks, recently committed blocks */
-	uint8_t *data;	 /* owned; NULL where only the digest counts */
+	uint8_t *data;   /* owned; NULL where only the digest counts */
 	UT_hash_handle hh;
 };
 
@@ -46,7 +46,7 @@ struct ext4_geometry {
 	uint32_t inode_size, ninodes, inodes_per_group, itable_blocks, first_ino, ngroups;
 	uint32_t journal_ino; /* 0: none */
 	uint64_t *itable;     /* first inode table block of each group */
-	uint32_t *used;	      /* inodes of each group that its table may hold, at open */
+	uint32_t *used;       /* inodes of each group that its table may hold, at open */
 	uint32_t *by_block;   /* groups in the order of their inode tables */
 	uint64_t first_data_block;
 	char uuid[37];
@@ -58,18 +58,20 @@ struct ext4 {
 	struct tw_fs_env env;
 	struct ext4_geometry geo;
 	struct tw_view *view;
-	struct tw_changeset *set;   /* always open: file data that was written waits in it for its transaction */
-	struct tw_jbd2 *journal;    /* NULL: the file system has none */
-	struct ext4_block *nodes;   /* extent and indirect blocks of the view's mappings */
+	struct tw_changeset
+		*set; /* always open: file data that was written waits in it for its transaction */
+	struct tw_jbd2 *journal;  /* NULL: the file system has none */
+	struct ext4_block *nodes; /* extent and indirect blocks of the view's mappings */
 	struct ext4_root *roots;
-	struct ext4_block *xattrs;  /* digests of extended attribute blocks */
-	struct ext4_block *recent;  /* digests of committed blocks that are not checkpointed yet */
-	struct ext4_block *direct;  /* metadata written in place that is no checkpoint */
-	struct ext4_block *early;   /* nobody's blocks, written in place while the journal is empty: the metadata of
-				     * tools that work offline may come before what owns it */
+	struct ext4_block *xattrs; /* digests of extended attribute blocks */
+	struct ext4_block *recent; /* digests of committed blocks that are not checkpointed yet */
+	struct ext4_block *direct; /* metadata written in place that is no checkpoint */
+	struct ext4_block
+		*early; /* nobody's blocks, written in place while the journal is empty: the
+			 * metadata of tools that work offline may come before what owns it */
 	uint8_t superblock[EXT4_SUPERBLOCK_BYTES];
 	struct ext4_newcomers *newcomers; /* dirs.c's */
-	bool data_waits;	    /* the changeset holds data writes */
+	bool data_waits;                  /* the changeset holds data writes */
 };
 
 /* Frees all that the instance holds, and the instance. */
@@ -79,8 +81,8 @@ void ext4_destroy(void *fs);
 
 struct ext4_block *ext4_block_find(struct ext4_block *table, uint64_t block);
 /* The entry for block, made when missing. */
-struct tw_error *ext4_block_get(struct ext4_block **table, uint64_t block,
-	struct ext4_block **out) TW_MUST_CHECK;
+struct tw_error *ext4_block_get(
+	struct ext4_block **table, uint64_t block, struct ext4_block **out) TW_MUST_CHECK;
 /* Stores a copy of the data under its number. */
 struct tw_error *ext4_block_store(struct ext4_block **table, uint64_t block, uint32_t ino,
 	const uint8_t *data, uint32_t blocksize) TW_MUST_CHECK;
@@ -91,18 +93,18 @@ uint64_t ext4_digest(const void *data, size_t len);
 /* --- geometry.c --- */
 
 /* Opens the file system with libext2fs for its geometry; names features that cannot be followed. */
-struct tw_error *ext4_geometry_read(const struct tw_source *source,
-	struct ext4_geometry *out) TW_MUST_CHECK;
+struct tw_error *ext4_geometry_read(
+	const struct tw_source *source, struct ext4_geometry *out) TW_MUST_CHECK;
 /* As bytes, and back: a restart must not look at an image that has gone on. */
 void ext4_geometry_save(const struct ext4_geometry *geo, struct tw_buf *out);
 struct tw_error *ext4_geometry_load(struct tw_unpack *in, struct ext4_geometry *out) TW_MUST_CHECK;
 void ext4_geometry_deinit(struct ext4_geometry *geo);
-/* NULL when the superblock (1,024 bytes) is still that of this geometry, with features that are followed; else
- * what has happened. */
+/* NULL when the superblock (1,024 bytes) is still that of this geometry, with features that are
+ * followed; else what has happened. */
 const char *ext4_geometry_changed(const struct ext4_geometry *geo, struct tw_span superblock);
-/* If block is in an inode table: how many inodes it holds, and the number of the first one; else 0. */
-uint32_t ext4_geometry_itable(const struct ext4_geometry *geo, uint64_t block,
-	uint32_t *first_ino);
+/* If block is in an inode table: how many inodes it holds, and the number of the first one; else 0.
+ */
+uint32_t ext4_geometry_itable(const struct ext4_geometry *geo, uint64_t block, uint32_t *first_ino);
 
 /* --- inode.c --- */
 
@@ -112,7 +114,8 @@ struct ext4_inode {
 	uint32_t flags;
 	uint64_t file_acl; /* block of extended attributes, or 0 */
 	uint64_t sectors;  /* i_blocks */
-	uint32_t dtime;	   /* deletion time; of an open inode without links: the next orphan's number, or 0 */
+	uint32_t dtime; /* deletion time; of an open inode without links: the next orphan's number,
+			   or 0 */
 	uint8_t map[EXT4_MAP_BYTES];
 };
 
@@ -120,8 +123,9 @@ void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out);
 /* Tells whether a mapping's root is the same as before. */
 uint32_t ext4_map_hash(const struct ext4_inode *inode);
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
-/* True when the view should know the inode: it has links, or is open without any and holds blocks. One that was
- * deleted may have kept its mapping (debugfs does that), but the blocks are not its own any more. */
+/* True when the view should know the inode: it has links, or is open without any and holds blocks.
+ * One that was deleted may have kept its mapping (debugfs does that), but the blocks are not its
+ * own any more. */
 bool ext4_inode_tracked(const struct ext4_geometry *geo, const struct ext4_inode *inode);
 bool ext4_inode_fast_symlink(const struct ext4_inode *inode);
 /* What the blocks of an inode are. */
@@ -129,7 +133,8 @@ enum tw_owner_kind ext4_data_kind(const struct ext4_geometry *geo, uint32_t ino,
 
 /* --- xattr.c --- */
 
-/* Digests that do not depend on the order of entries, on padding, or on a block's reference count. */
+/* Digests that do not depend on the order of entries, on padding, or on a block's reference count.
+ */
 uint64_t ext4_xattr_inode_digest(struct tw_span region);
 uint64_t ext4_xattr_block_digest(struct tw_span block);
 
@@ -159,8 +164,8 @@ struct ext4_dirent {
 	const uint8_t *bytes;
 };
 
-/* Iterates over the names of a directory block, without . and .. and with nothing that Linux could not
- * have made. *off starts at 0. False at the end. */
+/* Iterates over the names of a directory block, without . and .. and with nothing that Linux could
+ * not have made. *off starts at 0. False at the end. */
 bool ext4_dirent_next(const struct ext4_geometry *geo, struct tw_span block, size_t *off,
 	struct ext4_dirent *out);
 
@@ -169,8 +174,8 @@ bool ext4_dirent_next(const struct ext4_geometry *geo, struct tw_span block, siz
 struct ext4_blockset;
 struct ext4_blockset *ext4_blockset_create(void);
 /* Enters a block; a later one of the same number replaces it. The data is borrowed. */
-struct tw_error *ext4_blockset_add(struct ext4_blockset *set, uint64_t block,
-	const uint8_t *data) TW_MUST_CHECK;
+struct tw_error *ext4_blockset_add(
+	struct ext4_blockset *set, uint64_t block, const uint8_t *data) TW_MUST_CHECK;
 const uint8_t *ext4_blockset_find(const struct ext4_blockset *set, uint64_t block);
 /* Iterates in the order of entry: pass NULL first; NULL at the end. */
 struct ext4_blockset_entry {
@@ -178,48 +183,49 @@ struct ext4_blockset_entry {
 	const uint8_t *data;
 	UT_hash_handle hh;
 };
-const struct ext4_blockset_entry *ext4_blockset_next(const struct ext4_blockset *set,
-	const struct ext4_blockset_entry *entry);
+const struct ext4_blockset_entry *ext4_blockset_next(
+	const struct ext4_blockset *set, const struct ext4_blockset_entry *entry);
 void ext4_blockset_destroy(struct ext4_blockset *set);
 
 /* --- reader.c: where a metadata block is read from --- */
 
-/* The blocks of the transaction first, then the nodes that the view holds, then the volume: but a crawl only
- * may look there. Following would see an image that is ahead, and a replay another one. */
+/* The blocks of the transaction first, then the nodes that the view holds, then the volume: but a
+ * crawl only may look there. Following would see an image that is ahead, and a replay another one.
+ */
 struct ext4_reader {
 	const struct ext4_geometry *geo;
 	const struct ext4_blockset *txn; /* may be NULL */
 	struct ext4_block *const *early; /* may be NULL */
 	struct ext4_block *const *nodes; /* may be NULL */
-	const struct tw_source *source; /* NULL: a block that is nowhere else is a TW_GAP */
-	struct ext4_block *loaded; /* read from the source, kept while the reader lives */
+	const struct tw_source *source;  /* NULL: a block that is nowhere else is a TW_GAP */
+	struct ext4_block *loaded;       /* read from the source, kept while the reader lives */
 };
 
 /* The content of a block; it lives as long as the reader. */
-struct tw_error *ext4_reader_block(struct ext4_reader *reader, uint64_t block,
-	const uint8_t **out) TW_MUST_CHECK;
+struct tw_error *ext4_reader_block(
+	struct ext4_reader *reader, uint64_t block, const uint8_t **out) TW_MUST_CHECK;
 void ext4_reader_deinit(struct ext4_reader *reader);
 
 /* --- mapping.c: moving an inode of the view to another mapping --- */
 
 struct ext4_remap {
 	uint32_t ino;
-	uint32_t flags;	    /* i_flags */
-	uint16_t old_mode;  /* what the blocks held so far were */
-	uint16_t mode;	    /* 0: the inode has gone, and its mapping with it */
-	bool fast_symlink;  /* the root holds the target, not a mapping */
+	uint32_t flags;    /* i_flags */
+	uint16_t old_mode; /* what the blocks held so far were */
+	uint16_t mode;     /* 0: the inode has gone, and its mapping with it */
+	bool fast_symlink; /* the root holds the target, not a mapping */
 	uint8_t root[EXT4_MAP_BYTES];
 	struct ext4_map map;
 };
 
 /* Reads the new mapping. Nonsense in it is logged and gives an empty one. */
-struct tw_error *ext4_remap_walk(struct ext4 *fs, struct ext4_remap *remap,
-	struct ext4_reader *reader) TW_MUST_CHECK;
+struct tw_error *ext4_remap_walk(
+	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader) TW_MUST_CHECK;
 /* Lets go of what the inode does not own any more ... */
 struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *remap) TW_MUST_CHECK;
 /* ... and takes what is new: all inodes of a transaction release before one of them claims. */
-struct tw_error *ext4_remap_claim(struct ext4 *fs, struct ext4_remap *remap,
-	struct ext4_reader *reader) TW_MUST_CHECK;
+struct tw_error *ext4_remap_claim(
+	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader) TW_MUST_CHECK;
 /* Reports the bytes of a file that a change of its mapping changed. */
 struct tw_error *ext4_remap_ranges(const struct ext4 *fs, const struct ext4_remap *remap,
 	struct tw_change *change) TW_MUST_CHECK;
@@ -230,8 +236,8 @@ void ext4_roots_clear(struct ext4 *fs);
 /* --- attrs.c: what of an inode lies outside its slot --- */
 
 /* Completes attr.xattrs by the attribute block that the inode names. */
-struct tw_error *ext4_attrs_xattrs(struct ext4 *fs, struct ext4_inode *inode,
-	struct ext4_reader *reader) TW_MUST_CHECK;
+struct tw_error *ext4_attrs_xattrs(
+	struct ext4 *fs, struct ext4_inode *inode, struct ext4_reader *reader) TW_MUST_CHECK;
 /* Sets the target of a symlink of the view; slow ones are read from their first extent. */
 struct tw_error *ext4_attrs_target(struct ext4 *fs, const struct ext4_inode *inode, uint32_t ino,
 	struct ext4_reader *reader) TW_MUST_CHECK;
@@ -248,14 +254,14 @@ struct tw_error *ext4_crawl(struct ext4 *fs) TW_MUST_CHECK;
 
 bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block);
 /* Reports the names that came and went in one block of a directory. */
-struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block,
-	const uint8_t *data) TW_MUST_CHECK;
+struct tw_error *ext4_dirs_diff(
+	struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data) TW_MUST_CHECK;
 /* Reports the names in blocks that the directory does not own any more as gone. */
 struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir) TW_MUST_CHECK;
 void ext4_newcomers_destroy(struct ext4_newcomers *new); /* NULL is fine */
 /* Enters the names of a directory block into the view, for a crawl. */
-struct tw_error *ext4_dirs_load(struct ext4 *fs, uint32_t dir, uint64_t block,
-	const uint8_t *data) TW_MUST_CHECK;
+struct tw_error *ext4_dirs_load(
+	struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data) TW_MUST_CHECK;
 
 /* --- apply.c --- */
 
@@ -274,13 +280,13 @@ struct tw_error *ext4_journal_load(void *fs, uint32_t log_block, void *buf) TW_M
 /* --- state.c --- */
 
 struct tw_error *ext4_save(void *fs, struct tw_buf *out) TW_MUST_CHECK;
-struct tw_error *ext4_load(const struct tw_fs_env *env, struct tw_span state,
-	void **out) TW_MUST_CHECK;
+struct tw_error *ext4_load(
+	const struct tw_fs_env *env, struct tw_span state, void **out) TW_MUST_CHECK;
 
 /* --- resync.c --- */
 
 struct tw_error *ext4_announce(void *fs, struct tw_time now) TW_MUST_CHECK;
-struct tw_error *ext4_resync(void *fs, void *newer, const struct tw_missed *missed,
-	struct tw_time now) TW_MUST_CHECK;
+struct tw_error *ext4_resync(
+	void *fs, void *newer, const struct tw_missed *missed, struct tw_time now) TW_MUST_CHECK;
 
 #endif

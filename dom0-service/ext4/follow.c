@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Sorts the blocks of a write by what they are: journal, metadata at its home, file data, or nobody's. */
+/* Sorts the blocks of a write by what they are: journal, metadata at its home, file data, or
+ * nobody's. */
 #include "ext4/ext4.h"
 
 #include "record.h"
@@ -20,8 +21,8 @@ struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
 		if (log_block < e->lblk || log_block - e->lblk >= e->count)
 			continue;
 		uint64_t block = e->block + (log_block - e->lblk);
-		return tw_source_read(&fs->env.source, block << fs->geo.blockbits, buf,
-			fs->geo.blocksize);
+		return tw_source_read(
+			&fs->env.source, block << fs->geo.blockbits, buf, fs->geo.blocksize);
 	}
 	return tw_error_create(TW_BAD_DATA, "the journal has no block %u", log_block);
 }
@@ -66,8 +67,8 @@ static struct tw_error *superblock_committed(struct ext4 *fs, const struct ext4_
 	return check_superblock(fs);
 }
 
-static struct tw_error *apply_transaction(struct ext4 *fs, const struct tw_jbd2_transaction *txn,
-	struct tw_time now)
+static struct tw_error *apply_transaction(
+	struct ext4 *fs, const struct tw_jbd2_transaction *txn, struct tw_time now)
 {
 	struct ext4_blockset *blocks = ext4_blockset_create();
 	struct tw_error *err = blocks ? NULL : tw_error_nomem();
@@ -86,7 +87,7 @@ static struct tw_error *apply_transaction(struct ext4 *fs, const struct tw_jbd2_
 	for (size_t i = 0; i < txn->nrevoked && !err; i++)
 		if (!ext4_blockset_find(blocks, txn->revoked[i]))
 			ext4_block_drop(&fs->recent, txn->revoked[i]);
-	struct tw_commit commit = { txn->time, now, txn->sequence, false };
+	struct tw_commit commit = {txn->time, now, txn->sequence, false};
 	if (!err)
 		err = superblock_committed(fs, blocks);
 	if (!err)
@@ -96,8 +97,8 @@ static struct tw_error *apply_transaction(struct ext4 *fs, const struct tw_jbd2_
 	return tw_error_context(err, "transaction %u", txn->sequence);
 }
 
-static struct tw_error *journal_block(struct ext4 *fs, uint32_t log_block, const uint8_t *data,
-	struct tw_time now)
+static struct tw_error *journal_block(
+	struct ext4 *fs, uint32_t log_block, const uint8_t *data, struct tw_time now)
 {
 	TW_TRY(tw_jbd2_write(fs->journal, log_block, data));
 	for (;;) {
@@ -141,8 +142,8 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 	return HASH_COUNT(fs->direct) > MAX_DIRECT ? ext4_settle(fs, now, true) : NULL;
 }
 
-static struct tw_error *data_written(struct ext4 *fs, const struct tw_owner *owner, uint64_t from,
-	uint64_t to)
+static struct tw_error *data_written(
+	struct ext4 *fs, const struct tw_owner *owner, uint64_t from, uint64_t to)
 {
 	struct tw_change *change;
 	uint64_t at = owner->block << fs->geo.blockbits;
@@ -152,19 +153,19 @@ static struct tw_error *data_written(struct ext4 *fs, const struct tw_owner *own
 	return tw_changeset_range(change, file_at + (from - at), to - from);
 }
 
-/* The content of a block that a write covers. Linux and its tools write metadata in whole blocks, and what is not in
- * the stream cannot be looked up: the image may have gone on. */
-static struct tw_error *block_content(const struct ext4 *fs, const struct tw_write *write,
-	uint64_t block, const uint8_t **out)
+/* The content of a block that a write covers. Linux and its tools write metadata in whole blocks,
+ * and what is not in the stream cannot be looked up: the image may have gone on. */
+static struct tw_error *block_content(
+	const struct ext4 *fs, const struct tw_write *write, uint64_t block, const uint8_t **out)
 {
 	static const uint8_t zeroes[65536];
 	uint64_t at = block << fs->geo.blockbits, end = at + fs->geo.blocksize;
 	if (write->offset > at || write->offset + write->length < end)
-		return tw_error_create(TW_GAP, "block %llu was overwritten in part",
-			(unsigned long long)block);
+		return tw_error_create(
+			TW_GAP, "block %llu was overwritten in part", (unsigned long long)block);
 	if (!write->payload && !(write->flags & TW_RECORD_ZEROES))
-		return tw_error_create(TW_GAP, "block %llu was overwritten unseen",
-			(unsigned long long)block);
+		return tw_error_create(
+			TW_GAP, "block %llu was overwritten unseen", (unsigned long long)block);
 	*out = write->payload ? write->payload + (at - write->offset) : zeroes;
 	return NULL;
 }
@@ -187,7 +188,7 @@ static struct tw_error *metadata_written(struct ext4 *fs, const struct tw_owner 
 static bool is_metadata(enum tw_owner_kind kind)
 {
 	return kind == TW_OWNER_JOURNAL || kind == TW_OWNER_TABLE || kind == TW_OWNER_DIR ||
-		kind == TW_OWNER_NODE || kind == TW_OWNER_SYMLINK;
+	       kind == TW_OWNER_NODE || kind == TW_OWNER_SYMLINK;
 }
 
 /* While the journal is empty, tools may be at work, and any block may turn out to be metadata. */
@@ -197,8 +198,8 @@ static bool offline(const struct ext4 *fs)
 }
 
 /* Keeps what was written to blocks that nobody owns, within a bound. */
-static struct tw_error *unowned_written(struct ext4 *fs, const struct tw_write *write,
-	uint64_t first, uint64_t end)
+static struct tw_error *unowned_written(
+	struct ext4 *fs, const struct tw_write *write, uint64_t first, uint64_t end)
 {
 	if (!offline(fs) || !write->payload)
 		return NULL;
@@ -246,10 +247,10 @@ static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
 		uint64_t stop = owner.block + owner.count < end ? owner.block + owner.count : end;
 		uint64_t from = first << fs->geo.blockbits, until = stop << fs->geo.blockbits;
 		if (owner.kind == TW_OWNER_DATA) {
-			TW_TRY(data_written(fs, &owner,
-				from > write->offset ? from : write->offset,
+			TW_TRY(data_written(fs, &owner, from > write->offset ? from : write->offset,
 				until < to ? until : to));
-			/* Its file may be gone, and this be a directory that has taken the block. */
+			/* Its file may be gone, and this be a directory that has taken the block.
+			 */
 			TW_TRY(unowned_written(fs, write, first, stop));
 		} else if (is_metadata(owner.kind))
 			TW_TRY(metadata_written(fs, &owner, write, first, stop));
@@ -261,8 +262,9 @@ static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
 struct tw_error *ext4_write(void *arg, const struct tw_write *write)
 {
 	struct ext4 *fs = arg;
-	/* Only free blocks are discarded, and a block is freed by a transaction. What reads as zeroes afterwards may
-	 * have been a request for zeroes, which a backend serves by discarding. */
+	/* Only free blocks are discarded, and a block is freed by a transaction. What reads as
+	 * zeroes afterwards may have been a request for zeroes, which a backend serves by
+	 * discarding. */
 	bool undefined = write->flags & TW_RECORD_DISCARD && !(write->flags & TW_RECORD_ZEROES);
 	if (undefined || !write->length)
 		return NULL;
@@ -286,10 +288,10 @@ struct tw_error *ext4_settle(void *arg, struct tw_time now, bool last)
 	struct ext4_blockset *blocks = ext4_blockset_create();
 	struct tw_error *err = blocks ? NULL : tw_error_nomem();
 	struct ext4_block *direct, *next;
-	HASH_ITER(hh, fs->direct, direct, next)
+	HASH_ITER (hh, fs->direct, direct, next)
 		if (!err)
 			err = ext4_blockset_add(blocks, direct->block, direct->data);
-	struct tw_commit commit = { now, now, 0, false };
+	struct tw_commit commit = {now, now, 0, false};
 	if (!err)
 		err = ext4_apply(fs, blocks, &commit);
 	ext4_block_clear(&fs->direct);

@@ -51,7 +51,7 @@ static errcode_t io_set_blksize(io_channel io, int blksize)
 /* A negative count is bytes. */
 static errcode_t io_read_blk64(io_channel io, unsigned long long block, int count, void *data)
 {
-	size_t len = count < 0 ? (size_t)-(int64_t)count : (size_t)count * (size_t)io->block_size;
+	size_t len = count < 0 ? (size_t) - (int64_t)count : (size_t)count * (size_t)io->block_size;
 	unsigned long long offset;
 	if (__builtin_mul_overflow(block, (unsigned long long)io->block_size, &offset))
 		return EXT2_ET_SHORT_READ;
@@ -172,8 +172,8 @@ static struct tw_error *fill_groups(ext2_filsys fs, struct ext4_geometry *geo)
 		geo->itable[g] = ext2fs_inode_table_loc(fs, g);
 		if (!geo->itable[g] || geo->itable[g] > geo->nblocks ||
 			geo->itable_blocks > geo->nblocks - geo->itable[g])
-			return tw_error_create(TW_BAD_DATA,
-				"the inode table of group %u is out of range", g);
+			return tw_error_create(
+				TW_BAD_DATA, "the inode table of group %u is out of range", g);
 		geo->used[g] = geo->inodes_per_group;
 		if (ext2fs_has_group_desc_csum(fs)) {
 			uint32_t unused = ext2fs_bg_itable_unused(fs, g);
@@ -195,8 +195,8 @@ static void name_uuid(struct ext4_geometry *geo)
 		u[15]);
 }
 
-static struct tw_error *fill(ext2_filsys fs, const struct tw_source *source,
-	struct ext4_geometry *geo)
+static struct tw_error *fill(
+	ext2_filsys fs, const struct tw_source *source, struct ext4_geometry *geo)
 {
 	struct ext2_super_block *sb = fs->super;
 	TW_TRY(check_features(sb));
@@ -206,7 +206,8 @@ static struct tw_error *fill(ext2_filsys fs, const struct tw_source *source,
 	geo->layout_features = sb->s_feature_incompat & LAYOUT_FEATURES;
 	if (geo->nblocks > source->bytes >> geo->blockbits)
 		return tw_error_create(TW_BAD_DATA,
-			"the file system has %llu bytes, its volume only %llu: the image is cut off",
+			"the file system has %llu bytes, its volume only %llu: the image is cut "
+			"off",
 			(unsigned long long)geo->nblocks << geo->blockbits,
 			(unsigned long long)source->bytes);
 	geo->inode_size = EXT2_INODE_SIZE(sb);
@@ -248,7 +249,7 @@ const char *ext4_geometry_changed(const struct ext4_geometry *geo, struct tw_spa
 		return "the volume was resized";
 	struct tw_error *err = check_features(&features);
 	bool other = err || tw_le16(sb, 0x58) != geo->inode_size ||
-		(features.s_feature_incompat & LAYOUT_FEATURES) != geo->layout_features;
+		     (features.s_feature_incompat & LAYOUT_FEATURES) != geo->layout_features;
 	tw_error_destroy(err);
 	return other ? "the volume's features were changed" : NULL;
 }
@@ -263,8 +264,8 @@ static struct tw_error *why_not(const struct tw_source *source, errcode_t code)
 		return tw_error_create(TW_BAD_DATA, "no ext4 superblock");
 	struct ext2_super_block features = features_of(span);
 	TW_TRY(check_features(&features));
-	return tw_error_create(TW_BAD_DATA, "the file system cannot be opened: %s",
-		error_message(code));
+	return tw_error_create(
+		TW_BAD_DATA, "the file system cannot be opened: %s", error_message(code));
 }
 
 struct tw_error *ext4_geometry_read(const struct tw_source *source, struct ext4_geometry *out)
@@ -274,8 +275,8 @@ struct tw_error *ext4_geometry_read(const struct tw_source *source, struct ext4_
 	memset(out, 0, sizeof(*out));
 	initialize_ext2_error_table();
 	snprintf(name, sizeof(name), "%p", (const void *)source);
-	errcode_t code = ext2fs_open2(name, NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0,
-		0, &source_io, &fs);
+	errcode_t code = ext2fs_open2(
+		name, NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0, &source_io, &fs);
 	if (code)
 		return why_not(source, code);
 	struct tw_error *err = fill(fs, source, out);
@@ -306,8 +307,8 @@ void ext4_geometry_save(const struct ext4_geometry *geo, struct tw_buf *out)
 static bool plausible(const struct ext4_geometry *geo)
 {
 	return geo->blocksize >= 1024 && geo->blocksize <= 65536 &&
-		!(geo->blocksize & (geo->blocksize - 1)) && geo->inode_size >= 128 &&
-		geo->inode_size <= geo->blocksize && geo->inodes_per_group && geo->ninodes;
+	       !(geo->blocksize & (geo->blocksize - 1)) && geo->inode_size >= 128 &&
+	       geo->inode_size <= geo->blocksize && geo->inodes_per_group && geo->ninodes;
 }
 
 struct tw_error *ext4_geometry_load(struct tw_unpack *in, struct ext4_geometry *out)

@@ -6,12 +6,28 @@
 
 /* Offsets in struct ext4_inode (inodes.rst). */
 enum {
-	I_MODE = 0x00, I_UID = 0x02, I_SIZE = 0x04, I_CTIME = 0x0c, I_MTIME = 0x10, I_DTIME = 0x14,
+	I_MODE = 0x00,
+	I_UID = 0x02,
+	I_SIZE = 0x04,
+	I_CTIME = 0x0c,
+	I_MTIME = 0x10,
+	I_DTIME = 0x14,
 	I_GID = 0x18,
-	I_LINKS = 0x1a, I_BLOCKS = 0x1c, I_FLAGS = 0x20, I_BLOCK = 0x28, I_GENERATION = 0x64,
-	I_FILE_ACL = 0x68, I_SIZE_HIGH = 0x6c, I_BLOCKS_HIGH = 0x74, I_FILE_ACL_HIGH = 0x76,
-	I_UID_HIGH = 0x78, I_GID_HIGH = 0x7a, I_EXTRA_ISIZE = 0x80, I_CTIME_EXTRA = 0x84,
-	I_MTIME_EXTRA = 0x88, I_BASE_BYTES = 0x80,
+	I_LINKS = 0x1a,
+	I_BLOCKS = 0x1c,
+	I_FLAGS = 0x20,
+	I_BLOCK = 0x28,
+	I_GENERATION = 0x64,
+	I_FILE_ACL = 0x68,
+	I_SIZE_HIGH = 0x6c,
+	I_BLOCKS_HIGH = 0x74,
+	I_FILE_ACL_HIGH = 0x76,
+	I_UID_HIGH = 0x78,
+	I_GID_HIGH = 0x7a,
+	I_EXTRA_ISIZE = 0x80,
+	I_CTIME_EXTRA = 0x84,
+	I_MTIME_EXTRA = 0x88,
+	I_BASE_BYTES = 0x80,
 };
 
 /* The flags that chattr can set (EXT4_FL_USER_MODIFIABLE and verity), without those that the kernel
@@ -20,7 +36,7 @@ enum {
 
 static struct tw_time decode_time(struct tw_span raw, size_t base, size_t extra, size_t end)
 {
-	struct tw_time time = { .sec = (int32_t)tw_le32(raw, base) };
+	struct tw_time time = {.sec = (int32_t)tw_le32(raw, base)};
 	if (extra + 4 <= end) {
 		uint32_t more = tw_le32(raw, extra);
 		time.sec += (int64_t)(more & 3) << 32;
@@ -46,21 +62,25 @@ void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out)
 	if (raw.len > I_BASE_BYTES)
 		end += tw_le16(raw, I_EXTRA_ISIZE);
 	*out = (struct ext4_inode){
-		.attr = {
-			.mode = tw_le16(raw, I_MODE),
-			.size = tw_le32(raw, I_SIZE) | (uint64_t)tw_le32(raw, I_SIZE_HIGH) << 32,
-			.uid = tw_le16(raw, I_UID) | (uint32_t)tw_le16(raw, I_UID_HIGH) << 16,
-			.gid = tw_le16(raw, I_GID) | (uint32_t)tw_le16(raw, I_GID_HIGH) << 16,
-			.nlink = tw_le16(raw, I_LINKS),
-			.generation = tw_le32(raw, I_GENERATION),
-			.flags = tw_le32(raw, I_FLAGS) & USER_FLAGS,
-			.mtime = decode_time(raw, I_MTIME, I_MTIME_EXTRA, end),
-			.ctime = decode_time(raw, I_CTIME, I_CTIME_EXTRA, end),
-		},
+		.attr =
+			{
+				.mode = tw_le16(raw, I_MODE),
+				.size = tw_le32(raw, I_SIZE) | (uint64_t)tw_le32(raw, I_SIZE_HIGH)
+								       << 32,
+				.uid = tw_le16(raw, I_UID) | (uint32_t)tw_le16(raw, I_UID_HIGH)
+								     << 16,
+				.gid = tw_le16(raw, I_GID) | (uint32_t)tw_le16(raw, I_GID_HIGH)
+								     << 16,
+				.nlink = tw_le16(raw, I_LINKS),
+				.generation = tw_le32(raw, I_GENERATION),
+				.flags = tw_le32(raw, I_FLAGS) & USER_FLAGS,
+				.mtime = decode_time(raw, I_MTIME, I_MTIME_EXTRA, end),
+				.ctime = decode_time(raw, I_CTIME, I_CTIME_EXTRA, end),
+			},
 		.flags = tw_le32(raw, I_FLAGS),
 		.dtime = tw_le32(raw, I_DTIME),
-		.file_acl = tw_le32(raw, I_FILE_ACL) |
-			(uint64_t)tw_le16(raw, I_FILE_ACL_HIGH) << 32,
+		.file_acl = tw_le32(raw, I_FILE_ACL) | (uint64_t)tw_le16(raw, I_FILE_ACL_HIGH)
+							       << 32,
 		.sectors = tw_le32(raw, I_BLOCKS) | (uint64_t)tw_le16(raw, I_BLOCKS_HIGH) << 32,
 	};
 	struct tw_span map = tw_span_sub(raw, I_BLOCK, EXT4_MAP_BYTES);
@@ -79,11 +99,10 @@ uint32_t ext4_map_hash(const struct ext4_inode *inode)
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b)
 {
 	return a->size == b->size && a->mtime.sec == b->mtime.sec &&
-		a->mtime.nsec == b->mtime.nsec && a->ctime.sec == b->ctime.sec &&
-		a->ctime.nsec == b->ctime.nsec && a->xattrs == b->xattrs &&
-		a->generation == b->generation && a->flags == b->flags && a->uid == b->uid &&
-		a->gid == b->gid && a->nlink == b->nlink && a->rdev == b->rdev &&
-		a->mode == b->mode;
+	       a->mtime.nsec == b->mtime.nsec && a->ctime.sec == b->ctime.sec &&
+	       a->ctime.nsec == b->ctime.nsec && a->xattrs == b->xattrs &&
+	       a->generation == b->generation && a->flags == b->flags && a->uid == b->uid &&
+	       a->gid == b->gid && a->nlink == b->nlink && a->rdev == b->rdev && a->mode == b->mode;
 }
 
 bool ext4_inode_tracked(const struct ext4_geometry *geo, const struct ext4_inode *inode)
@@ -98,7 +117,7 @@ bool ext4_inode_tracked(const struct ext4_geometry *geo, const struct ext4_inode
 bool ext4_inode_fast_symlink(const struct ext4_inode *inode)
 {
 	return S_ISLNK(inode->attr.mode) && !(inode->flags & EXT4_EXTENTS_FL) &&
-		inode->attr.size < EXT4_MAP_BYTES;
+	       inode->attr.size < EXT4_MAP_BYTES;
 }
 
 enum tw_owner_kind ext4_data_kind(const struct ext4_geometry *geo, uint32_t ino, uint16_t mode)

@@ -13,20 +13,36 @@ enum { DESCRIPTOR = 1, COMMIT = 2, SUPERBLOCK_V1 = 3, SUPERBLOCK_V2 = 4, REVOKE 
 
 /* Offsets in the blocks of the log; all fields are big-endian. */
 enum {
-	H_MAGIC = 0, H_TYPE = 4, H_SEQUENCE = 8, H_BYTES = 12,
-	S_BLOCKSIZE = 12, S_MAXLEN = 16, S_FIRST = 20, S_SEQUENCE = 24, S_START = 28,
-	S_INCOMPAT = 0x28, S_UUID = 0x30, S_CHECKSUM_TYPE = 0x50, S_CHECKSUM = 0xfc,
+	H_MAGIC = 0,
+	H_TYPE = 4,
+	H_SEQUENCE = 8,
+	H_BYTES = 12,
+	S_BLOCKSIZE = 12,
+	S_MAXLEN = 16,
+	S_FIRST = 20,
+	S_SEQUENCE = 24,
+	S_START = 28,
+	S_INCOMPAT = 0x28,
+	S_UUID = 0x30,
+	S_CHECKSUM_TYPE = 0x50,
+	S_CHECKSUM = 0xfc,
 	S_BYTES = 1024,
-	C_CHECKSUM = 16, C_SEC = 48, C_NSEC = 56,
-	R_COUNT = 12, R_BYTES = 16,
+	C_CHECKSUM = 16,
+	C_SEC = 48,
+	C_NSEC = 56,
+	R_COUNT = 12,
+	R_BYTES = 16,
 };
 
 enum {
-	INCOMPAT_REVOKE = 1, INCOMPAT_64BIT = 2, INCOMPAT_ASYNC_COMMIT = 4,
-	INCOMPAT_CSUM_V2 = 8, INCOMPAT_CSUM_V3 = 16, INCOMPAT_FAST_COMMIT = 32,
+	INCOMPAT_REVOKE = 1,
+	INCOMPAT_64BIT = 2,
+	INCOMPAT_ASYNC_COMMIT = 4,
+	INCOMPAT_CSUM_V2 = 8,
+	INCOMPAT_CSUM_V3 = 16,
+	INCOMPAT_FAST_COMMIT = 32,
 };
-#define INCOMPAT_FOLLOWED \
-	(INCOMPAT_REVOKE | INCOMPAT_64BIT | INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3)
+#define INCOMPAT_FOLLOWED (INCOMPAT_REVOKE | INCOMPAT_64BIT | INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3)
 
 enum { TAG_ESCAPE = 1, TAG_SAME_UUID = 2, TAG_LAST = 8 };
 
@@ -42,7 +58,8 @@ struct tw_jbd2 {
 	struct tw_jbd2_position next;
 	uint32_t commit_seen; /* highest sequence of a commit block that was written */
 	bool any_commit;
-	bool live; /* a transaction was seen whole since the start: nothing needs loading any more */
+	bool live; /* a transaction was seen whole since the start: nothing needs loading any more
+		    */
 	struct log_block *blocks;
 	tw_jbd2_load_fn load;
 	void *load_arg;
@@ -74,11 +91,11 @@ static bool later(uint32_t a, uint32_t b)
 static struct tw_error *check_features(uint32_t incompat)
 {
 	if (incompat & INCOMPAT_ASYNC_COMMIT)
-		return tw_error_create(TW_UNSUPPORTED,
-			"journal feature journal_async_commit is not followed");
+		return tw_error_create(
+			TW_UNSUPPORTED, "journal feature journal_async_commit is not followed");
 	if (incompat & INCOMPAT_FAST_COMMIT)
-		return tw_error_create(TW_UNSUPPORTED,
-			"journal feature fast_commit is not followed");
+		return tw_error_create(
+			TW_UNSUPPORTED, "journal feature fast_commit is not followed");
 	if (incompat & ~(uint32_t)INCOMPAT_FOLLOWED)
 		return tw_error_create(TW_UNSUPPORTED, "journal features 0x%x are not followed",
 			incompat & ~(uint32_t)INCOMPAT_FOLLOWED);
@@ -131,7 +148,7 @@ void tw_jbd2_destroy(struct tw_jbd2 *j)
 	if (!j)
 		return;
 	struct log_block *block, *tmp;
-	HASH_ITER(hh, j->blocks, block, tmp)
+	HASH_ITER (hh, j->blocks, block, tmp)
 		forget(j, block);
 	free(j);
 }
@@ -196,9 +213,9 @@ static struct tw_error *superblock_written(struct tw_jbd2 *j, struct tw_span sb)
 	if (begins || ends) {
 		/* What was begun before and never committed is void. */
 		struct log_block *block, *tmp;
-		HASH_ITER(hh, j->blocks, block, tmp)
+		HASH_ITER (hh, j->blocks, block, tmp)
 			forget(j, block);
-		j->next = (struct tw_jbd2_position){ start, sequence };
+		j->next = (struct tw_jbd2_position){start, sequence};
 	}
 	return NULL;
 }
@@ -265,7 +282,7 @@ struct tag {
 static struct tag parse_tag(const struct tw_jbd2 *j, struct tw_span s)
 {
 	bool wide = j->features & INCOMPAT_64BIT;
-	struct tag tag = { .block = tw_be32(s, 0) };
+	struct tag tag = {.block = tw_be32(s, 0)};
 	if (j->features & INCOMPAT_CSUM_V3) {
 		tag.flags = tw_be32(s, 4);
 		tag.checksum = tw_be32(s, 12);
@@ -282,16 +299,16 @@ static struct tag parse_tag(const struct tw_jbd2 *j, struct tw_span s)
 	return tag;
 }
 
-static bool tag_holds(const struct tw_jbd2 *j, const struct tag *tag, uint32_t sequence,
-	const uint8_t *data)
+static bool tag_holds(
+	const struct tw_jbd2 *j, const struct tag *tag, uint32_t sequence, const uint8_t *data)
 {
 	if (!has_csum(j))
 		return true;
 	uint32_t be = htobe32(sequence);
 	uint32_t crc = ext2fs_crc32c_le(j->seed, (const uint8_t *)&be, sizeof(be));
 	crc = ext2fs_crc32c_le(crc, data, j->blocksize);
-	return j->features & INCOMPAT_CSUM_V3 ? crc == tag->checksum :
-						(crc & 0xffff) == tag->checksum;
+	return j->features & INCOMPAT_CSUM_V3 ? crc == tag->checksum
+					      : (crc & 0xffff) == tag->checksum;
 }
 
 static struct tw_error *add_block(struct walk *w, uint64_t block, const uint8_t *data, bool escaped)
@@ -301,7 +318,7 @@ static struct tw_error *add_block(struct walk *w, uint64_t block, const uint8_t 
 		!TW_GROW(w->escaped, txn->nblocks, w->capescaped))
 		return tw_error_nomem();
 	w->escaped[txn->nblocks] = escaped;
-	txn->blocks[txn->nblocks++] = (struct tw_jbd2_block){ block, data };
+	txn->blocks[txn->nblocks++] = (struct tw_jbd2_block){block, data};
 	return NULL;
 }
 
@@ -396,7 +413,7 @@ static void free_lists(struct tw_jbd2_transaction *txn)
 {
 	free(txn->blocks);
 	free(txn->revoked);
-	*txn = (struct tw_jbd2_transaction){ 0 };
+	*txn = (struct tw_jbd2_transaction){0};
 }
 
 /* The log blocks from one position up to another one are done with. */
@@ -411,31 +428,31 @@ static void forget_range(struct tw_jbd2 *j, uint32_t from, uint32_t to)
 	}
 }
 
-struct tw_error *tw_jbd2_next(struct tw_jbd2 *j, bool recover, bool *ready,
-	struct tw_jbd2_transaction *out)
+struct tw_error *tw_jbd2_next(
+	struct tw_jbd2 *j, bool recover, bool *ready, struct tw_jbd2_transaction *out)
 {
 	*ready = false;
 	if (!j->next.head)
 		return NULL;
 	if (!recover && (!j->any_commit || later(j->next.sequence, j->commit_seen)))
 		return NULL;
-	struct walk w = { .j = j, .recover = recover, .pos = j->next.head,
-		.txn.sequence = j->next.sequence };
+	struct walk w = {
+		.j = j, .recover = recover, .pos = j->next.head, .txn.sequence = j->next.sequence};
 	struct tw_error *err = walk(&w);
 	for (size_t i = 0; !err && w.complete && i < w.txn.nblocks; i++)
 		if (w.escaped[i])
-			memcpy((uint8_t *)w.txn.blocks[i].data, &(uint32_t){ htobe32(MAGIC) }, 4);
+			memcpy((uint8_t *)w.txn.blocks[i].data, &(uint32_t){htobe32(MAGIC)}, 4);
 	free(w.escaped);
 	if (err || !w.complete) {
 		free_lists(&w.txn);
 		if (!err && !recover && later(j->commit_seen, j->next.sequence))
 			err = tw_error_create(TW_GAP,
-				"transaction %u was committed, but %u is not whole",
-				j->commit_seen, j->next.sequence);
+				"transaction %u was committed, but %u is not whole", j->commit_seen,
+				j->next.sequence);
 		return err;
 	}
 	w.txn.head = j->next.head;
-	j->next = (struct tw_jbd2_position){ w.pos, w.txn.sequence + 1 };
+	j->next = (struct tw_jbd2_position){w.pos, w.txn.sequence + 1};
 	j->live = j->live || !recover;
 	*out = w.txn;
 	*ready = true;
@@ -474,6 +491,6 @@ void tw_jbd2_pending(const struct tw_jbd2 *j,
 	void (*each)(uint32_t log_block, const uint8_t *data, void *arg), void *arg)
 {
 	struct log_block *block, *tmp;
-	HASH_ITER(hh, j->blocks, block, tmp)
+	HASH_ITER (hh, j->blocks, block, tmp)
 		each(block->at, block->data, arg);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * jbd2: follows a journal as it is written and hands out transactions once their commit block is seen and every
- * checksum holds. Formats: Linux include/linux/jbd2.h; fs/jbd2/recovery.c for what a recovery would take.
+ * jbd2: follows a journal as it is written and hands out transactions once their commit block is
+ * seen and every checksum holds. Formats: Linux include/linux/jbd2.h; fs/jbd2/recovery.c for what a
+ * recovery would take.
  */
 #ifndef TW_EXT4_JBD2_H
 #define TW_EXT4_JBD2_H
@@ -20,9 +21,10 @@ struct tw_jbd2_block {
 
 struct tw_jbd2_transaction {
 	uint32_t sequence;
-	uint32_t head; /* log block at which it begins */
+	uint32_t head;       /* log block at which it begins */
 	struct tw_time time; /* of the commit, by the guest's clock */
-	struct tw_jbd2_block *blocks; /* in log order; a block may stand twice, the last one counts */
+	struct tw_jbd2_block
+		*blocks; /* in log order; a block may stand twice, the last one counts */
 	size_t nblocks;
 	uint64_t *revoked;
 	size_t nrevoked;
@@ -30,7 +32,8 @@ struct tw_jbd2_transaction {
 
 /* Where the log is: what a restart must know. */
 struct tw_jbd2_position {
-	uint32_t head;	   /* log block at which the next transaction begins; 0: not known, the journal is empty */
+	uint32_t head; /* log block at which the next transaction begins; 0: not known, the journal
+			  is empty */
 	uint32_t sequence; /* its number */
 };
 
@@ -39,10 +42,10 @@ struct tw_jbd2;
 /* Reads one log block for a journal that is attached in the middle of a transaction. */
 typedef struct tw_error *(*tw_jbd2_load_fn)(void *arg, uint32_t log_block, void *buf);
 
-/* superblock: the journal's first block. blocksize must be the file system's. TW_UNSUPPORTED names what cannot
- * be followed. */
-struct tw_error *tw_jbd2_create(struct tw_span superblock, uint32_t blocksize,
-	tw_jbd2_load_fn load, void *arg, struct tw_jbd2 **out) TW_MUST_CHECK;
+/* superblock: the journal's first block. blocksize must be the file system's. TW_UNSUPPORTED names
+ * what cannot be followed. */
+struct tw_error *tw_jbd2_create(struct tw_span superblock, uint32_t blocksize, tw_jbd2_load_fn load,
+	void *arg, struct tw_jbd2 **out) TW_MUST_CHECK;
 void tw_jbd2_destroy(struct tw_jbd2 *j); /* NULL is fine */
 /* The superblock as it was last written: what tw_jbd2_create wants. 1,024 bytes. */
 struct tw_span tw_jbd2_superblock(const struct tw_jbd2 *j);
@@ -50,11 +53,12 @@ struct tw_span tw_jbd2_superblock(const struct tw_jbd2 *j);
 void tw_jbd2_set_arg(struct tw_jbd2 *j, void *arg);
 
 /* Takes a write of one log block. The data is copied. */
-struct tw_error *tw_jbd2_write(struct tw_jbd2 *j, uint32_t log_block,
-	const uint8_t *data) TW_MUST_CHECK;
+struct tw_error *tw_jbd2_write(
+	struct tw_jbd2 *j, uint32_t log_block, const uint8_t *data) TW_MUST_CHECK;
 
-/* The next transaction that is complete, or out->nblocks and *ready left at 0/false. With recover set, log blocks that have not
- * been seen are loaded (for a crawl). TW_GAP: a commit came whose transaction is not there. */
+/* The next transaction that is complete, or out->nblocks and *ready left at 0/false. With recover
+ * set, log blocks that have not been seen are loaded (for a crawl). TW_GAP: a commit came whose
+ * transaction is not there. */
 struct tw_error *tw_jbd2_next(struct tw_jbd2 *j, bool recover, bool *ready,
 	struct tw_jbd2_transaction *out) TW_MUST_CHECK;
 /* Forgets the transaction that tw_jbd2_next handed out and its log blocks. */
@@ -63,14 +67,15 @@ void tw_jbd2_release(struct tw_jbd2 *j, struct tw_jbd2_transaction *txn);
 /* True when the log holds the beginning of a transaction whose commit has not been seen. */
 bool tw_jbd2_underway(const struct tw_jbd2 *j);
 
-/* True when the next transaction's commit was seen while blocks of it are missing: at a flush of the guest they
- * cannot be on their way any more. */
+/* True when the next transaction's commit was seen while blocks of it are missing: at a flush of
+ * the guest they cannot be on their way any more. */
 bool tw_jbd2_stalled(const struct tw_jbd2 *j);
 
 struct tw_jbd2_position tw_jbd2_position(const struct tw_jbd2 *j);
 void tw_jbd2_set_position(struct tw_jbd2 *j, struct tw_jbd2_position position);
 
-/* Calls each(log_block, data, arg) for every log block of the unfinished transaction that is held. */
+/* Calls each(log_block, data, arg) for every log block of the unfinished transaction that is held.
+ */
 void tw_jbd2_pending(const struct tw_jbd2 *j,
 	void (*each)(uint32_t log_block, const uint8_t *data, void *arg), void *arg);
 

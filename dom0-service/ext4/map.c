@@ -8,10 +8,20 @@
 /* ifork.rst: extent header and entries are 12 bytes each. */
 #define EXTENT_MAGIC 0xf30a
 enum {
-	EH_MAGIC = 0, EH_ENTRIES = 2, EH_DEPTH = 6, EH_BYTES = 12, E_BYTES = 12,
-	EE_BLOCK = 0, EE_LEN = 4, EE_START_HI = 6, EE_START_LO = 8,
-	EI_BLOCK = 0, EI_LEAF_LO = 4, EI_LEAF_HI = 8,
-	MAX_INIT_LEN = 32768, MAX_DEPTH = 5,
+	EH_MAGIC = 0,
+	EH_ENTRIES = 2,
+	EH_DEPTH = 6,
+	EH_BYTES = 12,
+	E_BYTES = 12,
+	EE_BLOCK = 0,
+	EE_LEN = 4,
+	EE_START_HI = 6,
+	EE_START_LO = 8,
+	EI_BLOCK = 0,
+	EI_LEAF_LO = 4,
+	EI_LEAF_HI = 8,
+	MAX_INIT_LEN = 32768,
+	MAX_DEPTH = 5,
 };
 #define NDIRECT 12u
 
@@ -22,7 +32,7 @@ struct walk {
 	void *arg;
 	struct ext4_map *map;
 	uint64_t next_lblk; /* extents come in ascending order */
-	uint64_t total;	    /* blocks so far */
+	uint64_t total;     /* blocks so far */
 };
 
 static struct tw_error *bad(const struct walk *w, const char *what)
@@ -30,8 +40,8 @@ static struct tw_error *bad(const struct walk *w, const char *what)
 	return tw_error_create(TW_BAD_DATA, "inode %u: %s", w->ino, what);
 }
 
-static struct tw_error *add_extent(struct walk *w, uint32_t lblk, uint64_t block, uint32_t count,
-	bool unwritten)
+static struct tw_error *add_extent(
+	struct walk *w, uint32_t lblk, uint64_t block, uint32_t count, bool unwritten)
 {
 	struct ext4_map *map = w->map;
 	if (!count || lblk < w->next_lblk || block < w->geo->first_data_block ||
@@ -43,7 +53,7 @@ static struct tw_error *add_extent(struct walk *w, uint32_t lblk, uint64_t block
 	w->next_lblk = (uint64_t)lblk + count;
 	if (!TW_GROW(map->extents, map->n, map->cap))
 		return tw_error_nomem();
-	map->extents[map->n++] = (struct tw_extent){ block, lblk, count, unwritten };
+	map->extents[map->n++] = (struct tw_extent){block, lblk, count, unwritten};
 	return NULL;
 }
 
@@ -64,7 +74,7 @@ static struct tw_error *walk_leaf(struct walk *w, struct tw_span node, unsigned 
 		size_t off = EH_BYTES + (size_t)i * E_BYTES;
 		uint32_t len = tw_le16(node, off + EE_LEN);
 		uint64_t block = tw_le32(node, off + EE_START_LO) |
-			(uint64_t)tw_le16(node, off + EE_START_HI) << 32;
+				 (uint64_t)tw_le16(node, off + EE_START_HI) << 32;
 		bool unwritten = len > MAX_INIT_LEN;
 		TW_TRY(add_extent(w, tw_le32(node, off + EE_BLOCK), block,
 			unwritten ? len - MAX_INIT_LEN : len, unwritten));
@@ -89,7 +99,7 @@ static struct tw_error *walk_extents(struct walk *w, struct tw_span node, int de
 	for (unsigned i = 0; i < entries; i++) {
 		size_t off = EH_BYTES + (size_t)i * E_BYTES;
 		uint64_t block = tw_le32(node, off + EI_LEAF_LO) |
-			(uint64_t)tw_le16(node, off + EI_LEAF_HI) << 32;
+				 (uint64_t)tw_le16(node, off + EI_LEAF_HI) << 32;
 		const uint8_t *child;
 		TW_TRY(add_node(w, block, &child));
 		TW_TRY(walk_extents(w, tw_span(child, w->geo->blocksize), depth - 1));
@@ -156,7 +166,7 @@ static struct tw_error *walk_block_map(struct walk *w, struct tw_span root)
 struct tw_error *ext4_map_walk(const struct ext4_geometry *geo, uint32_t ino, uint32_t flags,
 	const uint8_t root[EXT4_MAP_BYTES], ext4_node_fn read, void *arg, struct ext4_map *out)
 {
-	struct walk w = { .geo = geo, .ino = ino, .read = read, .arg = arg, .map = out };
+	struct walk w = {.geo = geo, .ino = ino, .read = read, .arg = arg, .map = out};
 	struct tw_span span = tw_span(root, EXT4_MAP_BYTES);
 	if (flags & EXT4_EXTENTS_FL)
 		return walk_extents(&w, span, -1);
@@ -167,5 +177,5 @@ void ext4_map_deinit(struct ext4_map *map)
 {
 	free(map->extents);
 	free(map->nodes);
-	*map = (struct ext4_map){ 0 };
+	*map = (struct ext4_map){0};
 }

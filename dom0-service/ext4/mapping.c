@@ -23,7 +23,7 @@ static void root_drop(struct ext4 *fs, struct ext4_root *root)
 void ext4_roots_clear(struct ext4 *fs)
 {
 	struct ext4_root *root, *next;
-	HASH_ITER(hh, fs->roots, root, next)
+	HASH_ITER (hh, fs->roots, root, next)
 		root_drop(fs, root);
 }
 
@@ -40,15 +40,15 @@ static bool has_map(const struct ext4_remap *remap)
 	return S_ISLNK(remap->mode) && !remap->fast_symlink;
 }
 
-struct tw_error *ext4_remap_walk(struct ext4 *fs, struct ext4_remap *remap,
-	struct ext4_reader *reader)
+struct tw_error *ext4_remap_walk(
+	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader)
 {
 	/* The resize inode maps the reserved descriptor blocks in a way of its own. */
 	if (!has_map(remap) || (remap->ino < fs->geo.first_ino && remap->ino != EXT4_ROOT_INO &&
 				       remap->ino != fs->geo.journal_ino))
 		return NULL;
-	struct tw_error *err = ext4_map_walk(&fs->geo, remap->ino, remap->flags, remap->root,
-		read_node, reader, &remap->map);
+	struct tw_error *err = ext4_map_walk(
+		&fs->geo, remap->ino, remap->flags, remap->root, read_node, reader, &remap->map);
 	if (err && tw_error_code(err) == TW_BAD_DATA) {
 		tw_log(TW_LOG_WARN, fs->env.subject, "%s: its content is not followed",
 			tw_error_message(err));
@@ -62,7 +62,7 @@ struct tw_error *ext4_remap_walk(struct ext4 *fs, struct ext4_remap *remap,
 static bool same_extent(const struct tw_extent *a, const struct tw_extent *b)
 {
 	return a->block == b->block && a->lblk == b->lblk && a->count == b->count &&
-		a->unwritten == b->unwritten;
+	       a->unwritten == b->unwritten;
 }
 
 /* The stretch of extents in which the old and the new mapping differ. */
@@ -70,15 +70,14 @@ struct middle {
 	uint32_t from, old_end, new_end;
 };
 
-static struct middle differing(const struct tw_inode *inode, const struct ext4_remap *remap,
-	bool replaced)
+static struct middle differing(
+	const struct tw_inode *inode, const struct ext4_remap *remap, bool replaced)
 {
-	struct middle m = { 0, inode ? inode->nextents : 0, remap->map.n };
+	struct middle m = {0, inode ? inode->nextents : 0, remap->map.n};
 	if (replaced)
 		return m;
 	const struct tw_extent *old = inode ? inode->extents : NULL, *new = remap->map.extents;
-	while (m.from < m.old_end && m.from < m.new_end &&
-		same_extent(&old[m.from], &new[m.from]))
+	while (m.from < m.old_end && m.from < m.new_end && same_extent(&old[m.from], &new[m.from]))
 		m.from++;
 	while (m.old_end > m.from && m.new_end > m.from &&
 		same_extent(&old[m.old_end - 1], &new[m.new_end - 1])) {
@@ -91,7 +90,7 @@ static struct middle differing(const struct tw_inode *inode, const struct ext4_r
 static bool kind_changed(const struct ext4 *fs, const struct ext4_remap *remap)
 {
 	return ext4_data_kind(&fs->geo, remap->ino, remap->old_mode) !=
-		ext4_data_kind(&fs->geo, remap->ino, remap->mode);
+	       ext4_data_kind(&fs->geo, remap->ino, remap->mode);
 }
 
 struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *remap)
@@ -100,12 +99,11 @@ struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *re
 	struct middle m = differing(inode, remap, kind_changed(fs, remap));
 	if (m.old_end > m.from)
 		TW_TRY(tw_view_release_extents(fs->view, remap->ino, inode->extents + m.from,
-			m.old_end - m.from,
-			ext4_data_kind(&fs->geo, remap->ino, remap->old_mode)));
+			m.old_end - m.from, ext4_data_kind(&fs->geo, remap->ino, remap->old_mode)));
 	const struct ext4_root *root = ext4_root_find(fs, remap->ino);
 	for (uint32_t i = 0; root && i < root->nnodes; i++)
-		TW_TRY(tw_owners_clear(tw_view_owners(fs->view), root->nodes[i], 1, remap->ino,
-			TW_OWNER_NODE));
+		TW_TRY(tw_owners_clear(
+			tw_view_owners(fs->view), root->nodes[i], 1, remap->ino, TW_OWNER_NODE));
 	return NULL;
 }
 
@@ -116,26 +114,26 @@ static void forget_nodes(struct ext4 *fs, struct ext4_root *root)
 		const struct ext4_block *node = ext4_block_find(fs->nodes, root->nodes[i]);
 		struct tw_owner owner;
 		bool owned = tw_owners_find(tw_view_owners(fs->view), root->nodes[i], 1, &owner) &&
-			owner.kind == TW_OWNER_NODE;
+			     owner.kind == TW_OWNER_NODE;
 		if (node && node->ino == root->ino && !owned)
 			ext4_block_drop(&fs->nodes, root->nodes[i]);
 	}
 }
 
-static struct tw_error *keep_nodes(struct ext4 *fs, struct ext4_remap *remap,
-	struct ext4_reader *reader)
+static struct tw_error *keep_nodes(
+	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader)
 {
 	for (uint32_t i = 0; i < remap->map.nnodes; i++) {
 		const uint8_t *data;
-		struct tw_owner owner = { remap->map.nodes[i], 1, remap->ino, 0, TW_OWNER_NODE };
+		struct tw_owner owner = {remap->map.nodes[i], 1, remap->ino, 0, TW_OWNER_NODE};
 		TW_TRY(tw_owners_set(tw_view_owners(fs->view), &owner));
 		TW_TRY(ext4_reader_block(reader, owner.block, &data));
 		struct ext4_block *node = ext4_block_find(fs->nodes, owner.block);
 		if (node && node->data == data)
 			node->ino = remap->ino;
 		else
-			TW_TRY(ext4_block_store(&fs->nodes, owner.block, remap->ino, data,
-				fs->geo.blocksize));
+			TW_TRY(ext4_block_store(
+				&fs->nodes, owner.block, remap->ino, data, fs->geo.blocksize));
 	}
 	return NULL;
 }
@@ -163,8 +161,8 @@ static struct tw_error *keep_root(struct ext4 *fs, struct ext4_remap *remap)
 	return NULL;
 }
 
-struct tw_error *ext4_remap_claim(struct ext4 *fs, struct ext4_remap *remap,
-	struct ext4_reader *reader)
+struct tw_error *ext4_remap_claim(
+	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader)
 {
 	struct tw_inode *inode = tw_view_inode(fs->view, remap->ino);
 	struct middle m = differing(inode, remap, kind_changed(fs, remap));
@@ -213,13 +211,13 @@ static uint64_t at_block(struct stretch *s, uint64_t lblk, uint64_t *end)
 	return e->unwritten ? 0 : e->block + (lblk - e->lblk);
 }
 
-struct tw_error *ext4_remap_ranges(const struct ext4 *fs, const struct ext4_remap *remap,
-	struct tw_change *change)
+struct tw_error *ext4_remap_ranges(
+	const struct ext4 *fs, const struct ext4_remap *remap, struct tw_change *change)
 {
 	const struct tw_inode *inode = tw_view_inode(fs->view, remap->ino);
 	struct middle m = differing(inode, remap, false);
-	struct stretch old = { inode ? inode->extents : NULL, m.old_end, m.from };
-	struct stretch new = { remap->map.extents, m.new_end, m.from };
+	struct stretch old = {inode ? inode->extents : NULL, m.old_end, m.from};
+	struct stretch new = {remap->map.extents, m.new_end, m.from};
 	uint64_t lblk = 0;
 	for (;;) {
 		uint64_t old_end, new_end;

@@ -22,8 +22,8 @@ struct tw_error *ext4_reader_block(struct ext4_reader *reader, uint64_t block, c
 		entry->data = malloc(reader->geo->blocksize);
 		if (!entry->data)
 			return tw_error_nomem();
-		TW_TRY(tw_source_read(reader->source, block << reader->geo->blockbits,
-			entry->data, reader->geo->blocksize));
+		TW_TRY(tw_source_read(reader->source, block << reader->geo->blockbits, entry->data,
+			reader->geo->blocksize));
 	}
 	*out = data ? data : entry->data;
 	return NULL;

@@ -37,7 +37,7 @@ static struct tw_error *copy_extents(struct tw_inode *inode, const struct tw_ino
 static bool touched(const struct tw_attr *a, const struct tw_attr *b)
 {
 	return a->mtime.sec != b->mtime.sec || a->mtime.nsec != b->mtime.nsec ||
-		a->ctime.sec != b->ctime.sec || a->ctime.nsec != b->ctime.nsec;
+	       a->ctime.sec != b->ctime.sec || a->ctime.nsec != b->ctime.nsec;
 }
 
 static struct tw_error *move_inode(struct ext4 *fs, const struct tw_inode *to, bool unwatched)
@@ -51,8 +51,8 @@ static struct tw_error *move_inode(struct ext4 *fs, const struct tw_inode *to, b
 	if (tw_change_identity(change, &to->attr))
 		change->nranges = 0;
 	if (S_ISREG(to->attr.mode)) {
-		struct ext4_remap remap = { .ino = to->ino,
-			.map = { .extents = to->extents, .n = to->nextents } };
+		struct ext4_remap remap = {
+			.ino = to->ino, .map = {.extents = to->extents, .n = to->nextents}};
 		TW_TRY(ext4_remap_ranges(fs, &remap, change));
 		if (unwatched && touched(&change->old, &to->attr))
 			TW_TRY(tw_changeset_range(change, 0, to->attr.size));
@@ -70,7 +70,7 @@ static struct tw_error *lose_inode(struct ext4 *fs, struct tw_inode *inode)
 	struct tw_change *change;
 	TW_TRY(tw_changeset_inode(fs->set, inode->ino, &change));
 	change->nranges = 0;
-	inode->attr = (struct tw_attr){ 0 };
+	inode->attr = (struct tw_attr){0};
 	return NULL;
 }
 
@@ -99,8 +99,8 @@ static struct tw_name **sorted_names(const struct tw_inode *dir, size_t *n)
 	return names;
 }
 
-static struct tw_error *move_names(struct ext4 *fs, struct tw_name **old, size_t nold,
-	struct tw_name **new, size_t nnew)
+static struct tw_error *move_names(
+	struct ext4 *fs, struct tw_name **old, size_t nold, struct tw_name **new, size_t nnew)
 {
 	size_t i = 0, k = 0;
 	while (i < nold || k < nnew) {
@@ -116,25 +116,24 @@ static struct tw_error *move_names(struct ext4 *fs, struct tw_name **old, size_t
 	return NULL;
 }
 
-static struct tw_error *move_dir(struct ext4 *fs, const struct tw_inode *old,
-	const struct tw_inode *new)
+static struct tw_error *move_dir(
+	struct ext4 *fs, const struct tw_inode *old, const struct tw_inode *new)
 {
 	size_t nold, nnew;
 	struct tw_name **from = sorted_names(old, &nold), **to = sorted_names(new, &nnew);
-	struct tw_error *err = from && to ? move_names(fs, from, nold, to, nnew) :
-					    tw_error_nomem();
+	struct tw_error *err = from && to ? move_names(fs, from, nold, to, nnew) : tw_error_nomem();
 	free(from);
 	free(to);
 	return err;
 }
 
 /* Files of which writes were missed: their blocks may have changed without a trace in metadata. */
-static struct tw_error *missed_data(struct ext4 *fs, struct ext4 *newer,
-	const struct tw_range *missed)
+static struct tw_error *missed_data(
+	struct ext4 *fs, struct ext4 *newer, const struct tw_range *missed)
 {
 	uint64_t block = missed->offset >> fs->geo.blockbits;
-	uint64_t end = (missed->offset + missed->length + fs->geo.blocksize - 1) >>
-		fs->geo.blockbits;
+	uint64_t end =
+		(missed->offset + missed->length + fs->geo.blocksize - 1) >> fs->geo.blockbits;
 	struct tw_owner owner;
 	while (block < end &&
 		tw_owners_find(tw_view_owners(newer->view), block, end - block, &owner)) {
@@ -152,11 +151,11 @@ static struct tw_error *missed_data(struct ext4 *fs, struct ext4 *newer,
 	return NULL;
 }
 
-static struct tw_error *collect(struct ext4 *fs, struct ext4 *newer,
-	const struct tw_missed *missed)
+static struct tw_error *collect(struct ext4 *fs, struct ext4 *newer, const struct tw_missed *missed)
 {
 	const struct tw_inode *to = tw_view_inode_next(newer->view, 1);
-	/* Names first: they are compared by the old view, which the changes leave alone until emission. */
+	/* Names first: they are compared by the old view, which the changes leave alone until
+	 * emission. */
 	for (; to; to = tw_view_inode_next(newer->view, to->ino + 1))
 		if (to->nblocks)
 			TW_TRY(move_dir(fs, tw_view_inode(fs->view, to->ino), to));
@@ -205,11 +204,11 @@ static struct tw_error *forget_all(struct ext4 *fs, const struct ext4 *newer)
 	return tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set);
 }
 
-struct tw_error *ext4_resync(void *arg, void *newer_arg, const struct tw_missed *missed,
-	struct tw_time now)
+struct tw_error *ext4_resync(
+	void *arg, void *newer_arg, const struct tw_missed *missed, struct tw_time now)
 {
 	struct ext4 *fs = arg, *newer = newer_arg;
-	struct tw_commit commit = { now, now, 0, true };
+	struct tw_commit commit = {now, now, 0, true};
 	if (memcmp(fs->geo.uuid_raw, newer->geo.uuid_raw, sizeof(fs->geo.uuid_raw)) ||
 		fs->geo.blocksize != newer->geo.blocksize)
 		TW_TRY(forget_all(fs, newer));
@@ -224,9 +223,9 @@ struct tw_error *ext4_resync(void *arg, void *newer_arg, const struct tw_missed 
 struct tw_error *ext4_announce(void *arg, struct tw_time now)
 {
 	struct ext4 *fs = arg;
-	struct tw_commit commit = { now, now, 0, true };
-	struct tw_missed none = { 0 };
-	struct ext4 empty = { .env = fs->env, .geo = fs->geo };
+	struct tw_commit commit = {now, now, 0, true};
+	struct tw_missed none = {0};
+	struct ext4 empty = {.env = fs->env, .geo = fs->geo};
 	struct tw_error *err = forget_all(&empty, fs);
 	if (!err)
 		err = collect(&empty, fs, &none);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The instance as bytes: geometry, view, and what waits for its transaction. Loading reads nothing from the
- * image, which may have gone on since. */
+/* The instance as bytes: geometry, view, and what waits for its transaction. Loading reads nothing
+ * from the image, which may have gone on since. */
 #include "ext4/ext4.h"
 
 #include "base/mem.h"
@@ -30,7 +30,7 @@ static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 
 static struct tw_attr unpack_attr(struct tw_unpack *in)
 {
-	struct tw_attr a = { .size = tw_unpack64(in) };
+	struct tw_attr a = {.size = tw_unpack64(in)};
 	a.mtime.sec = (int64_t)tw_unpack64(in);
 	a.mtime.nsec = tw_unpack32(in);
 	a.ctime.sec = (int64_t)tw_unpack64(in);
@@ -53,8 +53,8 @@ static void pack_name(struct tw_buf *out, const struct tw_name *name)
 	tw_pack_bytes(out, name->bytes, name->len);
 }
 
-/* Loading puts each name behind the first one. So that the order stays (paths depend on it, and a restart must not
- * change them), the first is written first and the others from the last on. */
+/* Loading puts each name behind the first one. So that the order stays (paths depend on it, and a
+ * restart must not change them), the first is written first and the others from the last on. */
 static struct tw_error *pack_names(struct tw_buf *out, const struct tw_inode *inode)
 {
 	size_t n = 0;
@@ -103,8 +103,8 @@ static void pack_blocks(struct tw_buf *out, const struct ext4_block *table, uint
 	}
 }
 
-static struct tw_error *unpack_blocks(struct tw_unpack *in, struct ext4_block **table,
-	uint32_t blocksize)
+static struct tw_error *unpack_blocks(
+	struct tw_unpack *in, struct ext4_block **table, uint32_t blocksize)
 {
 	uint64_t n = tw_unpack64(in);
 	for (uint64_t i = 0; i < n && !in->failed; i++) {
@@ -154,7 +154,7 @@ static struct tw_error *unpack_root(struct tw_unpack *in, struct ext4 *fs)
 		memcpy(root->nodes, nodes.data, nodes.len);
 	HASH_ADD(hh, fs->roots, ino, sizeof(root->ino), root);
 	for (uint32_t i = 0; i < root->nnodes; i++) {
-		struct tw_owner owner = { root->nodes[i], 1, root->ino, 0, TW_OWNER_NODE };
+		struct tw_owner owner = {root->nodes[i], 1, root->ino, 0, TW_OWNER_NODE};
 		TW_TRY(tw_owners_set(tw_view_owners(fs->view), &owner));
 	}
 	return NULL;
@@ -162,14 +162,20 @@ static struct tw_error *unpack_root(struct tw_unpack *in, struct ext4 *fs)
 
 static void pack_log_block(uint32_t log_block, const uint8_t *data, void *arg)
 {
-	struct { struct tw_buf *out; uint32_t blocksize; } *to = arg;
+	struct {
+		struct tw_buf *out;
+		uint32_t blocksize;
+	} *to = arg;
 	tw_pack32(to->out, log_block);
 	tw_buf_append(to->out, data, to->blocksize);
 }
 
 static void pack_journal(struct tw_buf *out, const struct ext4 *fs)
 {
-	struct { struct tw_buf *out; uint32_t blocksize; } to = { out, fs->geo.blocksize };
+	struct {
+		struct tw_buf *out;
+		uint32_t blocksize;
+	} to = {out, fs->geo.blocksize};
 	struct tw_jbd2_position position = tw_jbd2_position(fs->journal);
 	tw_pack32(out, position.head);
 	tw_pack32(out, position.sequence);
@@ -181,10 +187,10 @@ static void pack_journal(struct tw_buf *out, const struct ext4 *fs)
 
 static struct tw_error *unpack_journal(struct tw_unpack *in, struct ext4 *fs)
 {
-	struct tw_jbd2_position position = { .head = tw_unpack32(in) };
+	struct tw_jbd2_position position = {.head = tw_unpack32(in)};
 	position.sequence = tw_unpack32(in);
-	TW_TRY(tw_jbd2_create(tw_unpack_bytes(in), fs->geo.blocksize, ext4_journal_load, fs,
-		&fs->journal));
+	TW_TRY(tw_jbd2_create(
+		tw_unpack_bytes(in), fs->geo.blocksize, ext4_journal_load, fs, &fs->journal));
 	tw_jbd2_set_position(fs->journal, position);
 	uint32_t log_block;
 	while ((log_block = tw_unpack32(in)) && !in->failed) {
@@ -216,12 +222,13 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 	return out->failed ? tw_error_nomem() : NULL;
 }
 
-static struct tw_error *unpack_extents(struct tw_unpack *in, struct ext4 *fs,
-	struct tw_inode *inode)
+static struct tw_error *unpack_extents(
+	struct tw_unpack *in, struct ext4 *fs, struct tw_inode *inode)
 {
 	uint32_t n = tw_unpack32(in);
 	if (n > (in->span.len - in->off) / 20)
-		return tw_error_create(TW_BAD_DATA, "inode %u: more extents than bytes", inode->ino);
+		return tw_error_create(
+			TW_BAD_DATA, "inode %u: more extents than bytes", inode->ino);
 	inode->extents = calloc(n + 1ul, sizeof(*inode->extents));
 	if (!inode->extents)
 		return tw_error_nomem();
@@ -259,16 +266,16 @@ static struct tw_error *unpack_inode(struct tw_unpack *in, struct ext4 *fs)
 		struct tw_span name = tw_unpack_bytes(in);
 		if (in->failed || !name.len || name.len > 255)
 			return tw_error_create(TW_BAD_DATA, "inode %u: no name", inode->ino);
-		TW_TRY(tw_view_name_add(fs->view, dir, block, inode->ino, name.data,
-			(uint8_t)name.len, NULL));
+		TW_TRY(tw_view_name_add(
+			fs->view, dir, block, inode->ino, name.data, (uint8_t)name.len, NULL));
 	}
 	return NULL;
 }
 
 static struct tw_error *unpack_view(struct tw_unpack *in, struct ext4 *fs)
 {
-	TW_TRY(tw_view_create(fs->geo.ninodes, EXT4_ROOT_INO, fs->geo.nblocks,
-		fs->geo.blockbits, &fs->view));
+	TW_TRY(tw_view_create(
+		fs->geo.ninodes, EXT4_ROOT_INO, fs->geo.nblocks, fs->geo.blockbits, &fs->view));
 	TW_TRY(tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set));
 	TW_TRY(ext4_claim_tables(fs));
 	uint64_t n = tw_unpack64(in);
@@ -282,7 +289,7 @@ static struct tw_error *unpack_view(struct tw_unpack *in, struct ext4 *fs)
 
 static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 {
-	struct tw_unpack in = { .span = state };
+	struct tw_unpack in = {.span = state};
 	if (tw_unpack32(&in) != STATE_VERSION)
 		return tw_error_create(TW_BAD_DATA, "the saved state is of another version");
 	TW_TRY(ext4_geometry_load(&in, &fs->geo));

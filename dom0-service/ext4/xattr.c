@@ -6,8 +6,13 @@
 /* attributes.rst: both headers begin with the magic; in an inode the entries follow it at once. */
 #define XATTR_MAGIC 0xea020000u
 enum {
-	IN_INODE_HEADER = 4, BLOCK_HEADER = 32,
-	E_NAME_LEN = 0, E_NAME_INDEX = 1, E_VALUE_OFFS = 2, E_VALUE_SIZE = 8, E_NAME = 16,
+	IN_INODE_HEADER = 4,
+	BLOCK_HEADER = 32,
+	E_NAME_LEN = 0,
+	E_NAME_INDEX = 1,
+	E_VALUE_OFFS = 2,
+	E_VALUE_SIZE = 8,
+	E_NAME = 16,
 };
 
 /* The sum over all entries, so that their order does not count. Value offsets count from base. */

@@ -12,7 +12,8 @@
 
 #define UNIT_SHIFT 12
 #define UNIT_BYTES (1u << UNIT_SHIFT)
-/* A guest that changes its metadata all the time, and faster than the ring can hold it, is waited for. */
+/* A guest that changes its metadata all the time, and faster than the ring can hold it, is waited
+ * for. */
 #define PATIENT_ROUNDS 8
 #define MAX_WAIT_MS 1000
 
@@ -59,8 +60,8 @@ static struct tw_error *get(struct attach *a, uint64_t index, struct unit **out)
 			return tw_error_nomem();
 		unit->index = index;
 		a->fresh = true;
-		struct tw_error *err = tw_source_read(a->image, at, unit->data,
-			left < UNIT_BYTES ? left : UNIT_BYTES);
+		struct tw_error *err = tw_source_read(
+			a->image, at, unit->data, left < UNIT_BYTES ? left : UNIT_BYTES);
 		if (err) {
 			free(unit);
 			return err;
@@ -112,7 +113,7 @@ static void each_unit(struct attach *a, const struct tw_record *record,
 	/* A huge range against few units: walk the shorter list. */
 	if (last - first > HASH_COUNT(a->units)) {
 		struct unit *unit, *next;
-		HASH_ITER(hh, a->units, unit, next)
+		HASH_ITER (hh, a->units, unit, next)
 			if (unit->index >= first && unit->index <= last)
 				each(a, record, unit);
 		return;
@@ -138,8 +139,8 @@ static void overlay_unit(struct attach *a, const struct tw_record *record, struc
 	uint64_t at = unit->index << UNIT_SHIFT, end = at + UNIT_BYTES;
 	uint64_t first = from > at ? from : at, last = to < end ? to : end;
 	if (record->payload)
-		memcpy(unit->data + (first - at),
-			(const uint8_t *)record->payload + (first - from), last - first);
+		memcpy(unit->data + (first - at), (const uint8_t *)record->payload + (first - from),
+			last - first);
 	else if (record->flags & TW_RECORD_ZEROES)
 		memset(unit->data + (first - at), 0, last - first);
 	else
@@ -157,8 +158,8 @@ static void hold_gap(uint64_t sector, uint64_t nsectors, void *arg)
 	struct gap *gap = arg;
 	while (nsectors && !gap->err) {
 		uint32_t n = nsectors < (1u << 30) ? (uint32_t)nsectors : 1u << 30;
-		struct tw_record record = { gap->sequence, gap->time_ns, sector, n, TW_RECORD_GAP,
-			NULL };
+		struct tw_record record = {
+			gap->sequence, gap->time_ns, sector, n, TW_RECORD_GAP, NULL};
 		gap->err = hold(gap->a, &record);
 		sector += n;
 		nsectors -= n;
@@ -175,7 +176,7 @@ static struct tw_error *drain(struct attach *a)
 			TW_TRY(hold(a, &record));
 			continue;
 		}
-		struct gap gap = { a, record.sequence, record.time_ns, NULL };
+		struct gap gap = {a, record.sequence, record.time_ns, NULL};
 		ret = tw_ring_take_gap(a->ring, hold_gap, &gap);
 		TW_TRY(gap.err);
 		if (ret < 0)
@@ -198,7 +199,8 @@ static struct tw_error *absorb(struct attach *a)
 	return NULL;
 }
 
-/* Whether what is held changed anything that was read, or its place in the order is not known (a gap's). */
+/* Whether what is held changed anything that was read, or its place in the order is not known (a
+ * gap's). */
 static bool any_touched(struct attach *a)
 {
 	a->touched = false;
@@ -220,7 +222,7 @@ static struct tw_error *one_round(struct attach *a, const char *path, const char
 {
 	struct tw_disk *disk;
 	TW_TRY(tw_disk_create(path, subject, emit, emit_arg, &disk));
-	struct tw_source kept = { read_kept, a, tw_disk_bytes(disk) };
+	struct tw_source kept = {read_kept, a, tw_disk_bytes(disk)};
 	a->image = tw_disk_image(disk);
 	a->fresh = false;
 	tw_disk_set_source(disk, &kept);
@@ -228,8 +230,8 @@ static struct tw_error *one_round(struct attach *a, const char *path, const char
 	tw_disk_set_source(disk, NULL);
 	if (!err)
 		err = drain(a);
-	/* Nothing new was read, and nothing missed: it is what was kept, as of the position where the round began.
-	 * Else no record that came meanwhile may have changed what was read. */
+	/* Nothing new was read, and nothing missed: it is what was kept, as of the position where
+	 * the round began. Else no record that came meanwhile may have changed what was read. */
 	bool done = !err && ((!a->fresh && !any_gap(a)) || !any_touched(a));
 	if (!err && !done)
 		err = absorb(a);
@@ -251,7 +253,7 @@ static void wait_for_guest(const struct attach *a, const char *subject)
 			"the guest changes its metadata faster than it can be crawled: waiting");
 	unsigned ms = 10u << (a->round - PATIENT_ROUNDS < 7 ? a->round - PATIENT_ROUNDS : 7);
 	ms = ms < MAX_WAIT_MS ? ms : MAX_WAIT_MS;
-	nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000l }, NULL);
+	nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000l}, NULL);
 }
 
 static struct tw_error *rounds(struct attach *a, const char *path, const char *subject,
@@ -275,10 +277,10 @@ static struct tw_error *rounds(struct attach *a, const char *path, const char *s
 struct tw_error *tw_attach(const char *image, const char *subject, struct tw_ring_reader *ring,
 	tw_disk_emit_fn emit, void *emit_arg, const struct tw_attach_ops *ops)
 {
-	struct attach a = { .ring = ring, .ops = ops };
+	struct attach a = {.ring = ring, .ops = ops};
 	struct tw_error *err = rounds(&a, image, subject, emit, emit_arg);
 	struct unit *unit, *next;
-	HASH_ITER(hh, a.units, unit, next)
+	HASH_ITER (hh, a.units, unit, next)
 		forget(&a, unit);
 	free(a.held);
 	return err;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Crawls a disk whose guest goes on writing, so that the result is the disk's state at one position of the ring.
+ * Crawls a disk whose guest goes on writing, so that the result is the disk's state at one position
+ * of the ring.
  *
- * What is read from the image may be newer than what the ring has delivered. So every block that the
- * crawl reads is kept; afterwards the writes that came meanwhile are laid over the kept blocks, and the
- * crawl is done again from them, without a look at the image. A round's result is exact at the position at which
- * the round began when it read nothing from the image, or when no record that came meanwhile touches what was read.
- * Each round has fewer blocks to read.
+ * What is read from the image may be newer than what the ring has delivered. So every block that
+ * the crawl reads is kept; afterwards the writes that came meanwhile are laid over the kept blocks,
+ * and the crawl is done again from them, without a look at the image. A round's result is exact at
+ * the position at which the round began when it read nothing from the image, or when no record that
+ * came meanwhile touches what was read. Each round has fewer blocks to read.
  */
 #ifndef TW_INSPECT_ATTACH_H
 #define TW_INSPECT_ATTACH_H
@@ -15,14 +16,16 @@
 #include "ring.h"
 
 struct tw_attach_ops {
-	/* A record whose effect is in the crawl, and which will not be seen again. Gap records come as their ranges, one
-	 * call each, with TW_RECORD_GAP. */
+	/* A record whose effect is in the crawl, and which will not be seen again. Gap records come
+	 * as their ranges, one call each, with TW_RECORD_GAP. */
 	struct tw_error *(*passed)(const struct tw_record *record, void *arg);
-	/* What was passed must outlive this process from here on: its space in the ring is given back next. */
+	/* What was passed must outlive this process from here on: its space in the ring is given
+	 * back next. */
 	struct tw_error *(*keep)(void *arg);
 	/* Takes the crawled disk. */
 	struct tw_error *(*crawled)(struct tw_disk *disk, void *arg);
-	/* Called after that for each record that is not in the crawl, as if it had just come from the ring. */
+	/* Called after that for each record that is not in the crawl, as if it had just come from
+	 * the ring. */
 	struct tw_error *(*follows)(const struct tw_record *record, void *arg);
 	void *arg;
 };

@@ -19,8 +19,8 @@ static struct tw_error *read_image(void *arg, uint64_t offset, void *buf, size_t
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return tw_error_errno(errno, "%s: read at %llu", disk->image,
-				(unsigned long long)offset);
+			return tw_error_errno(
+				errno, "%s: read at %llu", disk->image, (unsigned long long)offset);
 		if (!n)
 			return tw_error_create(TW_BAD_DATA, "%s: ends at %llu", disk->image,
 				(unsigned long long)offset);
@@ -42,15 +42,15 @@ static struct tw_error *open_image(struct tw_disk *disk)
 	if (S_ISDIR(st.st_mode))
 		return tw_error_errno(EISDIR, "%s", disk->image);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return tw_error_create(TW_BAD_DATA, "%s: neither a file nor a block device",
-			disk->image);
+		return tw_error_create(
+			TW_BAD_DATA, "%s: neither a file nor a block device", disk->image);
 	off_t end = lseek(disk->fd, 0, SEEK_END);
 	if (end < 0)
 		return tw_error_errno(errno, "%s", disk->image);
 	disk->bytes = (uint64_t)end & ~(uint64_t)(TW_SECTOR_SIZE - 1);
 	if (!disk->bytes)
 		return tw_error_create(TW_BAD_DATA, "%s: it is empty", disk->image);
-	disk->file = (struct tw_source){ read_image, disk, disk->bytes };
+	disk->file = (struct tw_source){read_image, disk, disk->bytes};
 	disk->source = &disk->file;
 	return NULL;
 }
@@ -147,8 +147,8 @@ struct tw_error *tw_disk_attached(struct tw_disk *disk, struct tw_time now)
 		const struct tw_volume *volume = disk->volumes[i];
 		char reason[256];
 		snprintf(reason, sizeof(reason), "not watched: %s", volume->why ? volume->why : "");
-		TW_TRY(tw_disk_tell(disk, volume, TW_EVENT_VOLUME_FOUND, now,
-			volume->ops ? NULL : reason));
+		TW_TRY(tw_disk_tell(
+			disk, volume, TW_EVENT_VOLUME_FOUND, now, volume->ops ? NULL : reason));
 	}
 	return NULL;
 }
@@ -160,13 +160,13 @@ struct tw_error *tw_disk_detached(struct tw_disk *disk, struct tw_time now)
 
 static struct tw_time time_of(const struct tw_record *record)
 {
-	return (struct tw_time){ (int64_t)(record->time_ns / 1000000000),
-		(uint32_t)(record->time_ns % 1000000000) };
+	return (struct tw_time){
+		(int64_t)(record->time_ns / 1000000000), (uint32_t)(record->time_ns % 1000000000)};
 }
 
 /* The part of a record that lies in a volume, as a write to it. False: none does. */
-static bool in_volume(const struct tw_volume *volume, const struct tw_record *record,
-	struct tw_write *out)
+static bool in_volume(
+	const struct tw_volume *volume, const struct tw_record *record, struct tw_write *out)
 {
 	uint64_t from = record->sector << TW_SECTOR_SHIFT;
 	uint64_t to = from + ((uint64_t)record->nsectors << TW_SECTOR_SHIFT);
@@ -177,8 +177,8 @@ static bool in_volume(const struct tw_volume *volume, const struct tw_record *re
 	*out = (struct tw_write){
 		.offset = first - begin,
 		.length = last - first,
-		.payload = record->payload ? (const uint8_t *)record->payload + (first - from) :
-					     NULL,
+		.payload =
+			record->payload ? (const uint8_t *)record->payload + (first - from) : NULL,
 		.flags = record->flags,
 		.time = time_of(record),
 	};
@@ -245,7 +245,7 @@ struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed)
 		const struct tw_volume *volume = disk->volumes[i];
 		/* One that was damaged may have been in the making. */
 		bool again = !volume->ops && tw_fs_find(volume->place.type) &&
-			volume->why_code == TW_BAD_DATA;
+			     volume->why_code == TW_BAD_DATA;
 		*changed = again || !same_place(&places[i], &volume->place);
 	}
 	free(places);
@@ -277,8 +277,8 @@ struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now, bool l
 	for (size_t i = 0; i < disk->nvolumes; i++) {
 		struct tw_volume *volume = disk->volumes[i];
 		if (volume->ops)
-			TW_TRY(tw_error_context(volume->ops->settle(volume->fs, now, last), "%s",
-				volume->subject));
+			TW_TRY(tw_error_context(
+				volume->ops->settle(volume->fs, now, last), "%s", volume->subject));
 	}
 	return NULL;
 }
@@ -300,7 +300,7 @@ uint64_t tw_disk_sequence(const struct tw_disk *disk)
 
 void tw_disk_stats(const struct tw_disk *disk, struct tw_disk_stats *out)
 {
-	*out = (struct tw_disk_stats){ .records = disk->records, .events = disk->sequence };
+	*out = (struct tw_disk_stats){.records = disk->records, .events = disk->sequence};
 	for (size_t i = 0; i < disk->nvolumes; i++) {
 		struct tw_volume *volume = disk->volumes[i];
 		if (!volume->ops)

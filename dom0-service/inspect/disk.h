@@ -27,19 +27,21 @@ struct tw_disk_stats {
 	uint64_t events;
 };
 
-/* Opens the image read-only. subject, for log lines, is copied. Errors: TW_IO, TW_BAD_DATA (empty). */
+/* Opens the image read-only. subject, for log lines, is copied. Errors: TW_IO, TW_BAD_DATA (empty).
+ */
 struct tw_error *tw_disk_create(const char *image, const char *subject, tw_disk_emit_fn emit,
 	void *arg, struct tw_disk **out) TW_MUST_CHECK;
 void tw_disk_destroy(struct tw_disk *disk);
 
 uint64_t tw_disk_bytes(const struct tw_disk *disk);
 
-/* Lets the disk be read through another source than its image; it must outlive the disk. NULL: the image. */
+/* Lets the disk be read through another source than its image; it must outlive the disk. NULL: the
+ * image. */
 void tw_disk_set_source(struct tw_disk *disk, const struct tw_source *source);
 const struct tw_source *tw_disk_image(const struct tw_disk *disk);
 
-/* Finds and crawls the volumes. With strict set, a disk on which no volume can be followed is an error that
- * says why; otherwise such volumes are told of in the events of tw_disk_attached(). */
+/* Finds and crawls the volumes. With strict set, a disk on which no volume can be followed is an
+ * error that says why; otherwise such volumes are told of in the events of tw_disk_attached(). */
 struct tw_error *tw_disk_crawl(struct tw_disk *disk, bool strict) TW_MUST_CHECK;
 
 /* Emits disk.attached and volume.found. */
@@ -48,30 +50,34 @@ struct tw_error *tw_disk_attached(struct tw_disk *disk, struct tw_time now) TW_M
 /* Emits disk.detached. */
 struct tw_error *tw_disk_detached(struct tw_disk *disk, struct tw_time now) TW_MUST_CHECK;
 
-/* Follows one record. TW_GAP: writes are missing, or a volume's stream does not hang together; after a
- * tw_disk_resync() it goes on. */
+/* Follows one record. TW_GAP: writes are missing, or a volume's stream does not hang together;
+ * after a tw_disk_resync() it goes on. */
 struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *record) TW_MUST_CHECK;
-/* True when the payload of the record counts for the disk's state, false when its range is enough. */
+/* True when the payload of the record counts for the disk's state, false when its range is enough.
+ */
 bool tw_disk_wants(const struct tw_disk *disk, const struct tw_record *record);
-/* Emits what waits for a transaction that may not come; with last set, also what waits for one that has begun. */
+/* Emits what waits for a transaction that may not come; with last set, also what waits for one that
+ * has begun. */
 struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now, bool last) TW_MUST_CHECK;
 
-/* True when newer, a later crawl, does not know a volume that this disk watches. libblkid looks at the image while it is being
- * written: that may be a moment's picture. */
+/* True when newer, a later crawl, does not know a volume that this disk watches. libblkid looks at
+ * the image while it is being written: that may be a moment's picture. */
 bool tw_disk_lost_volumes(const struct tw_disk *disk, const struct tw_disk *newer);
-/* True when a partition or file system has come or gone since the crawl: a resync is due. Looks at the image only
- * after a write to a place where that shows; not for a replay, which must not look. */
+/* True when a partition or file system has come or gone since the crawl: a resync is due. Looks at
+ * the image only after a write to a place where that shows; not for a replay, which must not look.
+ */
 struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed) TW_MUST_CHECK;
 /* True when there was such a write since the last look. */
 bool tw_disk_layout_written(const struct tw_disk *disk);
 
-/* Moves this disk to the state of another one that was crawled later from the same image, with the events
- * (flagged resync) that lead there, and a disk.resynced at the end that gives the reason. missed: bytes of the disk.
- * newer is destroyed. */
+/* Moves this disk to the state of another one that was crawled later from the same image, with the
+ * events (flagged resync) that lead there, and a disk.resynced at the end that gives the reason.
+ * missed: bytes of the disk. newer is destroyed. */
 struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
 	const struct tw_missed *missed, struct tw_time now, const char *reason) TW_MUST_CHECK;
 
-/* Calls each() for every name of every watched volume, parents before children; the event holds the path and the inode. */
+/* Calls each() for every name of every watched volume, parents before children; the event holds the
+ * path and the inode. */
 struct tw_error *tw_disk_walk(struct tw_disk *disk, tw_disk_emit_fn each, void *arg) TW_MUST_CHECK;
 
 /* The number of the last event. */

@@ -6,7 +6,8 @@
 #include <poll.h>
 #include <time.h>
 
-/* With so many bytes of events waiting for the courier, the ring has to wait, and then the dirty map. */
+/* With so many bytes of events waiting for the courier, the ring has to wait, and then the dirty
+ * map. */
 #define MAX_WAITING (64u << 20)
 /* So many records are followed before their events are sent and their space is given back. */
 #define MAX_STEP 512
@@ -37,8 +38,8 @@ static struct tw_error *step(struct tw_live *live, unsigned *n)
 	while (*n < MAX_STEP && !live->resync && !is_full(live) &&
 		(ret = tw_ring_next(live->ring, &record)) > 0) {
 		++*n;
-		TW_TRY(record.flags & TW_RECORD_GAP ? tw_live_take_gap(live, &record) :
-						      tw_live_take_record(&record, live));
+		TW_TRY(record.flags & TW_RECORD_GAP ? tw_live_take_gap(live, &record)
+						    : tw_live_take_record(&record, live));
 	}
 	if (ret < 0)
 		return tw_error_errno(ret, "%s", live->options.ring);
@@ -60,7 +61,7 @@ static struct tw_error *settle(struct tw_live *live)
 	struct tw_time t = tw_live_clock();
 	now = (uint64_t)t.sec * 1000000000u + t.nsec;
 	/* Logged like a guest's flush, so that a replay does the same at the same place. */
-	struct tw_record flush = { live->position.record, now, 0, 0, TW_RECORD_FLUSH, NULL };
+	struct tw_record flush = {live->position.record, now, 0, 0, TW_RECORD_FLUSH, NULL};
 	live->unsettled = false;
 	TW_TRY(tw_statefile_log(live->state, &flush));
 	TW_TRY(tw_statefile_flush(live->state));
@@ -97,9 +98,9 @@ static void update_status(struct tw_live *live)
 static void sleep_until_work(struct tw_live *live, int stop_fd, int timeout_ms, bool *stop)
 {
 	struct pollfd fds[3] = {
-		{ stop_fd, POLLIN, 0 },
-		{ tw_uplink_fd(live->link), POLLIN, 0 },
-		{ tw_ring_bell_fd(live->ring), POLLIN, 0 },
+		{stop_fd, POLLIN, 0},
+		{tw_uplink_fd(live->link), POLLIN, 0},
+		{tw_ring_bell_fd(live->ring), POLLIN, 0},
 	};
 	bool full = is_full(live);
 	if (tw_outbox_unsent(live->box).len && tw_uplink_up(live->link))
@@ -131,7 +132,7 @@ static struct tw_error *farewell(struct tw_live *live)
 			poll(NULL, 0, TW_LIVE_RECONNECT_MS);
 			continue;
 		}
-		struct pollfd pfd = { tw_uplink_fd(live->link), POLLIN, 0 };
+		struct pollfd pfd = {tw_uplink_fd(live->link), POLLIN, 0};
 		tw_uplink_pump(live->link);
 		if (tw_outbox_unsent(live->box).len)
 			pfd.events |= POLLOUT;

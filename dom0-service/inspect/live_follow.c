@@ -19,7 +19,7 @@ struct tw_time tw_live_clock(void)
 {
 	struct timespec ts;
 	clock_gettime(CLOCK_REALTIME, &ts);
-	return (struct tw_time){ ts.tv_sec, (uint32_t)ts.tv_nsec };
+	return (struct tw_time){ts.tv_sec, (uint32_t)ts.tv_nsec};
 }
 
 struct tw_error *tw_live_take_event(const struct tw_event *event, void *arg)
@@ -56,7 +56,7 @@ static struct tw_error *log_record(struct tw_live *live, const struct tw_record 
 		rest.nsectors -= part.nsectors;
 		if (rest.payload)
 			rest.payload = (const uint8_t *)rest.payload +
-				((size_t)part.nsectors << TW_SECTOR_SHIFT);
+				       ((size_t)part.nsectors << TW_SECTOR_SHIFT);
 	}
 	return tw_statefile_log(live->state, &rest);
 }
@@ -94,7 +94,8 @@ static struct tw_error *pass_record(const struct tw_record *record, void *arg)
 	struct tw_record gap = *record;
 	gap.flags = TW_RECORD_GAP;
 	gap.payload = NULL;
-	/* When nobody watched for a while, ranges say nothing; and the log may be of a smaller disk. */
+	/* When nobody watched for a while, ranges say nothing; and the log may be of a smaller
+	 * disk. */
 	bool counts = tw_statefile_has_log(live->state) && !live->missed.unwatched;
 	return counts ? log_record(live, &gap) : NULL;
 }
@@ -120,7 +121,7 @@ static void pass_gap(uint64_t sector, uint64_t nsectors, void *arg)
 
 struct tw_error *tw_live_take_gap(struct tw_live *live, const struct tw_record *record)
 {
-	struct gap gap = { live, record, NULL };
+	struct gap gap = {live, record, NULL};
 	int ret = tw_ring_take_gap(live->ring, pass_gap, &gap);
 	TW_TRY(gap.err);
 	if (ret < 0)
@@ -154,7 +155,8 @@ struct tw_error *tw_live_snapshot(struct tw_live *live)
 	return tw_statefile_snapshot(live->state, live->disk, live->box, &live->position);
 }
 
-/* The crawl is there: it becomes the state, or the state is moved to it. From here on a restart begins with it. */
+/* The crawl is there: it becomes the state, or the state is moved to it. From here on a restart
+ * begins with it. */
 static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 {
 	struct tw_live *live = arg;
@@ -165,8 +167,8 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 		return NULL;
 	}
 	live->doubts = 0;
-	bool again = live->ring &&
-		memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES) != 0;
+	bool again = live->ring && memcmp(live->position.ring, tw_ring_reader_id(live->ring),
+					   TW_RING_ID_BYTES) != 0;
 	if (live->ring)
 		memcpy(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES);
 	if (!live->disk) {
@@ -186,7 +188,7 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 static struct tw_error *keep_log(void *arg)
 {
 	struct tw_live *live = arg;
-	struct pollfd stop = { live->stop_fd, POLLIN, 0 };
+	struct pollfd stop = {live->stop_fd, POLLIN, 0};
 	if (tw_statefile_has_log(live->state))
 		TW_TRY(tw_statefile_flush(live->state));
 	/* A crawl may take long. */
@@ -197,16 +199,16 @@ static struct tw_error *keep_log(void *arg)
 
 struct tw_error *tw_live_crawl(struct tw_live *live)
 {
-	struct tw_attach_ops ops = { pass_record, keep_log, crawled, tw_live_take_record, live };
+	struct tw_attach_ops ops = {pass_record, keep_log, crawled, tw_live_take_record, live};
 	live->status.state = live->disk ? "resync" : "crawling";
 	tw_live_status_write(&live->status, live->state);
 	if (live->disk)
 		tw_log(TW_LOG_INFO, live->id.vdev, "resync: %s", live->reason);
 	do {
 		if (live->doubts)
-			nanosleep(&(struct timespec){ .tv_nsec = DOUBT_NS }, NULL);
-		TW_TRY(tw_attach(live->options.image, live->id.vdev, live->ring, tw_live_take_event, live,
-			&ops));
+			nanosleep(&(struct timespec){.tv_nsec = DOUBT_NS}, NULL);
+		TW_TRY(tw_attach(live->options.image, live->id.vdev, live->ring, tw_live_take_event,
+			live, &ops));
 	} while (live->doubts);
 	live->status.state = "live";
 	return NULL;
@@ -221,8 +223,8 @@ struct tw_error *tw_live_give_back(struct tw_live *live)
 
 struct tw_error *tw_live_close_gap(struct tw_live *live)
 {
-	struct tw_record none = { .sequence = live->position.record };
-	struct gap gap = { live, &none, NULL };
+	struct tw_record none = {.sequence = live->position.record};
+	struct gap gap = {live, &none, NULL};
 	int ret = tw_ring_take_open_gap(live->ring, pass_gap, &gap);
 	TW_TRY(gap.err);
 	if (ret <= 0)

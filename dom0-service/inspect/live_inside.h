@@ -24,13 +24,14 @@ struct tw_live {
 	struct tw_uplink *link;
 	struct tw_statefile *state;
 	struct tw_buf json;
-	struct tw_missed missed; /* ranges of which writes were not followed, until the next resync */
-	const char *resync;	 /* the reason why one is due, or NULL */
+	struct tw_missed
+		missed;     /* ranges of which writes were not followed, until the next resync */
+	const char *resync; /* the reason why one is due, or NULL */
 	char reason[256];
 	int stop_fd;
 	unsigned doubts; /* crawls in a row that did not find a volume that was there */
-	bool draining;	/* the end has come */
-	bool unsettled; /* records were followed since the last flush */
+	bool draining;   /* the end has come */
+	bool unsettled;  /* records were followed since the last flush */
 	struct tw_live_status status;
 };
 
@@ -40,8 +41,8 @@ struct tw_time tw_live_clock(void);
 struct tw_error *tw_live_take_event(const struct tw_event *event, void *live) TW_MUST_CHECK;
 /* The first reason counts. */
 void tw_live_need_resync(struct tw_live *live, const char *reason);
-/* True when the courier has events that the state knows nothing of: it is older than what was sent (dom0 went down, or
- * the directory is a copy). Their numbers are used up. */
+/* True when the courier has events that the state knows nothing of: it is older than what was sent
+ * (dom0 went down, or the directory is a copy). Their numbers are used up. */
 bool tw_live_state_is_old(const struct tw_live *live);
 
 /* --- live_follow.c --- */
@@ -52,7 +53,8 @@ struct tw_error *tw_live_feed(struct tw_live *live, const struct tw_record *reco
 struct tw_error *tw_live_replay_record(const struct tw_record *record, void *live) TW_MUST_CHECK;
 /* A record of the ring; and a gap record. */
 struct tw_error *tw_live_take_record(const struct tw_record *record, void *live) TW_MUST_CHECK;
-struct tw_error *tw_live_take_gap(struct tw_live *live, const struct tw_record *record) TW_MUST_CHECK;
+struct tw_error *tw_live_take_gap(
+	struct tw_live *live, const struct tw_record *record) TW_MUST_CHECK;
 /* The capture point has gone and left a gap that it could not announce. */
 struct tw_error *tw_live_close_gap(struct tw_live *live) TW_MUST_CHECK;
 /* What was followed is in the log: the ring may forget it. Nothing is sent before. */

@@ -13,8 +13,8 @@
 
 static struct tw_error *create_disk(struct tw_live *live)
 {
-	return tw_disk_create(live->options.image, live->options.id.vdev, tw_live_take_event, live,
-		&live->disk);
+	return tw_disk_create(
+		live->options.image, live->options.id.vdev, tw_live_take_event, live, &live->disk);
 }
 
 bool tw_live_state_is_old(const struct tw_live *live)
@@ -26,8 +26,8 @@ static struct tw_error *load(struct tw_live *live)
 {
 	bool found;
 	TW_TRY(create_disk(live));
-	struct tw_error *err = tw_statefile_load(live->state, live->disk, live->box,
-		&live->position, &found);
+	struct tw_error *err =
+		tw_statefile_load(live->state, live->disk, live->box, &live->position, &found);
 	if (!err && found)
 		return NULL;
 	if (err && tw_error_code(err) != TW_BAD_DATA && tw_error_code(err) != TW_UNSUPPORTED)
@@ -70,10 +70,10 @@ static struct tw_error *connect_courier(struct tw_live *live)
 	struct tw_buf source = TW_BUF_INIT;
 	tw_disk_source(&live->id, &source);
 	tw_buf_append(&source, "", 1);
-	struct tw_error *err = source.failed ?
-		tw_error_nomem() :
-		tw_uplink_create(live->options.courier, live->position.epoch, source.data,
-			live->box, &live->link);
+	struct tw_error *err =
+		source.failed ? tw_error_nomem()
+			      : tw_uplink_create(live->options.courier, live->position.epoch,
+					source.data, live->box, &live->link);
 	tw_buf_deinit(&source);
 	TW_TRY(err);
 	tw_uplink_connect(live->link, 2000);
@@ -92,17 +92,17 @@ static struct tw_error *replay(struct tw_live *live)
 	return NULL;
 }
 
-/* With another ring the log may be short of what was sent: the courier has to say what it has, before new events get
- * numbers. */
+/* With another ring the log may be short of what was sent: the courier has to say what it has,
+ * before new events get numbers. */
 static struct tw_error *ask_courier(struct tw_live *live)
 {
 	live->status.state = "waiting for the courier";
 	while (!tw_uplink_connect(live->link, TW_LIVE_RECONNECT_MS)) {
-		struct pollfd stop = { live->stop_fd, POLLIN, 0 };
+		struct pollfd stop = {live->stop_fd, POLLIN, 0};
 		tw_live_status_write(&live->status, live->state);
 		if (poll(&stop, 1, TW_LIVE_RECONNECT_MS) > 0)
-			return tw_error_create(TW_UNAVAILABLE,
-				"told to end before the courier was there");
+			return tw_error_create(
+				TW_UNAVAILABLE, "told to end before the courier was there");
 	}
 	if (!tw_live_state_is_old(live))
 		return NULL;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* status.json: what `tapwire status` shows of a disk. Written when it has changed, once a second at most. */
+/* status.json: what `tapwire status` shows of a disk. Written when it has changed, once a second at
+ * most. */
 #ifndef TW_INSPECT_LIVE_STATUS_H
 #define TW_INSPECT_LIVE_STATUS_H
 

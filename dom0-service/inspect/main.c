@@ -23,13 +23,13 @@ struct arguments {
 };
 
 static const struct argp_option options[] = {
-	{ "image", KEY_IMAGE, "PATH", 0, "The disk's image; it is only read", 0 },
-	{ "ring", KEY_RING, "PATH", 0, "The ring of the disk's capture point", 0 },
-	{ "courier", KEY_COURIER, "SOCKET", 0, "The courier's socket", 0 },
-	{ "state", KEY_STATE, "DIR", 0, "The directory of the disk's state", 0 },
-	{ "ready-fd", KEY_READY_FD, "N", 0,
-		"Write a line to this descriptor when the disk is watched", 0 },
-	{ 0 },
+	{"image", KEY_IMAGE, "PATH", 0, "The disk's image; it is only read", 0},
+	{"ring", KEY_RING, "PATH", 0, "The ring of the disk's capture point", 0},
+	{"courier", KEY_COURIER, "SOCKET", 0, "The courier's socket", 0},
+	{"state", KEY_STATE, "DIR", 0, "The directory of the disk's state", 0},
+	{"ready-fd", KEY_READY_FD, "N", 0,
+		"Write a line to this descriptor when the disk is watched", 0},
+	{0},
 };
 
 static int parse_fd(const char *text, struct argp_state *state)
@@ -133,15 +133,14 @@ static struct tw_error *run(const struct arguments *args)
 int main(int argc, char **argv)
 {
 	static const struct argp_child children[] = {
-		{ &tw_disk_argp, 0, "Who the disk is, in every event:", 1 }, { 0 }
-	};
+		{&tw_disk_argp, 0, "Who the disk is, in every event:", 1}, {0}};
 	static const struct argp argp = {
 		.options = options,
 		.parser = parse,
 		.doc = "Turns the writes to one disk into file events.",
 		.children = children,
 	};
-	struct arguments args = { .ready_fd = -1 };
+	struct arguments args = {.ready_fd = -1};
 	argp_program_version_hook = print_version;
 	argp_err_exit_status = EX_USAGE;
 	tw_log_init("tapwire-inspect", getenv("TAPWIRE_DEBUG") ? TW_LOG_DEBUG : TW_LOG_INFO);

@@ -8,7 +8,8 @@
 struct tw_outbox {
 	struct tw_buf frames; /* from .head on: not acknowledged */
 	size_t head;
-	size_t sent; /* offset in frames; between head and its end, or inside an acknowledged frame */
+	size_t sent; /* offset in frames; between head and its end, or inside an acknowledged frame
+		      */
 	uint64_t acked;
 };
 
@@ -34,8 +35,8 @@ struct tw_error *tw_outbox_add(struct tw_outbox *box, uint64_t sequence, enum tw
 	if (json->len > TW_FRAME_MAX_BODY)
 		return tw_error_create(TW_BAD_DATA, "event %llu is too long: %zu bytes",
 			(unsigned long long)sequence, json->len);
-	struct tw_frame frame = { (uint32_t)json->len, TW_FRAME_EVENT, (uint16_t)type, sequence,
-		json->data };
+	struct tw_frame frame = {
+		(uint32_t)json->len, TW_FRAME_EVENT, (uint16_t)type, sequence, json->data};
 	tw_frame_append(&box->frames, &frame);
 	return box->frames.failed ? tw_error_nomem() : NULL;
 }
@@ -57,8 +58,8 @@ void tw_outbox_ack(struct tw_outbox *box, uint64_t sequence)
 	if (sequence > box->acked)
 		box->acked = sequence;
 	while (box->head < box->frames.len) {
-		int64_t n = tw_frame_parse(box->frames.data + box->head,
-			box->frames.len - box->head, &frame);
+		int64_t n = tw_frame_parse(
+			box->frames.data + box->head, box->frames.len - box->head, &frame);
 		if (n <= 0 || frame.sequence > box->acked)
 			break;
 		box->head += (size_t)n;
@@ -102,8 +103,8 @@ struct tw_error *tw_outbox_restore(struct tw_outbox *box, struct tw_span frames)
 {
 	struct tw_frame frame;
 	for (size_t off = 0; off < frames.len;) {
-		int64_t n = tw_frame_parse((const char *)frames.data + off, frames.len - off,
-			&frame);
+		int64_t n =
+			tw_frame_parse((const char *)frames.data + off, frames.len - off, &frame);
 		if (n <= 0 || frame.kind != TW_FRAME_EVENT)
 			return tw_error_create(TW_BAD_DATA, "the saved events are damaged");
 		off += (size_t)n;

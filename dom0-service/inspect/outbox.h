@@ -14,7 +14,8 @@ struct tw_outbox;
 struct tw_error *tw_outbox_create(struct tw_outbox **out) TW_MUST_CHECK;
 void tw_outbox_destroy(struct tw_outbox *box);
 
-/* Appends an encoded event; those up to the acknowledged sequence are dropped at once (a restart makes them again). */
+/* Appends an encoded event; those up to the acknowledged sequence are dropped at once (a restart
+ * makes them again). */
 struct tw_error *tw_outbox_add(struct tw_outbox *box, uint64_t sequence, enum tw_event_type type,
 	const struct tw_buf *json) TW_MUST_CHECK;
 /* Everything up to the sequence is durable. */

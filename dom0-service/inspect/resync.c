@@ -16,8 +16,8 @@ static struct tw_volume **find_place(struct tw_disk *disk, const struct tw_volum
 }
 
 /* The missed bytes that lie in the volume, counted from its start; the caller clears. */
-static struct tw_error *missed_in(const struct tw_volume *volume, const struct tw_missed *missed,
-	struct tw_missed *out)
+static struct tw_error *missed_in(
+	const struct tw_volume *volume, const struct tw_missed *missed, struct tw_missed *out)
 {
 	uint64_t begin = volume->place.offset, end = begin + volume->place.bytes;
 	out->unwatched = missed->unwatched;
@@ -34,7 +34,7 @@ static struct tw_error *missed_in(const struct tw_volume *volume, const struct t
 static struct tw_error *resync_volume(struct tw_volume *old, struct tw_volume *new,
 	const struct tw_missed *missed, struct tw_time now)
 {
-	struct tw_missed mine = { 0 };
+	struct tw_missed mine = {0};
 	if (strcmp(old->place.uuid, new->place.uuid))
 		TW_TRY(tw_disk_tell(old->disk, new, TW_EVENT_VOLUME_FORMATTED, now, NULL));
 	old->place = new->place;
@@ -45,9 +45,10 @@ static struct tw_error *resync_volume(struct tw_volume *old, struct tw_volume *n
 	return err;
 }
 
-/* A volume that is new, or that can be followed only now. What was made in it before it was found is told, too. */
-static struct tw_error *adopt_volume(struct tw_disk *disk, size_t index, struct tw_volume *new,
-	struct tw_time now)
+/* A volume that is new, or that can be followed only now. What was made in it before it was found
+ * is told, too. */
+static struct tw_error *adopt_volume(
+	struct tw_disk *disk, size_t index, struct tw_volume *new, struct tw_time now)
 {
 	tw_volume_destroy(disk->volumes[index]);
 	disk->volumes[index] = new;
@@ -56,13 +57,13 @@ static struct tw_error *adopt_volume(struct tw_disk *disk, size_t index, struct 
 	return new->ops ? new->ops->announce(new->fs, now) : NULL;
 }
 
-static struct tw_error *lose_volume(struct tw_disk *disk, size_t index, struct tw_volume *new,
-	struct tw_time now)
+static struct tw_error *lose_volume(
+	struct tw_disk *disk, size_t index, struct tw_volume *new, struct tw_time now)
 {
 	struct tw_volume *old = disk->volumes[index];
 	if (old->ops)
 		TW_TRY(tw_disk_tell(disk, old, TW_EVENT_VOLUME_LOST, now,
-			new && new->why ? new->why : "it is gone"));
+			new &&new->why ? new->why : "it is gone"));
 	tw_volume_destroy(old);
 	disk->volumes[index] = new;
 	if (new) {
@@ -81,13 +82,13 @@ static struct tw_error *resync_known(struct tw_disk *disk, struct tw_disk *newer
 	for (size_t i = disk->nvolumes; i-- > 0;) {
 		struct tw_volume *old = disk->volumes[i];
 		struct tw_volume **at = find_place(newer, &old->place), *new = at ? *at : NULL;
-		if (old->ops && new && new->ops == old->ops) {
+		if (old->ops && new &&new->ops == old->ops) {
 			TW_TRY(resync_volume(old, new, missed, now));
 			continue;
 		}
 		if (at)
 			*at = NULL;
-		if (new && new->ops)
+		if (new &&new->ops)
 			TW_TRY(adopt_volume(disk, i, new, now));
 		else
 			TW_TRY(lose_volume(disk, i, new, now));

@@ -49,7 +49,7 @@ static struct tw_error *finish(struct printer *p, struct tw_error *err)
 
 struct tw_error *tw_run_crawl(const char *image, const struct tw_disk_id *id, FILE *out)
 {
-	struct printer p = { .out = out, .id = id, .line = TW_BUF_INIT };
+	struct printer p = {.out = out, .id = id, .line = TW_BUF_INIT};
 	struct tw_disk *disk;
 	TW_TRY(tw_disk_create(image, id->vdev, print_event, &p, &disk));
 	struct tw_error *err = tw_disk_crawl(disk, true);
@@ -81,16 +81,16 @@ struct tally {
 	uint64_t records, bytes, last_ns;
 };
 
-static struct tw_error *feed_trace(struct tw_disk *disk, struct tw_trace_reader *reader,
-	const char *path, struct tally *tally)
+static struct tw_error *feed_trace(
+	struct tw_disk *disk, struct tw_trace_reader *reader, const char *path, struct tally *tally)
 {
 	struct tw_record record;
 	int ret;
 	while ((ret = tw_trace_next(reader, &record)) > 0) {
 		if (!tally->records)
-			TW_TRY(tw_disk_attached(disk,
-				(struct tw_time){ (int64_t)(record.time_ns / 1000000000),
-					(uint32_t)(record.time_ns % 1000000000) }));
+			TW_TRY(tw_disk_attached(
+				disk, (struct tw_time){(int64_t)(record.time_ns / 1000000000),
+					      (uint32_t)(record.time_ns % 1000000000)}));
 		tally->records++;
 		tally->bytes += (uint64_t)record.nsectors << TW_SECTOR_SHIFT;
 		tally->last_ns = record.time_ns;
@@ -98,8 +98,10 @@ static struct tw_error *feed_trace(struct tw_disk *disk, struct tw_trace_reader 
 	}
 	if (ret < 0)
 		return trace_error(ret, path, tw_trace_offset(reader));
-	return tw_disk_settle(disk, (struct tw_time){ (int64_t)(tally->last_ns / 1000000000),
-		(uint32_t)(tally->last_ns % 1000000000) }, true);
+	return tw_disk_settle(disk,
+		(struct tw_time){(int64_t)(tally->last_ns / 1000000000),
+			(uint32_t)(tally->last_ns % 1000000000)},
+		true);
 }
 
 static double now(void)
@@ -112,7 +114,7 @@ static double now(void)
 static struct tw_error *infer(struct tw_disk *disk, const char *image,
 	struct tw_trace_reader *reader, const char *path, bool stats)
 {
-	struct tally tally = { 0 };
+	struct tally tally = {0};
 	if (tw_trace_disk_bytes(reader) != tw_disk_bytes(disk))
 		return tw_error_create(TW_BAD_DATA,
 			"%s: recorded on a disk of %llu bytes, %s has %llu", path,
@@ -137,10 +139,10 @@ static struct tw_error *infer(struct tw_disk *disk, const char *image,
 	return err;
 }
 
-struct tw_error *tw_run_infer(const char *image, const char *trace, const struct tw_disk_id *id,
-	FILE *out, bool stats)
+struct tw_error *tw_run_infer(
+	const char *image, const char *trace, const struct tw_disk_id *id, FILE *out, bool stats)
 {
-	struct printer p = { .out = out, .id = id, .line = TW_BUF_INIT };
+	struct printer p = {.out = out, .id = id, .line = TW_BUF_INIT};
 	struct tw_trace_reader *reader;
 	struct tw_disk *disk;
 	TW_TRY(tw_disk_create(image, id->vdev, print_event, &p, &disk));

@@ -54,7 +54,7 @@ static void unpack_text(struct tw_unpack *in, char *out, size_t size)
 
 static struct tw_error *load_volume(struct tw_disk *disk, struct tw_unpack *in)
 {
-	struct tw_volume_place place = { .offset = tw_unpack64(in) };
+	struct tw_volume_place place = {.offset = tw_unpack64(in)};
 	struct tw_volume *volume;
 	place.bytes = tw_unpack64(in);
 	place.partition = tw_unpack32(in);
@@ -78,7 +78,7 @@ static struct tw_error *load_volume(struct tw_disk *disk, struct tw_unpack *in)
 
 struct tw_error *tw_disk_load(struct tw_disk *disk, struct tw_span state)
 {
-	struct tw_unpack in = { .span = state };
+	struct tw_unpack in = {.span = state};
 	uint32_t version = tw_unpack32(&in);
 	uint64_t bytes = tw_unpack64(&in);
 	uint64_t sequence = tw_unpack64(&in), n = tw_unpack64(&in);

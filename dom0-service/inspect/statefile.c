@@ -59,8 +59,8 @@ static char *path_of(const struct tw_statefile *state, const char *name)
 static char *log_path(const struct tw_statefile *state, uint64_t generation)
 {
 	char *path;
-	int len = asprintf(&path, "%s/writes-%llu.trace", state->dir,
-		(unsigned long long)generation);
+	int len =
+		asprintf(&path, "%s/writes-%llu.trace", state->dir, (unsigned long long)generation);
 	return len < 0 ? NULL : path;
 }
 
@@ -124,7 +124,7 @@ static struct tw_error *read_file(const char *path, struct tw_buf *out, bool *fo
 static struct tw_error *unpack(struct tw_statefile *state, struct tw_span file,
 	struct tw_disk *disk, struct tw_outbox *box, struct tw_state_position *position)
 {
-	struct tw_unpack in = { .span = file };
+	struct tw_unpack in = {.span = file};
 	const uint8_t *magic = tw_unpack_raw(&in, 8);
 	uint64_t digest = tw_unpack64(&in);
 	struct tw_span rest = tw_span_sub(file, in.off, file.len);

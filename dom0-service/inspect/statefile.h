@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What outlives an inspector: a snapshot of the disk's state with the events that were not acknowledged
- * when it was taken, and a log of the records since, which is a trace. Loading the snapshot and
- * feeding the log gives the state again, and the same events with the same numbers.
+ * What outlives an inspector: a snapshot of the disk's state with the events that were not
+ * acknowledged when it was taken, and a log of the records since, which is a trace. Loading the
+ * snapshot and feeding the log gives the state again, and the same events with the same numbers.
  */
 #ifndef TW_INSPECT_STATEFILE_H
 #define TW_INSPECT_STATEFILE_H
@@ -19,20 +19,20 @@ struct tw_statefile;
 struct tw_state_position {
 	char epoch[TW_EPOCH_BYTES];
 	uint8_t ring[TW_RING_ID_BYTES]; /* all zero: no ring yet */
-	uint64_t record;		/* the last record that counts */
+	uint64_t record;                /* the last record that counts */
 };
 
 /* dir is made when it is missing. Errors: TW_IO. */
 struct tw_error *tw_statefile_create(const char *dir, struct tw_statefile **out) TW_MUST_CHECK;
 void tw_statefile_destroy(struct tw_statefile *state);
 
-/* Loads the snapshot into a disk that was created only, and its events into the outbox. *found false: there is none.
- * TW_BAD_DATA: it is damaged, or of another disk or version. */
+/* Loads the snapshot into a disk that was created only, and its events into the outbox. *found
+ * false: there is none. TW_BAD_DATA: it is damaged, or of another disk or version. */
 struct tw_error *tw_statefile_load(struct tw_statefile *state, struct tw_disk *disk,
 	struct tw_outbox *box, struct tw_state_position *position, bool *found) TW_MUST_CHECK;
 
-/* Feeds each record of the log to the callback, then leaves the log open for appending. position.record moves along. A
- * torn end, of a record that was never acted upon, is cut off. */
+/* Feeds each record of the log to the callback, then leaves the log open for appending.
+ * position.record moves along. A torn end, of a record that was never acted upon, is cut off. */
 struct tw_error *tw_statefile_replay(struct tw_statefile *state, uint64_t disk_bytes,
 	struct tw_state_position *position,
 	struct tw_error *(*record)(const struct tw_record *record, void *arg),
@@ -44,14 +44,16 @@ struct tw_error *tw_statefile_snapshot(struct tw_statefile *state, struct tw_dis
 
 /* False before the first snapshot or replay: there is no log to append to. */
 bool tw_statefile_has_log(const struct tw_statefile *state);
-/* Appends to the log; tw_statefile_flush hands it to the kernel, so that it survives this process. */
-struct tw_error *tw_statefile_log(struct tw_statefile *state,
-	const struct tw_record *record) TW_MUST_CHECK;
+/* Appends to the log; tw_statefile_flush hands it to the kernel, so that it survives this process.
+ */
+struct tw_error *tw_statefile_log(
+	struct tw_statefile *state, const struct tw_record *record) TW_MUST_CHECK;
 struct tw_error *tw_statefile_flush(struct tw_statefile *state) TW_MUST_CHECK;
 /* True when the log has grown so long that a new snapshot is cheaper than its replay. */
 bool tw_statefile_wants_snapshot(const struct tw_statefile *state);
 
 /* Replaces DIR/status.json. */
-struct tw_error *tw_statefile_status(const struct tw_statefile *state, const char *json) TW_MUST_CHECK;
+struct tw_error *tw_statefile_status(
+	const struct tw_statefile *state, const char *json) TW_MUST_CHECK;
 
 #endif

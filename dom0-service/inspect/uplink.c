@@ -77,7 +77,7 @@ static void broken(struct tw_uplink *link, const char *why)
 
 static bool dial(struct tw_uplink *link)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	strncpy(addr.sun_path, link->socket, sizeof(addr.sun_path) - 1);
 	link->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (link->fd < 0 || connect(link->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
@@ -93,7 +93,7 @@ static bool say_hello(struct tw_uplink *link)
 	struct tw_buf body = TW_BUF_INIT, out = TW_BUF_INIT;
 	tw_buf_append(&body, link->epoch, strlen(link->epoch) + 1);
 	tw_buf_append(&body, link->source, strlen(link->source) + 1);
-	struct tw_frame frame = { (uint32_t)body.len, TW_FRAME_HELLO, 0, 0, body.data };
+	struct tw_frame frame = {(uint32_t)body.len, TW_FRAME_HELLO, 0, 0, body.data};
 	tw_frame_append(&out, &frame);
 	ssize_t n = send(link->fd, out.data, out.len, MSG_NOSIGNAL);
 	bool ok = !out.failed && n == (ssize_t)out.len;
@@ -174,7 +174,7 @@ bool tw_uplink_connect(struct tw_uplink *link, int timeout_ms)
 	int64_t end = now_ms() + timeout_ms;
 	while (link->fd >= 0 && !link->welcome) {
 		int64_t left = end - now_ms();
-		struct pollfd pfd = { link->fd, POLLIN, 0 };
+		struct pollfd pfd = {link->fd, POLLIN, 0};
 		if (left < 0 || (poll(&pfd, 1, (int)left) < 0 && errno != EINTR))
 			break;
 		if (pfd.revents)

@@ -22,7 +22,7 @@ static struct tw_error *number_event(struct tw_event *event, void *arg)
 struct tw_fs_env tw_volume_env(struct tw_volume *volume)
 {
 	return (struct tw_fs_env){
-		.source = { read_volume, volume, volume->place.bytes },
+		.source = {read_volume, volume, volume->place.bytes},
 		.emit = number_event,
 		.arg = volume,
 		.subject = volume->subject,
@@ -65,8 +65,8 @@ struct tw_error *tw_volume_open(struct tw_volume *volume)
 	return failed;
 }
 
-struct tw_error *tw_volume_add(struct tw_disk *disk, const struct tw_volume_place *place,
-	struct tw_volume **out)
+struct tw_error *tw_volume_add(
+	struct tw_disk *disk, const struct tw_volume_place *place, struct tw_volume **out)
 {
 	struct tw_volume **volumes =
 		realloc(disk->volumes, (disk->nvolumes + 1) * sizeof(struct tw_volume *));

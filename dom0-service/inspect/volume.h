@@ -23,7 +23,7 @@ struct tw_disk {
 	uint64_t loaded_bytes; /* its size when the state was saved */
 	char *image;
 	char *subject;
-	struct tw_source file;		/* the image */
+	struct tw_source file;          /* the image */
 	const struct tw_source *source; /* where volumes are read from */
 	tw_disk_emit_fn emit;
 	void *arg;
@@ -37,7 +37,8 @@ struct tw_disk {
 /* A place for one more volume at the end of the disk's table. */
 struct tw_error *tw_volume_add(struct tw_disk *disk, const struct tw_volume_place *place,
 	struct tw_volume **out) TW_MUST_CHECK;
-/* Opens the volume with its module; a file system that cannot be followed leaves ops NULL and says why. */
+/* Opens the volume with its module; a file system that cannot be followed leaves ops NULL and says
+ * why. */
 struct tw_error *tw_volume_open(struct tw_volume *volume) TW_MUST_CHECK;
 /* What a module of this volume is given. */
 struct tw_fs_env tw_volume_env(struct tw_volume *volume);

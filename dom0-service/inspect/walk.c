@@ -24,10 +24,10 @@ static struct tw_error *push(struct walk *w, uint32_t ino)
 
 static struct tw_error *tell(struct walk *w, const struct tw_inode *inode)
 {
-	struct tw_event event = { .volume = w->volume->place.uuid };
+	struct tw_event event = {.volume = w->volume->place.uuid};
 	if (w->path.failed)
 		return tw_error_nomem();
-	event.path = (struct tw_bytes){ w->path.data, w->path.len };
+	event.path = (struct tw_bytes){w->path.data, w->path.len};
 	tw_view_describe(inode, &inode->attr, &event);
 	return w->each(&event, w->arg);
 }
@@ -87,8 +87,10 @@ struct tw_error *tw_disk_walk(struct tw_disk *disk, tw_disk_emit_fn each, void *
 		struct tw_volume *volume = disk->volumes[i];
 		if (!volume->ops)
 			continue;
-		struct walk w = { .volume = volume, .view = volume->ops->view(volume->fs),
-			.each = each, .arg = arg };
+		struct walk w = {.volume = volume,
+			.view = volume->ops->view(volume->fs),
+			.each = each,
+			.arg = arg};
 		struct tw_error *err = walk_volume(&w);
 		tw_buf_deinit(&w.path);
 		free(w.queue);

@@ -6,8 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-struct tw_error *tw_changeset_create(struct tw_view *view, tw_emit_fn emit, void *arg,
-	struct tw_changeset **out)
+struct tw_error *tw_changeset_create(
+	struct tw_view *view, tw_emit_fn emit, void *arg, struct tw_changeset **out)
 {
 	struct tw_changeset *set = calloc(1, sizeof(*set));
 	if (!set)
@@ -22,7 +22,7 @@ struct tw_error *tw_changeset_create(struct tw_view *view, tw_emit_fn emit, void
 static void reset(struct tw_changeset *set)
 {
 	struct tw_change *change, *next;
-	HASH_ITER(hh, set->changes, change, next) {
+	HASH_ITER (hh, set->changes, change, next) {
 		HASH_DEL(set->changes, change);
 		free(change->old_target);
 		free(change->ranges);
@@ -98,7 +98,7 @@ struct tw_error *tw_changeset_range(struct tw_change *change, uint64_t offset, u
 			return tw_error_nomem();
 		change->ranges = ranges;
 	}
-	change->ranges[change->nranges++] = (struct tw_range){ offset, length };
+	change->ranges[change->nranges++] = (struct tw_range){offset, length};
 	return NULL;
 }
 
@@ -123,8 +123,7 @@ struct tw_error *tw_changeset_add_name(struct tw_changeset *set, uint32_t dir, u
 	if (set->text.failed)
 		return tw_error_nomem();
 	set->added[set->nadded++] = (struct tw_newname){
-		.block = block, .dir = dir, .ino = ino, .bytes = at, .len = len
-	};
+		.block = block, .dir = dir, .ino = ino, .bytes = at, .len = len};
 	return NULL;
 }
 
@@ -133,7 +132,7 @@ bool tw_change_identity(const struct tw_change *change, const struct tw_attr *no
 	if (!change->old.mode || !now->mode)
 		return change->old.mode != now->mode;
 	return change->old.generation != now->generation ||
-		(change->old.mode & S_IFMT) != (now->mode & S_IFMT);
+	       (change->old.mode & S_IFMT) != (now->mode & S_IFMT);
 }
 
 static struct tw_error *replace_name(struct tw_changeset *set, struct tw_name *name)
@@ -141,15 +140,16 @@ static struct tw_error *replace_name(struct tw_changeset *set, struct tw_name *n
 	if (name->removed)
 		return NULL;
 	TW_TRY(tw_changeset_remove_name(set, name));
-	return tw_changeset_add_name(set, name->dir, name->block, name->ino, name->bytes,
-		name->len);
+	return tw_changeset_add_name(
+		set, name->dir, name->block, name->ino, name->bytes, name->len);
 }
 
-/* A name that stayed while its inode, or the directory around it, became another one went and came. */
+/* A name that stayed while its inode, or the directory around it, became another one went and came.
+ */
 static struct tw_error *replace_identities(struct tw_changeset *set)
 {
 	struct tw_change *change, *tmp;
-	HASH_ITER(hh, set->changes, change, tmp) {
+	HASH_ITER (hh, set->changes, change, tmp) {
 		const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
 		if (!inode || !change->old.mode || !tw_change_identity(change, &inode->attr))
 			continue;
@@ -201,7 +201,7 @@ void tw_changeset_abandon(struct tw_changeset *set)
 			set->ops[i].from->removed = false;
 	tw_nameops_release(set);
 	struct tw_change *change, *next;
-	HASH_ITER(hh, set->changes, change, next) {
+	HASH_ITER (hh, set->changes, change, next) {
 		struct tw_inode *inode = tw_view_inode(set->view, change->ino);
 		if (inode && !change->told)
 			inode->attr = change->old;

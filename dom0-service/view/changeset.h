@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Inside of a changeset, shared by change.c (collecting), nameop.c (what happened to names), order.c
- * (in which order) and tell.c (the events). */
+/* Inside of a changeset, shared by change.c (collecting), nameop.c (what happened to names),
+ * order.c (in which order) and tell.c (the events). */
 #ifndef TW_VIEW_CHANGESET_H
 #define TW_VIEW_CHANGESET_H
 
@@ -31,7 +31,7 @@ struct tw_nameop {
 	enum tw_nameop_state state;
 	bool parked;
 	uint32_t ino;
-	struct tw_name *from;	 /* RENAME, UNLINK, DELETE */
+	struct tw_name *from;        /* RENAME, UNLINK, DELETE */
 	const struct tw_newname *to; /* CREATE, LINK, RENAME */
 	struct tw_nameop *after;     /* what must have happened to the number's old inode before */
 	struct tw_nameop *next_in_dir; /* ops that take a name from the same directory */
@@ -72,15 +72,15 @@ struct tw_changeset {
 	struct tw_buf path, old_path;
 };
 
-static inline const char *tw_newname_bytes(const struct tw_changeset *set,
-	const struct tw_newname *name)
+static inline const char *tw_newname_bytes(
+	const struct tw_changeset *set, const struct tw_newname *name)
 {
 	return set->text.data + name->bytes;
 }
 
 /* The entry for the slot, or NULL when nobody leaves it. */
-struct tw_slot *tw_changeset_slot(struct tw_changeset *set, uint32_t dir, const void *bytes,
-	uint8_t len);
+struct tw_slot *tw_changeset_slot(
+	struct tw_changeset *set, uint32_t dir, const void *bytes, uint8_t len);
 
 /* Derives set->ops from the names that came and went. */
 struct tw_error *tw_nameops_derive(struct tw_changeset *set) TW_MUST_CHECK;
@@ -91,8 +91,8 @@ struct tw_error *tw_nameops_perform(struct tw_changeset *set) TW_MUST_CHECK;
 /* Events. The name op is carried out on the view as well. */
 struct tw_error *tw_tell_nameop(struct tw_changeset *set, struct tw_nameop *op) TW_MUST_CHECK;
 /* Swaps the slots of two renames: a is done by it, b goes on from a's old slot. */
-struct tw_error *tw_tell_exchange(struct tw_changeset *set, struct tw_nameop *a,
-	struct tw_nameop *b) TW_MUST_CHECK;
+struct tw_error *tw_tell_exchange(
+	struct tw_changeset *set, struct tw_nameop *a, struct tw_nameop *b) TW_MUST_CHECK;
 /* Moves what op renames to a name of its own in the root directory, out of everybody's way. */
 struct tw_error *tw_tell_park(struct tw_changeset *set, struct tw_nameop *op) TW_MUST_CHECK;
 /* What is left to say of each changed inode. */

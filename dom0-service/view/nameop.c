@@ -12,8 +12,8 @@ static unsigned slot_key(uint8_t key[4 + 255], uint32_t dir, const void *bytes, 
 	return (unsigned)sizeof(dir) + len;
 }
 
-struct tw_slot *tw_changeset_slot(struct tw_changeset *set, uint32_t dir, const void *bytes,
-	uint8_t len)
+struct tw_slot *tw_changeset_slot(
+	struct tw_changeset *set, uint32_t dir, const void *bytes, uint8_t len)
 {
 	uint8_t key[4 + 255];
 	unsigned keylen = slot_key(key, dir, bytes, len);
@@ -119,7 +119,7 @@ static struct tw_error *add_op(struct tw_changeset *set, enum tw_nameop_kind kin
 	struct tw_name *from, const struct tw_newname *to)
 {
 	struct tw_nameop *op = &set->ops[set->nops++];
-	*op = (struct tw_nameop){ .kind = kind, .ino = ino, .from = from, .to = to };
+	*op = (struct tw_nameop){.kind = kind, .ino = ino, .from = from, .to = to};
 	if (from) {
 		tw_changeset_slot(set, from->dir, from->bytes, from->len)->op = op;
 		struct tw_dirops *leaving = dirops_get(set, from->dir);
@@ -160,14 +160,14 @@ static struct tw_error *derive_inode(struct tw_changeset *set, uint32_t ino,
 		TW_TRY(add_op(set, TW_NAMEOP_RENAME, ino, removed[i], &added[i]));
 	for (size_t i = pairs; i < n; i++) {
 		bool last = !stays && i == n - 1;
-		TW_TRY(add_op(set, last ? TW_NAMEOP_DELETE : TW_NAMEOP_UNLINK, ino, removed[i],
-			NULL));
+		TW_TRY(add_op(
+			set, last ? TW_NAMEOP_DELETE : TW_NAMEOP_UNLINK, ino, removed[i], NULL));
 		before = chain(set, before);
 	}
 	for (size_t i = pairs; i < m; i++) {
 		bool first = !was_named && i == 0;
-		TW_TRY(add_op(set, first ? TW_NAMEOP_CREATE : TW_NAMEOP_LINK, ino, NULL,
-			&added[i]));
+		TW_TRY(add_op(
+			set, first ? TW_NAMEOP_CREATE : TW_NAMEOP_LINK, ino, NULL, &added[i]));
 		if (replaced)
 			before = chain(set, before);
 	}
@@ -205,12 +205,12 @@ struct tw_error *tw_nameops_derive(struct tw_changeset *set)
 void tw_nameops_release(struct tw_changeset *set)
 {
 	struct tw_slot *slot, *next_slot;
-	HASH_ITER(hh, set->slots, slot, next_slot) {
+	HASH_ITER (hh, set->slots, slot, next_slot) {
 		HASH_DEL(set->slots, slot);
 		free(slot);
 	}
 	struct tw_dirops *ops, *next_ops;
-	HASH_ITER(hh, set->dirops, ops, next_ops) {
+	HASH_ITER (hh, set->dirops, ops, next_ops) {
 		HASH_DEL(set->dirops, ops);
 		free(ops);
 	}

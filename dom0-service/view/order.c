@@ -17,8 +17,8 @@ static struct tw_dirops *dirops_find(const struct tw_changeset *set, uint32_t di
 }
 
 /* The op that must make the parent first, or NULL. */
-static struct tw_nameop *waits_for_parent(const struct tw_changeset *set,
-	const struct tw_nameop *op)
+static struct tw_nameop *waits_for_parent(
+	const struct tw_changeset *set, const struct tw_nameop *op)
 {
 	const struct tw_dirops *ops = dirops_find(set, op->to->dir);
 	if (!ops || !ops->making || ops->making == op || ops->making->state == TW_NAMEOP_DONE)
@@ -28,16 +28,16 @@ static struct tw_nameop *waits_for_parent(const struct tw_changeset *set,
 
 static struct tw_nameop *waits_for_slot(struct tw_changeset *set, const struct tw_nameop *op)
 {
-	const struct tw_slot *slot = tw_changeset_slot(set, op->to->dir,
-		tw_newname_bytes(set, op->to), op->to->len);
+	const struct tw_slot *slot =
+		tw_changeset_slot(set, op->to->dir, tw_newname_bytes(set, op->to), op->to->len);
 	if (!slot || slot->op == op || !slot->op || slot->op->state == TW_NAMEOP_DONE)
 		return NULL;
 	return slot->op;
 }
 
-/* The op that takes a directory's name off the path from which op hangs, when op would move a directory into itself. */
-static struct tw_nameop *waits_for_ancestor(struct tw_changeset *set,
-	const struct tw_nameop *op)
+/* The op that takes a directory's name off the path from which op hangs, when op would move a
+ * directory into itself. */
+static struct tw_nameop *waits_for_ancestor(struct tw_changeset *set, const struct tw_nameop *op)
 {
 	struct tw_nameop *found = NULL;
 	uint32_t ino = op->to->dir, root = tw_view_root(set->view);
@@ -58,8 +58,8 @@ static struct tw_nameop *waits_for_ancestor(struct tw_changeset *set,
 	return NULL;
 }
 
-static struct tw_nameop *waits_for_children(const struct tw_changeset *set,
-	const struct tw_nameop *op)
+static struct tw_nameop *waits_for_children(
+	const struct tw_changeset *set, const struct tw_nameop *op)
 {
 	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
 	if (!inode || !inode->nentries)
@@ -110,8 +110,8 @@ static bool holds(const struct tw_changeset *set, uint32_t ino, uint32_t dir)
 }
 
 /* op has left its slot for another one before its time: keep slots and directories in step. */
-static struct tw_error *relocated(struct tw_changeset *set, struct tw_nameop *op, uint32_t old_dir,
-	struct tw_slot *slot)
+static void relocated(
+	struct tw_changeset *set, struct tw_nameop *op, uint32_t old_dir, struct tw_slot *slot)
 {
 	struct tw_dirops *from = dirops_find(set, old_dir), *to = dirops_find(set, op->from->dir);
 	for (struct tw_nameop **at = from ? &from->leaving : NULL; at && *at;
@@ -130,18 +130,17 @@ static struct tw_error *relocated(struct tw_changeset *set, struct tw_nameop *op
 		slot->op = op;
 		slot->name = op->from;
 	}
-	return NULL;
 }
 
-static struct tw_error *exchange(struct tw_changeset *set, struct tw_nameop *a,
-	struct tw_nameop *b)
+static struct tw_error *exchange(struct tw_changeset *set, struct tw_nameop *a, struct tw_nameop *b)
 {
 	struct tw_slot *of_a = tw_changeset_slot(set, a->from->dir, a->from->bytes, a->from->len);
 	struct tw_slot *of_b = tw_changeset_slot(set, b->from->dir, b->from->bytes, b->from->len);
 	uint32_t old_dir = b->from->dir;
 	TW_TRY(tw_tell_exchange(set, a, b));
 	of_b->op = NULL;
-	return relocated(set, b, old_dir, of_a);
+	relocated(set, b, old_dir, of_a);
+	return NULL;
 }
 
 static struct tw_error *park(struct tw_changeset *set, struct tw_nameop *op)
@@ -152,7 +151,8 @@ static struct tw_error *park(struct tw_changeset *set, struct tw_nameop *op)
 	TW_TRY(tw_tell_park(set, op));
 	if (slot)
 		slot->op = NULL;
-	return relocated(set, op, old_dir, NULL);
+	relocated(set, op, old_dir, NULL);
+	return NULL;
 }
 
 /* stack[0 .. n - 1] waits in a circle on itself: op is on top and waits for on, which is below. */
@@ -175,14 +175,15 @@ static struct tw_error *break_cycle(struct tw_changeset *set, struct tw_nameop *
 			stack[*n - 1]->state = TW_NAMEOP_PENDING;
 		return NULL;
 	}
-	/* Directories that hold each other: a guest's nonsense, which has no order, and no path to tell of. */
+	/* Directories that hold each other: a guest's nonsense, which has no order, and no path to
+	 * tell of. */
 	op->state = TW_NAMEOP_DONE;
 	(*n)--;
 	return tw_tell_nameop(set, op);
 }
 
-static struct tw_error *perform(struct tw_changeset *set, struct tw_nameop **stack,
-	struct tw_nameop *op)
+static struct tw_error *perform(
+	struct tw_changeset *set, struct tw_nameop **stack, struct tw_nameop *op)
 {
 	size_t n = 0;
 	if (op->state != TW_NAMEOP_PENDING)
@@ -212,7 +213,8 @@ struct tw_error *tw_nameops_perform(struct tw_changeset *set)
 	if (!stack)
 		return tw_error_nomem();
 	struct tw_error *err = NULL;
-	/* What is replaced or gone first, then directories, so that the rest is spoken of by its new path. */
+	/* What is replaced or gone first, then directories, so that the rest is spoken of by its
+	 * new path. */
 	for (size_t i = 0; i < set->nops && !err; i++)
 		if (!set->ops[i].to && !is_dir(set, &set->ops[i]))
 			err = perform(set, stack, &set->ops[i]);

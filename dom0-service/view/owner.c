@@ -88,7 +88,7 @@ static unsigned first_after(const struct bucket *b, uint32_t off)
 static bool joins(const struct interval *a, const struct interval *b)
 {
 	return a->start + a->count == b->start && a->ino == b->ino && a->kind == b->kind &&
-		a->lblk + a->count == b->lblk;
+	       a->lblk + a->count == b->lblk;
 }
 
 /* Replaces n intervals at index by the m given ones. */
@@ -130,8 +130,8 @@ static struct interval tail_of(const struct interval *iv, uint32_t start)
 	return tail;
 }
 
-static struct tw_error *set_in_bucket(struct tw_owners *owners, struct bucket *b,
-	struct interval iv)
+static struct tw_error *set_in_bucket(
+	struct tw_owners *owners, struct bucket *b, struct interval iv)
 {
 	uint32_t start = iv.start, end = start + iv.count;
 	unsigned first = first_after(b, start), last = first;
@@ -165,7 +165,7 @@ struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *
 		uint32_t n = BUCKET_BLOCKS - off;
 		if (n > left)
 			n = (uint32_t)left;
-		struct interval iv = { (uint16_t)off, (uint16_t)n, owner->ino, lblk, owner->kind };
+		struct interval iv = {(uint16_t)off, (uint16_t)n, owner->ino, lblk, owner->kind};
 		TW_TRY(set_in_bucket(owners, &owners->buckets[block >> BUCKET_SHIFT], iv));
 		block += n;
 		left -= n;
@@ -203,16 +203,16 @@ struct tw_error *tw_owners_clear(struct tw_owners *owners, uint64_t block, uint6
 		uint32_t n = BUCKET_BLOCKS - off;
 		if (n > count)
 			n = (uint32_t)count;
-		TW_TRY(clear_in_bucket(owners, &owners->buckets[block >> BUCKET_SHIFT], off, off + n,
-			ino, kind));
+		TW_TRY(clear_in_bucket(
+			owners, &owners->buckets[block >> BUCKET_SHIFT], off, off + n, ino, kind));
 		block += n;
 		count -= n;
 	}
 	return NULL;
 }
 
-bool tw_owners_find(const struct tw_owners *owners, uint64_t block, uint64_t within,
-	struct tw_owner *out)
+bool tw_owners_find(
+	const struct tw_owners *owners, uint64_t block, uint64_t within, struct tw_owner *out)
 {
 	uint64_t end;
 	if (__builtin_add_overflow(block, within, &end) || end > owners->nblocks)
@@ -225,8 +225,8 @@ bool tw_owners_find(const struct tw_owners *owners, uint64_t block, uint64_t wit
 			const struct interval *iv = &b->at[i];
 			if (base + iv->start >= end)
 				return false;
-			*out = (struct tw_owner){ base + iv->start, iv->count, iv->ino, iv->lblk,
-				iv->kind };
+			*out = (struct tw_owner){
+				base + iv->start, iv->count, iv->ino, iv->lblk, iv->kind};
 			return true;
 		}
 		block = base + BUCKET_BLOCKS;

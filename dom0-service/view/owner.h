@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Who owns a block of a volume: the map from blocks to inodes, kept as intervals in buckets of 4,096
- * blocks, so that memory and the cost of a change depend on the extents there, not on the disk's size.
+ * Who owns a block of a volume: the map from blocks to inodes, kept as intervals in buckets of
+ * 4,096 blocks, so that memory and the cost of a change depend on the extents there, not on the
+ * disk's size.
  */
 #ifndef TW_VIEW_OWNER_H
 #define TW_VIEW_OWNER_H
@@ -12,15 +13,15 @@
 
 enum tw_owner_kind {
 	TW_OWNER_NONE,
-	TW_OWNER_DATA,	    /* content of a file */
+	TW_OWNER_DATA,      /* content of a file */
 	TW_OWNER_UNWRITTEN, /* allocated, reads as zeroes until a transaction says otherwise */
-	TW_OWNER_DIR,	    /* directory entries */
-	TW_OWNER_NODE,	    /* extent tree node or indirect block */
-	TW_OWNER_XATTR,	    /* extended attribute block; the inode is one of those that share it */
+	TW_OWNER_DIR,       /* directory entries */
+	TW_OWNER_NODE,      /* extent tree node or indirect block */
+	TW_OWNER_XATTR,     /* extended attribute block; the inode is one of those that share it */
 	TW_OWNER_SYMLINK,   /* target of a slow symlink */
 	TW_OWNER_JOURNAL,   /* content of the journal inode */
 	TW_OWNER_SYSTEM,    /* content of another reserved inode */
-	TW_OWNER_TABLE,	    /* inode table; no inode owns it */
+	TW_OWNER_TABLE,     /* inode table; no inode owns it */
 };
 
 /* An interval of blocks with one owner; lblk is the logical block that the first one is of ino. */
@@ -42,16 +43,18 @@ void tw_owners_destroy(struct tw_owners *owners);
 
 /* Gives the interval to its owner, taking it from whoever had parts of it. Blocks beyond the volume
  * are passed over. */
-struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *owner) TW_MUST_CHECK;
+struct tw_error *tw_owners_set(
+	struct tw_owners *owners, const struct tw_owner *owner) TW_MUST_CHECK;
 
-/* Takes what ino owns with this kind in [block, block + count) from it; other owners' parts stay. */
+/* Takes what ino owns with this kind in [block, block + count) from it; other owners' parts stay.
+ */
 struct tw_error *tw_owners_clear(struct tw_owners *owners, uint64_t block, uint64_t count,
 	uint32_t ino, enum tw_owner_kind kind) TW_MUST_CHECK;
 
 /* The interval that contains block, or the first one after it that begins before block + within.
  * False: there is none. The interval may begin before block. */
-bool tw_owners_find(const struct tw_owners *owners, uint64_t block, uint64_t within,
-	struct tw_owner *out);
+bool tw_owners_find(
+	const struct tw_owners *owners, uint64_t block, uint64_t within, struct tw_owner *out);
 
 /* Intervals in the map, for statistics. */
 uint64_t tw_owners_count(const struct tw_owners *owners);

@@ -22,7 +22,7 @@ static struct tw_event begin(const struct tw_changeset *set, enum tw_event_type 
 
 static struct tw_bytes bytes_of(const struct tw_buf *buf)
 {
-	return (struct tw_bytes){ buf->data, buf->len };
+	return (struct tw_bytes){buf->data, buf->len};
 }
 
 static bool name_path(struct tw_changeset *set, const struct tw_name *name, struct tw_buf *out)
@@ -78,8 +78,8 @@ static struct tw_error *send(struct tw_changeset *set, struct tw_event *event)
 }
 
 /* Of a file that comes, all content is new: also what was written before it had a name. */
-static struct tw_error *all_content(struct tw_changeset *set, struct tw_change *change,
-	const struct tw_inode *inode)
+static struct tw_error *all_content(
+	struct tw_changeset *set, struct tw_change *change, const struct tw_inode *inode)
 {
 	uint32_t bits = tw_view_blockbits(set->view);
 	change->nranges = 0;
@@ -88,16 +88,16 @@ static struct tw_error *all_content(struct tw_changeset *set, struct tw_change *
 	for (uint32_t i = 0; i < inode->nextents; i++) {
 		const struct tw_extent *e = &inode->extents[i];
 		if (!e->unwritten)
-			TW_TRY(tw_changeset_range(change, (uint64_t)e->lblk << bits,
-				(uint64_t)e->count << bits));
+			TW_TRY(tw_changeset_range(
+				change, (uint64_t)e->lblk << bits, (uint64_t)e->count << bits));
 	}
 	tidy_ranges(change, inode->attr.size);
 	return NULL;
 }
 
 /* An event about the inode as it now is. */
-static struct tw_error *send_inode(struct tw_changeset *set, struct tw_event *event,
-	const struct tw_inode *inode)
+static struct tw_error *send_inode(
+	struct tw_changeset *set, struct tw_event *event, const struct tw_inode *inode)
 {
 	struct tw_change *change = tw_changeset_find(set, inode->ino);
 	tw_view_describe(inode, &inode->attr, event);
@@ -123,10 +123,9 @@ static struct tw_error *send_gone(struct tw_changeset *set, struct tw_event *eve
 	struct tw_attr was = change ? change->old : inode->attr;
 	was.nlink = 0;
 	tw_view_describe(inode, &was, event);
-	event->target = (struct tw_bytes){ NULL, 0 };
+	event->target = (struct tw_bytes){NULL, 0};
 	if (change && event->kind == TW_KIND_SYMLINK)
-		event->target =
-			(struct tw_bytes){ change->old_target, change->old_target_len };
+		event->target = (struct tw_bytes){change->old_target, change->old_target_len};
 	return send(set, event);
 }
 
@@ -137,8 +136,8 @@ static void entries_changed(struct tw_changeset *set, uint32_t dir)
 		change->entries = true;
 }
 
-static struct tw_error *take_name(struct tw_changeset *set, struct tw_nameop *op,
-	struct tw_event *event)
+static struct tw_error *take_name(
+	struct tw_changeset *set, struct tw_nameop *op, struct tw_event *event)
 {
 	bool known = name_path(set, op->from, &set->path);
 	entries_changed(set, op->from->dir);
@@ -155,12 +154,12 @@ static struct tw_error *take_name(struct tw_changeset *set, struct tw_nameop *op
 	return send_gone(set, event, op->ino);
 }
 
-static struct tw_error *give_name(struct tw_changeset *set, const struct tw_newname *to,
-	struct tw_name **out)
+static struct tw_error *give_name(
+	struct tw_changeset *set, const struct tw_newname *to, struct tw_name **out)
 {
 	entries_changed(set, to->dir);
-	return tw_view_name_add(set->view, to->dir, to->block, to->ino,
-		tw_newname_bytes(set, to), to->len, out);
+	return tw_view_name_add(
+		set->view, to->dir, to->block, to->ino, tw_newname_bytes(set, to), to->len, out);
 }
 
 static struct tw_error *rename_to(struct tw_changeset *set, struct tw_nameop *op,
@@ -207,8 +206,8 @@ struct tw_error *tw_tell_nameop(struct tw_changeset *set, struct tw_nameop *op)
 	return send_inode(set, &event, tw_view_inode(set->view, op->ino));
 }
 
-struct tw_error *tw_tell_exchange(struct tw_changeset *set, struct tw_nameop *a,
-	struct tw_nameop *b)
+struct tw_error *tw_tell_exchange(
+	struct tw_changeset *set, struct tw_nameop *a, struct tw_nameop *b)
 {
 	struct tw_event event = begin(set, TW_EVENT_FILE_RENAMED);
 	uint32_t dir = a->from->dir;
@@ -216,8 +215,7 @@ struct tw_error *tw_tell_exchange(struct tw_changeset *set, struct tw_nameop *a,
 	uint8_t bytes[255], len = a->from->len;
 	struct tw_name *name;
 	memcpy(bytes, a->from->bytes, len);
-	bool known = name_path(set, a->from, &set->old_path) &&
-		name_path(set, b->from, &set->path);
+	bool known = name_path(set, a->from, &set->old_path) && name_path(set, b->from, &set->path);
 	entries_changed(set, dir);
 	entries_changed(set, b->from->dir);
 	tw_view_name_remove(set->view, a->from);
@@ -238,10 +236,10 @@ struct tw_error *tw_tell_park(struct tw_changeset *set, struct tw_nameop *op)
 	char text[64];
 	int len = snprintf(text, sizeof(text), ".tapwire-parked-%u-%u-%zu", op->ino,
 		set->commit->transaction, (size_t)(op - set->ops));
-	struct tw_newname to = {
-		.dir = tw_view_root(set->view), .ino = op->ino, .bytes = set->text.len,
-		.len = (uint8_t)len
-	};
+	struct tw_newname to = {.dir = tw_view_root(set->view),
+		.ino = op->ino,
+		.bytes = set->text.len,
+		.len = (uint8_t)len};
 	tw_buf_append(&set->text, text, (size_t)len);
 	if (set->text.failed)
 		return tw_error_nomem();
@@ -254,8 +252,8 @@ static bool same_time(struct tw_time a, struct tw_time b)
 	return a.sec == b.sec && a.nsec == b.nsec;
 }
 
-static struct tw_error *tell_inode(struct tw_changeset *set, struct tw_change *change,
-	const struct tw_inode *inode)
+static struct tw_error *tell_inode(
+	struct tw_changeset *set, struct tw_change *change, const struct tw_inode *inode)
 {
 	const struct tw_attr *was = &change->old, *now = &inode->attr;
 	bool file = tw_mode_kind(now->mode) == TW_KIND_FILE;
@@ -265,9 +263,9 @@ static struct tw_error *tell_inode(struct tw_changeset *set, struct tw_change *c
 	tidy_ranges(change, now->size);
 	bool modified = file ? change->nranges > 0 : change->entries || now->size != was->size;
 	bool attributes = was->mode != now->mode || was->uid != now->uid || was->gid != now->gid ||
-		was->flags != now->flags || was->xattrs != now->xattrs;
+			  was->flags != now->flags || was->xattrs != now->xattrs;
 	bool touched = !same_time(was->mtime, now->mtime) || !same_time(was->ctime, now->ctime) ||
-		was->nlink != now->nlink;
+		       was->nlink != now->nlink;
 
 	tw_buf_reset(&set->path);
 	if (!tw_view_inode_path(set->view, inode, &set->path))
@@ -298,7 +296,7 @@ struct tw_error *tw_tell_inodes(struct tw_changeset *set)
 {
 	struct tw_change *change, *next;
 	HASH_SORT(set->changes, by_ino);
-	HASH_ITER(hh, set->changes, change, next) {
+	HASH_ITER (hh, set->changes, change, next) {
 		const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
 		bool named = inode && (inode->names || inode->ino == tw_view_root(set->view));
 		if (named && !change->created)

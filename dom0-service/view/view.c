@@ -21,8 +21,8 @@ struct tw_view {
 	struct tw_owners *owners;
 };
 
-struct tw_error *tw_view_create(uint32_t max_ino, uint32_t root, uint64_t nblocks,
-	uint32_t blockbits, struct tw_view **out)
+struct tw_error *tw_view_create(
+	uint32_t max_ino, uint32_t root, uint64_t nblocks, uint32_t blockbits, struct tw_view **out)
 {
 	struct tw_view *view = calloc(1, sizeof(*view));
 	if (!view)
@@ -31,8 +31,8 @@ struct tw_error *tw_view_create(uint32_t max_ino, uint32_t root, uint64_t nblock
 	view->root = root;
 	view->blockbits = blockbits;
 	view->chunks = calloc((max_ino >> CHUNK_SHIFT) + 1, sizeof(*view->chunks));
-	struct tw_error *err = view->chunks ? tw_owners_create(nblocks, &view->owners) :
-					      tw_error_nomem();
+	struct tw_error *err =
+		view->chunks ? tw_owners_create(nblocks, &view->owners) : tw_error_nomem();
 	if (err) {
 		tw_view_destroy(view);
 		return err;
@@ -128,8 +128,8 @@ struct tw_inode *tw_view_inode(const struct tw_view *view, uint32_t ino)
 struct tw_error *tw_view_inode_add(struct tw_view *view, uint32_t ino, struct tw_inode **out)
 {
 	if (!ino || ino > view->max_ino)
-		return tw_error_create(TW_BAD_DATA, "inode %u does not exist: the last one is %u", ino,
-			view->max_ino);
+		return tw_error_create(TW_BAD_DATA, "inode %u does not exist: the last one is %u",
+			ino, view->max_ino);
 	struct tw_inode **chunk = &view->chunks[ino >> CHUNK_SHIFT];
 	if (!*chunk)
 		*chunk = calloc(CHUNK_INODES, sizeof(**chunk));
@@ -200,7 +200,7 @@ static struct tw_error *dirblock_get(struct tw_inode *dir, uint64_t block, struc
 		}
 		memmove(dir->blocks + i + 1, dir->blocks + i,
 			(dir->nblocks - i) * sizeof(*dir->blocks));
-		dir->blocks[i] = (struct tw_dirblock){ .block = block };
+		dir->blocks[i] = (struct tw_dirblock){.block = block};
 		dir->nblocks++;
 	}
 	*out = &dir->blocks[i];
@@ -221,8 +221,7 @@ static void leave_block(struct tw_inode *dir, struct tw_name *name)
 	dir->nblocks--;
 	/* dirblock_get() takes a power of two for full: keep that true after shrinking. */
 	if (dir->nblocks && !(dir->nblocks & (dir->nblocks - 1))) {
-		struct tw_dirblock *blocks =
-			realloc(dir->blocks, dir->nblocks * sizeof(*blocks));
+		struct tw_dirblock *blocks = realloc(dir->blocks, dir->nblocks * sizeof(*blocks));
 		if (blocks)
 			dir->blocks = blocks;
 	}
@@ -244,7 +243,10 @@ struct tw_error *tw_view_name_add(struct tw_view *view, uint32_t dir_ino, uint64
 		return err;
 	}
 	*name = (struct tw_name){
-		.ino = ino, .dir = dir_ino, .block = block, .len = len,
+		.ino = ino,
+		.dir = dir_ino,
+		.block = block,
+		.len = len,
 		.next_in_block = holder->names,
 	};
 	memcpy(name->bytes, bytes, len);
@@ -316,8 +318,8 @@ bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct
 	return true;
 }
 
-bool tw_view_inode_path(const struct tw_view *view, const struct tw_inode *inode,
-	struct tw_buf *out)
+bool tw_view_inode_path(
+	const struct tw_view *view, const struct tw_inode *inode, struct tw_buf *out)
 {
 	if (inode->ino == view->root) {
 		tw_buf_append(out, "/", 1);
@@ -347,8 +349,8 @@ enum tw_kind tw_mode_kind(uint16_t mode)
 	return TW_KIND_NONE;
 }
 
-void tw_view_describe(const struct tw_inode *inode, const struct tw_attr *attr,
-	struct tw_event *event)
+void tw_view_describe(
+	const struct tw_inode *inode, const struct tw_attr *attr, struct tw_event *event)
 {
 	event->kind = tw_mode_kind(attr->mode);
 	event->inode = inode->ino;
@@ -363,7 +365,7 @@ void tw_view_describe(const struct tw_inode *inode, const struct tw_attr *attr,
 	event->rdev_major = attr->rdev >> 20;
 	event->rdev_minor = attr->rdev & 0xfffff;
 	if (event->kind == TW_KIND_SYMLINK && inode->target)
-		event->target = (struct tw_bytes){ inode->target, inode->target_len };
+		event->target = (struct tw_bytes){inode->target, inode->target_len};
 }
 
 static enum tw_owner_kind extent_kind(const struct tw_extent *e, enum tw_owner_kind data_kind)
@@ -384,8 +386,8 @@ struct tw_error *tw_view_claim_extents(struct tw_view *view, uint32_t ino,
 	const struct tw_extent *extents, uint32_t n, enum tw_owner_kind data_kind)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		struct tw_owner owner = { extents[i].block, extents[i].count, ino, extents[i].lblk,
-			extent_kind(&extents[i], data_kind) };
+		struct tw_owner owner = {extents[i].block, extents[i].count, ino, extents[i].lblk,
+			extent_kind(&extents[i], data_kind)};
 		TW_TRY(tw_owners_set(view->owners, &owner));
 	}
 	return NULL;

@@ -8,9 +8,9 @@ static const struct {
 	const char *type; /* libblkid's TYPE */
 	const struct tw_fs_ops *ops;
 } modules[] = {
-	{ "ext4", &tw_fs_ext4 },
-	{ "ext3", &tw_fs_ext4 },
-	{ "ext2", &tw_fs_ext4 },
+	{"ext4", &tw_fs_ext4},
+	{"ext3", &tw_fs_ext4},
+	{"ext2", &tw_fs_ext4},
 };
 
 const struct tw_fs_ops *tw_fs_find(const char *type)

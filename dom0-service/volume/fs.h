@@ -14,7 +14,8 @@
 
 /* What a module is given; copied by open. */
 struct tw_fs_env {
-	struct tw_source source; /* the volume, read-only; it may be ahead of the stream of writes */
+	struct tw_source
+		source; /* the volume, read-only; it may be ahead of the stream of writes */
 	tw_emit_fn emit;
 	void *arg;
 	const char *subject; /* for log lines; lives as long as the instance */
@@ -25,8 +26,8 @@ struct tw_write {
 	uint64_t offset; /* bytes, multiples of 512 */
 	uint64_t length;
 	const uint8_t *payload; /* NULL: the content is not known, or zeroes, or undefined */
-	uint32_t flags;		/* enum tw_record_flags */
-	struct tw_time time;	/* dom0's clock at capture */
+	uint32_t flags;         /* enum tw_record_flags */
+	struct tw_time time;    /* dom0's clock at capture */
 };
 
 struct tw_fs_ops {
@@ -41,16 +42,17 @@ struct tw_fs_ops {
 	struct tw_error *(*write)(void *fs, const struct tw_write *write);
 	/* True when the content of a write there counts, false when its range is enough. */
 	bool (*wants)(void *fs, uint64_t offset, uint64_t length);
-	/* Emits what waits for a transaction that may not come. Called at the guest's flushes and when the disk
-	 * has been idle, when a transaction that has begun is still waited for, and with last set at the end. */
+	/* Emits what waits for a transaction that may not come. Called at the guest's flushes and
+	 * when the disk has been idle, when a transaction that has begun is still waited for, and
+	 * with last set at the end. */
 	struct tw_error *(*settle)(void *fs, struct tw_time now, bool last);
-	/* Moves the instance to the state of a newer one of the same volume, with the events (flagged resync) that
-	 * lead there; newer is emptied, destroy it all the same. missed: bytes of the volume. A volume that
-	 * was formatted begins as an empty one. */
-	struct tw_error *(*resync)(void *fs, void *newer, const struct tw_missed *missed,
-		struct tw_time now);
-	/* Emits (flagged resync) what leads from an empty volume to the instance's state: for a volume that was found
-	 * after the disk was attached. */
+	/* Moves the instance to the state of a newer one of the same volume, with the events
+	 * (flagged resync) that lead there; newer is emptied, destroy it all the same. missed:
+	 * bytes of the volume. A volume that was formatted begins as an empty one. */
+	struct tw_error *(*resync)(
+		void *fs, void *newer, const struct tw_missed *missed, struct tw_time now);
+	/* Emits (flagged resync) what leads from an empty volume to the instance's state: for a
+	 * volume that was found after the disk was attached. */
 	struct tw_error *(*announce)(void *fs, struct tw_time now);
 	const char *(*uuid)(void *fs); /* lives as long as the instance */
 	struct tw_view *(*view)(void *fs);

@@ -37,7 +37,7 @@ struct tw_error *tw_missed_add_range(struct tw_missed *missed, uint64_t offset, 
 	}
 	if (!TW_GROW(missed->ranges, missed->n, missed->cap))
 		return tw_error_nomem();
-	missed->ranges[missed->n++] = (struct tw_range){ offset, length };
+	missed->ranges[missed->n++] = (struct tw_range){offset, length};
 	return NULL;
 }
 
@@ -50,5 +50,5 @@ struct tw_error *tw_missed_add(struct tw_missed *missed, const struct tw_record 
 void tw_missed_clear(struct tw_missed *missed)
 {
 	free(missed->ranges);
-	*missed = (struct tw_missed){ 0 };
+	*missed = (struct tw_missed){0};
 }

@@ -10,15 +10,16 @@
 struct tw_missed {
 	struct tw_range *ranges; /* bytes of the disk; may overlap */
 	size_t n, cap;
-	size_t tidied; /* how many were left when they were last joined */
+	size_t tidied;  /* how many were left when they were last joined */
 	bool unwatched; /* nobody noted any: a file whose times changed may have changed anywhere */
 };
 
 /* Adds bytes. */
-struct tw_error *tw_missed_add_range(struct tw_missed *missed, uint64_t offset,
-	uint64_t length) TW_MUST_CHECK;
+struct tw_error *tw_missed_add_range(
+	struct tw_missed *missed, uint64_t offset, uint64_t length) TW_MUST_CHECK;
 /* Adds the sectors of a record. */
-struct tw_error *tw_missed_add(struct tw_missed *missed, const struct tw_record *record) TW_MUST_CHECK;
+struct tw_error *tw_missed_add(
+	struct tw_missed *missed, const struct tw_record *record) TW_MUST_CHECK;
 /* Empties it and frees its memory. */
 void tw_missed_clear(struct tw_missed *missed);
 

@@ -73,7 +73,7 @@ struct tw_error *tw_probe(int fd, uint64_t bytes, struct tw_volume_place **out, 
 	*out = NULL;
 	struct tw_error *err = partitions(fd, bytes, out, n);
 	if (!err && !*n)
-		(*out)[(*n)++] = (struct tw_volume_place){ .bytes = bytes };
+		(*out)[(*n)++] = (struct tw_volume_place){.bytes = bytes};
 	for (size_t i = 0; i < *n && !err; i++)
 		err = identify(fd, &(*out)[i]);
 	if (err) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Where a volume's bytes are read from: an image, a part of it, or either with newer blocks on top. */
+/* Where a volume's bytes are read from: an image, a part of it, or either with newer blocks on top.
+ */
 #ifndef TW_VOLUME_SOURCE_H
 #define TW_VOLUME_SOURCE_H
 
@@ -14,13 +15,12 @@ struct tw_source {
 	uint64_t bytes;
 };
 
-static inline struct tw_error *TW_MUST_CHECK tw_source_read(const struct tw_source *source,
-	uint64_t offset, void *buf, size_t len)
+static inline struct tw_error *TW_MUST_CHECK tw_source_read(
+	const struct tw_source *source, uint64_t offset, void *buf, size_t len)
 {
 	if (offset > source->bytes || len > source->bytes - offset)
-		return tw_error_create(TW_BAD_DATA,
-			"%zu bytes at %llu are beyond the end at %llu", len,
-			(unsigned long long)offset, (unsigned long long)source->bytes);
+		return tw_error_create(TW_BAD_DATA, "%zu bytes at %llu are beyond the end at %llu",
+			len, (unsigned long long)offset, (unsigned long long)source->bytes);
 	return source->read(source->arg, offset, buf, len);
 }
 
