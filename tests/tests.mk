@@ -9,7 +9,13 @@ FUZZ := $(FUZZ_SRC:%.c=$(BUILD)/%)
 FUZZ_COMMON := $(filter-out $(FUZZ_SRC),$(wildcard tests/fuzz/*.c))
 
 .PHONY: programs fuzz-replay check check-fast
-programs: $(PROGRAMS)
+programs: $(PROGRAMS) $(BUILD)/tests/lib/replay
+
+# An inspector that is killed and goes on, for tests/e2e/test_replay.py.
+$(BUILD)/tests/lib/%: tests/lib/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIB) $(PKG_LIBS)
 
 fuzz-replay: $(FUZZ)
 

@@ -7,10 +7,10 @@
 
 #include <stdlib.h>
 
-/* Metadata written in place is applied in batches; this many blocks are enough for one. */
-#define MAX_DIRECT 4096
-/* Blocks that may turn out to be metadata; more are not kept at a time. */
-#define MAX_EARLY 16384
+/* Metadata written in place is applied in batches of at most so many bytes. */
+#define MAX_DIRECT (16u << 20)
+/* Blocks that may turn out to be metadata: no more bytes are kept at a time. */
+#define MAX_EARLY (64u << 20)
 
 struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
 {
@@ -139,7 +139,7 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 	if (owner->kind == TW_OWNER_TABLE && empty_table(fs, block, data))
 		return NULL;
 	TW_TRY(ext4_block_store(&fs->direct, block, 0, data, fs->geo.blocksize));
-	return HASH_COUNT(fs->direct) > MAX_DIRECT ? ext4_settle(fs, now, true) : NULL;
+	return (uint64_t)HASH_COUNT(fs->direct) << fs->geo.blockbits > MAX_DIRECT ? ext4_settle(fs, now, true) : NULL;
 }
 
 static struct tw_error *data_written(
@@ -210,7 +210,7 @@ static struct tw_error *unowned_written(
 			continue;
 		TW_TRY(block_content(fs, write, block, &data));
 		TW_TRY(ext4_block_store(&fs->early, block, 0, data, fs->geo.blocksize));
-		if (HASH_COUNT(fs->early) > MAX_EARLY)
+		if ((uint64_t)HASH_COUNT(fs->early) << fs->geo.blockbits > MAX_EARLY)
 			TW_TRY(ext4_settle(fs, write->time, true));
 	}
 	return NULL;

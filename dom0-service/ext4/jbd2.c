@@ -173,6 +173,9 @@ static struct log_block *find(const struct tw_jbd2 *j, uint32_t at)
 static struct tw_error *keep(struct tw_jbd2 *j, uint32_t at, struct log_block **out)
 {
 	struct log_block *block = find(j, at);
+	/* Linux lets a transaction have a quarter of the log. */
+	if (!block && HASH_COUNT(j->blocks) > j->maxlen / 2)
+		return tw_error_create(TW_GAP, "more of the log is written than a transaction can hold");
 	if (!block) {
 		block = calloc(1, sizeof(*block));
 		if (block)

@@ -6,9 +6,6 @@
 #include <poll.h>
 #include <time.h>
 
-/* With so many bytes of events waiting for the courier, the ring has to wait, and then the dirty
- * map. */
-#define MAX_WAITING (64u << 20)
 /* So many records are followed before their events are sent and their space is given back. */
 #define MAX_STEP 512
 /* File data without a transaction is told of when the disk has been idle for so long. */
@@ -26,7 +23,7 @@ int64_t tw_live_now_ms(void)
 /* The last drain takes everything: what the courier does not take goes into the snapshot. */
 static bool is_full(const struct tw_live *live)
 {
-	return !live->draining && tw_outbox_bytes(live->box) >= MAX_WAITING;
+	return !live->draining && tw_outbox_bytes(live->box) >= TW_LIVE_MAX_WAITING;
 }
 
 /* Follows some records. *n: how many came. */

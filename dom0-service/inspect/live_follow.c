@@ -22,9 +22,38 @@ struct tw_time tw_live_clock(void)
 	return (struct tw_time){ts.tv_sec, (uint32_t)ts.tv_nsec};
 }
 
+static bool told_to_end(const struct tw_live *live)
+{
+	struct pollfd stop = {live->stop_fd, POLLIN, 0};
+	return live->stop_fd >= 0 && poll(&stop, 1, 0) > 0;
+}
+
+/* One transaction may say more than there should be in memory: its record is in the log, so its first events may go out
+ * before the last are made. Not those of a resync, which are in no log before the snapshot. */
+static struct tw_error *make_room(struct tw_live *live)
+{
+	if (tw_outbox_bytes(live->box) < TW_LIVE_MAX_WAITING || live->resync || live->draining ||
+		!tw_statefile_has_log(live->state))
+		return NULL;
+	TW_TRY(tw_statefile_flush(live->state));
+	while (tw_outbox_bytes(live->box) >= TW_LIVE_MAX_WAITING && !told_to_end(live)) {
+		struct pollfd fd = {-1, POLLIN | POLLOUT, 0};
+		if (tw_uplink_connect(live->link, TW_LIVE_RECONNECT_MS))
+			fd.fd = tw_uplink_fd(live->link);
+		if (tw_live_state_is_old(live))
+			return tw_error_create(
+				TW_UNAVAILABLE, "the courier has later events than this state");
+		tw_uplink_pump(live->link);
+		fd.events = tw_outbox_unsent(live->box).len ? POLLIN | POLLOUT : POLLIN;
+		poll(&fd, 1, TW_LIVE_RECONNECT_MS);
+	}
+	return NULL;
+}
+
 struct tw_error *tw_live_take_event(const struct tw_event *event, void *arg)
 {
 	struct tw_live *live = arg;
+	TW_TRY(make_room(live));
 	tw_buf_reset(&live->json);
 	TW_TRY(tw_event_encode(event, &live->id, &live->json));
 	return tw_outbox_add(live->box, event->sequence, event->type, &live->json);
@@ -188,11 +217,10 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 static struct tw_error *keep_log(void *arg)
 {
 	struct tw_live *live = arg;
-	struct pollfd stop = {live->stop_fd, POLLIN, 0};
 	if (tw_statefile_has_log(live->state))
 		TW_TRY(tw_statefile_flush(live->state));
 	/* A crawl may take long. */
-	if (live->stop_fd >= 0 && poll(&stop, 1, 0) > 0)
+	if (told_to_end(live))
 		return tw_error_create(TW_UNAVAILABLE, "told to end in the middle of a crawl");
 	return NULL;
 }

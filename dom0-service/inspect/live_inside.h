@@ -11,6 +11,8 @@
 #include "ring.h"
 #include "volume/missed.h"
 
+/* With so many bytes of events waiting for the courier, the ring has to wait, and then the dirty map. */
+#define TW_LIVE_MAX_WAITING (64u << 20)
 /* The courier is looked for so often. */
 #define TW_LIVE_RECONNECT_MS 200
 

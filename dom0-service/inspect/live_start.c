@@ -62,6 +62,10 @@ static struct tw_error *open_ring(struct tw_live *live)
 			live->options.ring);
 	if (ret < 0)
 		return tw_error_errno(ret, "%s", live->options.ring);
+	if (tw_ring_reader_disk_bytes(live->ring) % TW_SECTOR_SIZE)
+		return tw_error_create(TW_UNSUPPORTED,
+			"%s: its size is no multiple of %u bytes", live->options.image,
+			TW_SECTOR_SIZE);
 	return NULL;
 }
 
@@ -92,8 +96,17 @@ static struct tw_error *replay(struct tw_live *live)
 	return NULL;
 }
 
-/* With another ring the log may be short of what was sent: the courier has to say what it has,
- * before new events get numbers. */
+/* The numbers that were used since the state was saved are not known any more, nor what they told. */
+static void mend_old_state(struct tw_live *live)
+{
+	if (!tw_live_state_is_old(live))
+		return;
+	tw_disk_set_sequence(live->disk, tw_outbox_acked(live->box));
+	live->missed.unwatched = true;
+	tw_live_need_resync(live, "the saved state is older than what was sent");
+}
+
+/* The events of a resync are in no log: before they get numbers, the courier has to say which it has. */
 static struct tw_error *ask_courier(struct tw_live *live)
 {
 	live->status.state = "waiting for the courier";
@@ -104,11 +117,24 @@ static struct tw_error *ask_courier(struct tw_live *live)
 			return tw_error_create(
 				TW_UNAVAILABLE, "told to end before the courier was there");
 	}
-	if (!tw_live_state_is_old(live))
-		return NULL;
-	tw_disk_set_sequence(live->disk, tw_outbox_acked(live->box));
-	tw_log(TW_LOG_WARN, live->id.vdev, "the saved state is older than what was sent");
+	mend_old_state(live);
 	return NULL;
+}
+
+/* Goes on from what was saved; what does not hold makes a resync due. */
+static struct tw_error *resume(struct tw_live *live)
+{
+	TW_TRY(replay(live));
+	live->unsettled = true;
+	TW_TRY(open_ring(live));
+	if (memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES)) {
+		live->position.record = 0;
+		live->missed.unwatched = true;
+		tw_live_need_resync(live, "the disk was not watched for a while");
+	}
+	if (tw_uplink_up(live->link))
+		mend_old_state(live);
+	return live->resync ? ask_courier(live) : NULL;
 }
 
 struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
@@ -120,18 +146,11 @@ struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
 		TW_TRY(new_epoch(live));
 	live->id.epoch = live->position.epoch;
 	TW_TRY(connect_courier(live));
-	if (known)
-		TW_TRY(replay(live));
-	live->unsettled = known;
-	TW_TRY(open_ring(live));
-	if (known && memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES)) {
-		live->position.record = 0;
-		live->missed.unwatched = true;
-		tw_live_need_resync(live, "the disk was not watched for a while");
-		TW_TRY(ask_courier(live));
-	}
-	if (!known || live->resync)
+	TW_TRY(known ? resume(live) : open_ring(live));
+	if (!known || live->resync) {
 		TW_TRY(tw_live_crawl(live));
+		TW_TRY(tw_live_give_back(live));
+	}
 	live->status.state = "live";
 	tw_live_status_write(&live->status, live->state);
 	return NULL;

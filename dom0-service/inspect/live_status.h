@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 struct tw_live_status {
-	const char *state; /* starting crawling live resync stopped */
+	const char *state; /* starting crawling live resync stopped, "waiting for the courier" */
 	uint64_t volumes, files, events, gaps, resyncs, lag_bytes, waiting_bytes;
 	bool courier; /* connected */
 	/* the writer's own */

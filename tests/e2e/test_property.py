@@ -20,10 +20,11 @@ LAYOUTS = {
 }
 
 
-def populated(scratch, mkfs=(), offset=0, seed=99, ops=1500, kinds=None):
+def populated(scratch, mkfs=(), offset=0, seed=99, ops=1500, kinds=None,
+              table="mbr"):
     """An image with files in it, and the mix that made them, which may go on."""
     image = scratch / "disk.img"
-    guestdisk.make_image(image, "2G", mkfs, offset=offset)
+    guestdisk.make_image(image, "2G", mkfs, offset=offset, table=table)
     with guestdisk.mounted(image, scratch / "made", offset=offset) as root:
         mix = Mix(root, seed, kinds)
         mix.ops(ops)
@@ -32,9 +33,9 @@ def populated(scratch, mkfs=(), offset=0, seed=99, ops=1500, kinds=None):
     return image, mix
 
 
-def record(tapwire, scratch, work, mkfs=(), offset=0):
+def record(tapwire, scratch, work, mkfs=(), offset=0, table="mbr"):
     """Runs work(root, sync) on a disk with files in it; returns the disk, unmounted."""
-    image, _ = populated(scratch, mkfs, offset)
+    image, _ = populated(scratch, mkfs, offset, table=table)
     with guestdisk.GuestDisk(scratch, image, plugin=tapwire.plugin, offset=offset) as disk:
         disk.sync("start")
         work(disk.root, disk.sync)
@@ -102,9 +103,10 @@ def random_mix(tapwire, scratch, seed, mkfs, ops, request, options="", kinds=Non
             "--ops %d" % (error, request.node.nodeid, seed, ops)) from None
 
 
-def test_partition(tapwire, scratch):
+@pytest.mark.parametrize("table", guestdisk.TABLES)
+def test_partition(tapwire, scratch, table):
     """A volume in a partition, not on the whole disk."""
-    disk = record(tapwire, scratch, named.links, offset=1 << 20)
+    disk = record(tapwire, scratch, named.links, offset=1 << 20, table=table)
     property.check(tapwire, disk)
 
 

@@ -18,7 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	ext4_inode_decode(tw_span(raw, len), &inode);
 	if (ext4_inode_fast_symlink(&inode) && inode.attr.size >= EXT4_MAP_BYTES)
 		abort();
-	ext4_inode_tracked(&inode);
+	const struct ext4_geometry geo = { .ninodes = 4096 };
+	ext4_inode_tracked(&geo, &inode);
 	free(raw);
 	ext4_xattr_block_digest(tw_span(in.data, in.size));
 	return 0;

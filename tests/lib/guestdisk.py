@@ -9,8 +9,11 @@ Needs root, /dev/fuse and /dev/loop-control.
 import contextlib
 import os
 import shutil
+import struct
 import subprocess
 import time
+import uuid
+import zlib
 
 from . import tree
 from .guard import Guard
@@ -42,17 +45,17 @@ def missing():
     return None
 
 
-def make_image(path, size="1G", mkfs=(), fstype="ext4", offset=0):
-    """A sparse image with a fresh file system, at a byte offset of the disk if asked."""
+def make_image(path, size="1G", mkfs=(), fstype="ext4", offset=0, table="mbr"):
+    """A sparse image with a fresh file system; with an offset in bytes, in a partition there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     run("truncate", "-s", size, path)
     options = [str(option) for option in mkfs]
     if offset:
-        blocks = (os.path.getsize(path) - offset) // 1024
+        blocks = (os.path.getsize(path) - 2 * offset) // 1024
         run("mke2fs", "-q", "-F", "-t", fstype, "-E", "offset=%d" % offset, *options, path,
             "%dk" % blocks)
-        _write_mbr(path, offset)
+        TABLES[table](path, offset)
     else:
         run("mke2fs", "-q", "-F", "-t", fstype, *options, path)
 
@@ -66,6 +69,32 @@ def _write_mbr(path, offset):
     with open(path, "r+b") as image:
         image.seek(440)
         image.write(b"\x57\x49\x52\x45\0\0" + entry + bytes(48) + b"\x55\xaa")
+
+
+def _write_gpt(path, offset):
+    """The same as a GUID partition table (UEFI specification, chapter 5), with its copy at the end."""
+    sectors = os.path.getsize(path) // 512
+    linux = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4").bytes_le
+    first, last = offset // 512, (os.path.getsize(path) - offset) // 512 - 1
+    entries = (linux + uuid.UUID(int=1).bytes_le + struct.pack("<QQQ", first, last, 0)
+               + "root".encode("utf-16-le").ljust(72, b"\0")).ljust(128 * 128, b"\0")
+
+    def header(here, other, at):
+        def packed(checksum):
+            return struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, checksum, 0, here,
+                               other, 34, sectors - 34, uuid.UUID(int=2).bytes_le, at, 128, 128,
+                               zlib.crc32(entries))
+        return packed(zlib.crc32(packed(0))).ljust(512, b"\0")
+
+    with open(path, "r+b") as image:
+        image.seek(446)
+        image.write(b"\0\0\2\0\xee\xff\xff\xff" + struct.pack("<II", 1, sectors - 1) + bytes(48)
+                    + b"\x55\xaa" + header(1, sectors - 1, 2) + entries)
+        image.seek((sectors - 33) * 512)
+        image.write(entries + header(sectors - 1, 1, sectors - 33))
+
+
+TABLES = {"mbr": _write_mbr, "gpt": _write_gpt}
 
 
 def copy_image(source, target):
