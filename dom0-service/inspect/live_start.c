@@ -102,6 +102,7 @@ static void mend_old_state(struct tw_live *live)
 	if (!tw_live_state_is_old(live))
 		return;
 	tw_disk_set_sequence(live->disk, tw_outbox_acked(live->box));
+	live->position.record = 0; /* the ring has gone on, too */
 	live->missed.unwatched = true;
 	tw_live_need_resync(live, "the saved state is older than what was sent");
 }
