@@ -187,6 +187,17 @@ def test_without_delay_an_event_goes_at_once(lab):
     assert batch_sizes(lab) == [1] * 20
 
 
+def test_a_connection_serves_many_batches(lab):
+    lab.start_receiver()
+    lab.configure(batch_delay_ms=0)
+    lab.start_courier()
+    lab.feed(50, "--rate", "200")
+    lab.wait_delivered(50)
+    summary = complete(lab, 50)
+    assert summary["batches"] > 5
+    assert summary["connections"] == 1
+
+
 # --- a receiver that misbehaves ---
 
 @pytest.mark.parametrize("fault", ["--fail=5:500", "--fail=3:404", "--fail=3:302", "--hang=1", "--close-early=4",

@@ -4,6 +4,7 @@ workloads and for the random mix."""
 import json
 import os
 import random
+import subprocess
 
 import pytest
 
@@ -162,6 +163,15 @@ def short_recording(tapwire, scratch, ops=1500):
         mix.ops(ops, ops // 10, lambda done: disk.sync("operation %d" % done))
         mix.close()
     return disk
+
+
+def test_a_trace_may_come_through_a_pipe(tapwire, scratch):
+    disk = short_recording(tapwire, scratch, 200)
+    with open(disk.trace, "rb") as recorded:
+        piped = subprocess.run([tapwire.program, "infer", "--disk", disk.base, "--trace", "-"],
+                               stdin=recorded, stdout=subprocess.PIPE, timeout=60, check=True)
+    assert [json.loads(line) for line in piped.stdout.splitlines()] \
+        == tapwire.infer(disk.base, disk.trace)
 
 
 def test_trace_is_what_was_written(tapwire, scratch):

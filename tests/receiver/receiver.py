@@ -55,7 +55,7 @@ class Ledger:
         self.echo = echo
         self.any_start = any_start
         self.requests = self.events = self.duplicates = self.batches = self.redeliveries = 0
-        self.bad_signatures = 0
+        self.bad_signatures = self.connections = 0
         self.missing_batches = self.missing_events = 0
         self.bytes = 0
         self.problems = []
@@ -198,6 +198,7 @@ class Ledger:
                 "events": self.events,
                 "batches": self.batches,
                 "requests": self.requests,
+                "connections": self.connections,
                 "bytes": self.bytes,
                 "duplicates": self.duplicates,
                 "redeliveries": self.redeliveries,
@@ -253,6 +254,11 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 65536
     server_version = "tapwire-receiver"
+
+    def setup(self):
+        super().setup()
+        with self.server.ledger.lock:
+            self.server.ledger.connections += 1
 
     def log_message(self, *args):
         pass
