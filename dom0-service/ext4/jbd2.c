@@ -46,6 +46,11 @@ enum {
 
 enum { TAG_ESCAPE = 1, TAG_SAME_UUID = 2, TAG_LAST = 8 };
 
+/* Linux lets a transaction have a quarter of the log. A guest's nonsense gets some more, so that what a crawl has
+ * loaded leaves room for what comes. */
+#define MOST_LOADED(j) ((j)->maxlen / 2)
+#define MOST_KEPT(j) ((j)->maxlen / 4 * 3)
+
 struct log_block {
 	uint32_t at;
 	uint8_t *data;
@@ -173,9 +178,6 @@ static struct log_block *find(const struct tw_jbd2 *j, uint32_t at)
 static struct tw_error *keep(struct tw_jbd2 *j, uint32_t at, struct log_block **out)
 {
 	struct log_block *block = find(j, at);
-	/* Linux lets a transaction have a quarter of the log. */
-	if (!block && HASH_COUNT(j->blocks) > j->maxlen / 2)
-		return tw_error_create(TW_GAP, "more of the log is written than a transaction can hold");
 	if (!block) {
 		block = calloc(1, sizeof(*block));
 		if (block)
@@ -228,7 +230,10 @@ struct tw_error *tw_jbd2_write(struct tw_jbd2 *j, uint32_t at, const uint8_t *da
 	struct tw_span span = tw_span(data, j->blocksize);
 	if (at == 0)
 		return superblock_written(j, span);
-	struct log_block *block;
+	struct log_block *block = find(j, at);
+	if (!block && HASH_COUNT(j->blocks) >= MOST_KEPT(j))
+		return tw_error_create(
+			TW_GAP, "more of the log is written than a transaction can hold");
 	TW_TRY(keep(j, at, &block));
 	memcpy(block->data, data, j->blocksize);
 	if (tw_be32(span, H_MAGIC) == MAGIC && tw_be32(span, H_TYPE) == COMMIT) {
@@ -244,7 +249,9 @@ struct tw_error *tw_jbd2_write(struct tw_jbd2 *j, uint32_t at, const uint8_t *da
 static struct tw_error *fetch(struct walk *w, const uint8_t **out)
 {
 	struct log_block *block = find(w->j, w->pos);
-	if (!block && (w->recover || !w->j->live) && w->j->load) {
+	bool may_load = w->j->load && (w->recover || !w->j->live) &&
+			HASH_COUNT(w->j->blocks) < MOST_LOADED(w->j);
+	if (!block && may_load) {
 		TW_TRY(keep(w->j, w->pos, &block));
 		TW_TRY(w->j->load(w->j->load_arg, w->pos, block->data));
 	}
