@@ -99,7 +99,7 @@ struct tw_error *tw_live_feed(struct tw_live *live, const struct tw_record *reco
 	tw_log(TW_LOG_WARN, live->id.vdev, "%s", tw_error_message(err));
 	tw_live_need_resync(live, tw_error_message(err));
 	tw_error_destroy(err);
-	return NULL;
+	return tw_missed_add(&live->missed, record);
 }
 
 /* A record of the log: it was followed before, or it stands for writes that were missed. */
@@ -169,6 +169,9 @@ struct tw_error *tw_live_take_record(const struct tw_record *record, void *arg)
 		return NULL;
 	if (live->position.record && record->sequence > live->position.record + 1)
 		tw_live_need_resync(live, "records are missing in the ring");
+	/* A range of a gap that came during a crawl, and that the crawl did not read. */
+	if (record->flags & TW_RECORD_GAP)
+		tw_live_need_resync(live, "the ring had no room");
 	if (live->resync)
 		return pass_record(record, live);
 	TW_TRY(log_record(live, record));
@@ -219,8 +222,8 @@ static struct tw_error *keep_log(void *arg)
 	struct tw_live *live = arg;
 	if (tw_statefile_has_log(live->state))
 		TW_TRY(tw_statefile_flush(live->state));
-	/* A crawl may take long. */
-	if (told_to_end(live))
+	/* A crawl may take long while the guest writes; without it this is the last one, and needed. */
+	if (told_to_end(live) && tw_ring_reader_producer_alive(live->ring))
 		return tw_error_create(TW_UNAVAILABLE, "told to end in the middle of a crawl");
 	return NULL;
 }

@@ -19,18 +19,27 @@ struct tw_error *tw_changeset_create(
 	return NULL;
 }
 
-static void reset(struct tw_changeset *set)
+static void drop_change(struct tw_changeset *set, struct tw_change *change)
 {
-	struct tw_change *change, *next;
-	HASH_ITER (hh, set->changes, change, next) {
-		HASH_DEL(set->changes, change);
-		free(change->old_target);
-		free(change->ranges);
-		free(change);
-	}
+	HASH_DEL(set->changes, change);
+	free(change->old_target);
+	free(change->ranges);
+	free(change);
+}
+
+static void forget_names(struct tw_changeset *set)
+{
 	set->nremoved = 0;
 	set->nadded = 0;
 	tw_buf_reset(&set->text);
+}
+
+static void reset(struct tw_changeset *set)
+{
+	struct tw_change *change, *next;
+	HASH_ITER (hh, set->changes, change, next)
+		drop_change(set, change);
+	forget_names(set);
 }
 
 void tw_changeset_destroy(struct tw_changeset *set)
@@ -205,8 +214,13 @@ void tw_changeset_abandon(struct tw_changeset *set)
 		struct tw_inode *inode = tw_view_inode(set->view, change->ino);
 		if (inode && !change->told)
 			inode->attr = change->old;
+		else if (inode)
+			change->old = inode->attr;
+		change->told = change->created = change->entries = false;
+		if (!change->nranges)
+			drop_change(set, change);
 	}
-	reset(set);
+	forget_names(set);
 }
 
 struct tw_error *tw_changeset_emit(struct tw_changeset *set, const struct tw_commit *commit)
