@@ -113,6 +113,12 @@ static struct tw_error *journal_block(
 	}
 }
 
+/* True when a table of blocks holds more than so many bytes. */
+static bool holds_more(const struct ext4 *fs, const struct ext4_block *table, uint64_t bytes)
+{
+	return (uint64_t)HASH_COUNT(table) << fs->geo.blockbits > bytes;
+}
+
 static bool all_zero(const uint8_t *data, size_t len)
 {
 	return !data[0] && !memcmp(data, data + 1, len - 1);
@@ -139,7 +145,7 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 	if (owner->kind == TW_OWNER_TABLE && empty_table(fs, block, data))
 		return NULL;
 	TW_TRY(ext4_block_store(&fs->direct, block, 0, data, fs->geo.blocksize));
-	return (uint64_t)HASH_COUNT(fs->direct) << fs->geo.blockbits > MAX_DIRECT ? ext4_settle(fs, now, true) : NULL;
+	return holds_more(fs, fs->direct, MAX_DIRECT) ? ext4_settle(fs, now, true) : NULL;
 }
 
 static struct tw_error *data_written(
@@ -197,8 +203,8 @@ static bool offline(const struct ext4 *fs)
 	return !tw_jbd2_position(fs->journal).head;
 }
 
-/* Keeps what was written to blocks that nobody owns, within a bound. */
-static struct tw_error *unowned_written(
+/* Keeps what was written to blocks that are no metadata as far as is known, within a bound. */
+static struct tw_error *early_written(
 	struct ext4 *fs, const struct tw_write *write, uint64_t first, uint64_t end)
 {
 	if (!offline(fs) || !write->payload)
@@ -210,7 +216,7 @@ static struct tw_error *unowned_written(
 			continue;
 		TW_TRY(block_content(fs, write, block, &data));
 		TW_TRY(ext4_block_store(&fs->early, block, 0, data, fs->geo.blocksize));
-		if ((uint64_t)HASH_COUNT(fs->early) << fs->geo.blockbits > MAX_EARLY)
+		if (holds_more(fs, fs->early, MAX_EARLY))
 			TW_TRY(ext4_settle(fs, write->time, true));
 	}
 	return NULL;
@@ -241,17 +247,16 @@ static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
 	struct tw_owner owner;
 	while (block < end) {
 		if (!tw_owners_find(tw_view_owners(fs->view), block, end - block, &owner))
-			return unowned_written(fs, write, block, end);
+			return early_written(fs, write, block, end);
 		uint64_t first = owner.block > block ? owner.block : block;
-		TW_TRY(unowned_written(fs, write, block, first));
+		TW_TRY(early_written(fs, write, block, first));
 		uint64_t stop = owner.block + owner.count < end ? owner.block + owner.count : end;
 		uint64_t from = first << fs->geo.blockbits, until = stop << fs->geo.blockbits;
 		if (owner.kind == TW_OWNER_DATA) {
 			TW_TRY(data_written(fs, &owner, from > write->offset ? from : write->offset,
 				until < to ? until : to));
-			/* Its file may be gone, and this be a directory that has taken the block.
-			 */
-			TW_TRY(unowned_written(fs, write, first, stop));
+			/* Its file may be gone, and a directory have taken the block. */
+			TW_TRY(early_written(fs, write, first, stop));
 		} else if (is_metadata(owner.kind))
 			TW_TRY(metadata_written(fs, &owner, write, first, stop));
 		block = stop;

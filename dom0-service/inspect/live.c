@@ -54,9 +54,8 @@ static struct tw_error *step(struct tw_live *live, unsigned *n)
 
 static struct tw_error *settle(struct tw_live *live)
 {
-	uint64_t now = 0;
 	struct tw_time t = tw_live_clock();
-	now = (uint64_t)t.sec * 1000000000u + t.nsec;
+	uint64_t now = (uint64_t)t.sec * 1000000000u + t.nsec;
 	/* Logged like a guest's flush, so that a replay does the same at the same place. */
 	struct tw_record flush = {live->position.record, now, 0, 0, TW_RECORD_FLUSH, NULL};
 	live->unsettled = false;

@@ -17,7 +17,6 @@ enum tw_owner_kind {
 	TW_OWNER_UNWRITTEN, /* allocated, reads as zeroes until a transaction says otherwise */
 	TW_OWNER_DIR,       /* directory entries */
 	TW_OWNER_NODE,      /* extent tree node or indirect block */
-	TW_OWNER_XATTR,     /* extended attribute block; the inode is one of those that share it */
 	TW_OWNER_SYMLINK,   /* target of a slow symlink */
 	TW_OWNER_JOURNAL,   /* content of the journal inode */
 	TW_OWNER_SYSTEM,    /* content of another reserved inode */

@@ -95,11 +95,6 @@ uint32_t tw_view_root(const struct tw_view *view)
 	return view->root;
 }
 
-uint32_t tw_view_max_ino(const struct tw_view *view)
-{
-	return view->max_ino;
-}
-
 struct tw_owners *tw_view_owners(struct tw_view *view)
 {
 	return view->owners;

@@ -79,7 +79,6 @@ struct tw_error *tw_view_grow(
 	struct tw_view *view, uint32_t max_ino, uint64_t nblocks) TW_MUST_CHECK;
 uint32_t tw_view_blockbits(const struct tw_view *view);
 uint32_t tw_view_root(const struct tw_view *view);
-uint32_t tw_view_max_ino(const struct tw_view *view);
 struct tw_owners *tw_view_owners(struct tw_view *view);
 uint64_t tw_view_inode_count(const struct tw_view *view);
 uint64_t tw_view_name_count(const struct tw_view *view);
