@@ -8,7 +8,7 @@ CC ?= gcc
 V ?= 0
 VERSION := 0.1.0
 
-PKGS := ext2fs com_err e2p blkid libcurl inih sqlite3 libcrypto yajl libuv libxxhash
+PKGS := ext2fs com_err e2p blkid libcurl inih sqlite3 libcrypto yajl libuv libxxhash libisal
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS = $(shell pkg-config --libs $(PKGS))
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ext4/jbd2.h"
 
+#include "base/crc32c.h"
 #include "base/mem.h"
 
-#include <ext2fs/ext2fs.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/hash.h"
@@ -128,7 +128,7 @@ struct tw_error *tw_jbd2_create(struct tw_span sb, uint32_t blocksize, tw_jbd2_l
 	j->maxlen = tw_be32(sb, S_MAXLEN);
 	j->first = tw_be32(sb, S_FIRST);
 	j->features = features;
-	j->seed = ext2fs_crc32c_le(~0u, sb.data + S_UUID, 16);
+	j->seed = tw_crc32c(~0u, sb.data + S_UUID, 16);
 	j->next.head = tw_be32(sb, S_START);
 	j->next.sequence = tw_be32(sb, S_SEQUENCE);
 	j->load = load;
@@ -210,7 +210,7 @@ static struct tw_error *superblock_written(struct tw_jbd2 *j, struct tw_span sb)
 	if (tw_be32(sb, H_TYPE) == SUPERBLOCK_V2) {
 		TW_TRY(check_features(tw_be32(sb, S_INCOMPAT)));
 		j->features = tw_be32(sb, S_INCOMPAT);
-		j->seed = ext2fs_crc32c_le(~0u, sb.data + S_UUID, 16);
+		j->seed = tw_crc32c(~0u, sb.data + S_UUID, 16);
 	}
 	bool begins = start && (later(sequence, j->next.sequence) ||
 				       (!j->next.head && !later(j->next.sequence, sequence)));
@@ -269,9 +269,9 @@ static void step(struct walk *w)
 static uint32_t csum_with_hole(const struct tw_jbd2 *j, const uint8_t *data, uint32_t hole)
 {
 	static const uint8_t zero[4];
-	uint32_t crc = ext2fs_crc32c_le(j->seed, data, hole);
-	crc = ext2fs_crc32c_le(crc, zero, sizeof(zero));
-	return ext2fs_crc32c_le(crc, data + hole + 4, j->blocksize - hole - 4);
+	uint32_t crc = tw_crc32c(j->seed, data, hole);
+	crc = tw_crc32c(crc, zero, sizeof(zero));
+	return tw_crc32c(crc, data + hole + 4, j->blocksize - hole - 4);
 }
 
 static bool tail_holds(const struct tw_jbd2 *j, const uint8_t *data)
@@ -315,8 +315,8 @@ static bool tag_holds(
 	if (!has_csum(j))
 		return true;
 	uint32_t be = htobe32(sequence);
-	uint32_t crc = ext2fs_crc32c_le(j->seed, (const uint8_t *)&be, sizeof(be));
-	crc = ext2fs_crc32c_le(crc, data, j->blocksize);
+	uint32_t crc = tw_crc32c(j->seed, (const uint8_t *)&be, sizeof(be));
+	crc = tw_crc32c(crc, data, j->blocksize);
 	return j->features & INCOMPAT_CSUM_V3 ? crc == tag->checksum
 					      : (crc & 0xffff) == tag->checksum;
 }
