@@ -4,13 +4,15 @@ the disk."""
 import os
 import random
 
+from .steps import Steps
+
 MAX_DEPTH = 10
 
 
 class Node:
     """An inode of the model. names: (directory Node, name) pairs, one for all but hard links."""
 
-    __slots__ = ("kind", "size", "names", "children", "slot", "used")
+    __slots__ = ("kind", "size", "names", "children", "slot", "used", "fixed")
 
     def __init__(self, kind):
         self.kind = kind
@@ -19,6 +21,7 @@ class Node:
         self.names = []
         self.children = {} if kind == "dir" else None
         self.slot = -1
+        self.fixed = False  # stays where it is: other processes work there too
 
 
 class Pool:
@@ -41,10 +44,14 @@ class Pool:
 
 class Model:
     """The tree as the operations so far have made it. top: the directory itself; big: the directory
-    that is filled until it has a hash tree."""
+    that is filled until it has a hash tree; steps: does the operations. Paths are relative.
 
-    def __init__(self, root, seed, budget):
-        self.root = os.fsencode(root)
+    prefix: what all names begin with, so that several models can share a directory; shared: names
+    of directories that are there already, and that others use too."""
+
+    def __init__(self, root, seed, budget, prefix=b"", shared=()):
+        self.steps = Steps(root)
+        self.prefix = prefix
         self.random = random.Random(seed)
         self.budget = budget
         self.used = 0
@@ -52,9 +59,19 @@ class Model:
         self.gone_names = []
         self.pools = {kind: Pool() for kind in ("file", "dir", "symlink", "special")}
         self.top = Node("dir")
+        self.top.fixed = True
         self.pools["dir"].add(self.top)
         self.big = None
-        self._noise = self.random.randbytes(1 << 20)
+        for name in shared:
+            self._add("dir", self.top, name).fixed = True
+
+    @property
+    def root(self):
+        return self.steps.root
+
+    @root.setter
+    def root(self, path):
+        self.steps.root = path
 
     def _path(self, node, which=0):
         parts = []
@@ -62,11 +79,11 @@ class Model:
             node, name = node.names[which]
             parts.append(name)
             which = 0
-        parts.append(self.root)
         return b"/".join(reversed(parts))
 
     def _join(self, directory, name):
-        return self._path(directory) + b"/" + name
+        above = self._path(directory)
+        return above + b"/" + name if above else name
 
     def _attach(self, node, directory, name):
         directory.children[name] = node
@@ -99,7 +116,7 @@ class Model:
     def _pick_any(self):
         kind = self.random.choices(("file", "dir", "symlink", "special"), (6, 2, 1, 1))[0]
         node = self._pick(kind)
-        return None if node is self.top else node
+        return None if node is None or node.fixed else node
 
     def _which(self, node):
         return self.random.randrange(len(node.names))
@@ -125,7 +142,7 @@ class Model:
     def _name(self):
         """A name that is not in use anywhere below: short, strange or as long as names get."""
         self.counter += 1
-        base = b"n%d" % self.counter
+        base = self.prefix + b"n%d" % self.counter
         form = self.random.random()
         if form < 0.84:
             return base
@@ -149,16 +166,11 @@ class Model:
                 return directory, name
         return self._pick("dir"), self._name()
 
-    def _bytes(self, length):
-        """Noise, zeroes, or what looks like a journal block."""
+    def _data(self, length):
+        """Noise, zeroes, or what looks like a journal block, as a step writes it down."""
         form = self.random.random()
-        if form < 0.04:
-            return bytes(length)
-        if form < 0.06:
-            return (b"\xc0\x3b\x39\x98" + bytes(508)) * (length // 512 + 1)
-        start = self.random.randrange(len(self._noise))
-        data = self._noise[start:start + length]
-        return data + self._noise[:length - len(data)]
+        start = self.random.randrange(1 << 20)
+        return ("zeroes" if form < 0.04 else "magic" if form < 0.06 else "noise", start, length)
 
     def _length(self):
         """Mostly small, seldom large."""
@@ -181,15 +193,15 @@ class Model:
         return self.used + length < self.budget
 
     def _open(self, node, flags=os.O_RDWR):
-        return os.open(self._path(node, self._which(node)), flags)
+        return self.steps.open(self._path(node, self._which(node)), flags)
 
-    def _with_file(self, work):
-        """work(descriptor, node) on a random regular file."""
+    def _with_file(self, work, flags=os.O_RDWR):
+        """work(open file, node) on a random regular file."""
         node = self._pick("file")
         if node is None:
             return 0
-        descriptor = self._open(node)
+        number = self._open(node, flags)
         try:
-            return work(descriptor, node)
+            return work(number, node)
         finally:
-            os.close(descriptor)
+            self.steps.do("close", number)

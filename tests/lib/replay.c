@@ -6,6 +6,7 @@
  *
  *   replay BASE LATER TRACE EVERY SEED      EVERY 0: never killed, BASE all the time, all payload
  */
+#include "event/encode.h"
 #include "inspect/disk.h"
 #include "trace.h"
 
@@ -26,21 +27,20 @@ static void ok(struct tw_error *err)
 static struct tw_error *print(const struct tw_event *event, void *arg)
 {
 	struct tw_buf json = TW_BUF_INIT;
-	(void)arg;
-	TW_TRY(tw_event_encode(event, &id, &json));
+	TW_TRY(tw_encode_event(arg, event, &json));
 	fwrite(json.data, 1, json.len, stdout);
 	putchar('\n');
 	tw_buf_deinit(&json);
 	return NULL;
 }
 
-static struct tw_disk *restart(struct tw_disk *old, const char *image)
+static struct tw_disk *restart(struct tw_disk *old, const char *image, struct tw_encoder *encoder)
 {
 	struct tw_buf state = TW_BUF_INIT;
 	struct tw_disk *disk;
 	ok(tw_disk_save(old, &state));
 	tw_disk_destroy(old);
-	ok(tw_disk_create(image, "disk", print, NULL, &disk));
+	ok(tw_disk_create(image, "disk", print, encoder, &disk));
 	ok(tw_disk_load(disk, tw_span(state.data, state.len)));
 	tw_buf_deinit(&state);
 	return disk;
@@ -49,6 +49,7 @@ static struct tw_disk *restart(struct tw_disk *old, const char *image)
 int main(int argc, char **argv)
 {
 	struct tw_disk *disk;
+	struct tw_encoder *encoder;
 	struct tw_trace_reader *trace;
 	struct tw_record record;
 	unsigned restarts = 0;
@@ -56,11 +57,12 @@ int main(int argc, char **argv)
 		return 2;
 	int ret, every = atoi(argv[4]);
 	srandom((unsigned)atoi(argv[5]));
-	ok(tw_disk_create(argv[1], "disk", print, NULL, &disk));
+	ok(tw_encoder_create(&id, &encoder));
+	ok(tw_disk_create(argv[1], "disk", print, encoder, &disk));
 	ok(tw_disk_crawl(disk, true));
 	while ((ret = tw_trace_next(trace, &record)) > 0) {
 		if (every && random() % every == 0) {
-			disk = restart(disk, argv[2]);
+			disk = restart(disk, argv[2], encoder);
 			restarts++;
 		}
 		if (every && record.payload && !tw_disk_wants(disk, &record)) {
@@ -72,5 +74,6 @@ int main(int argc, char **argv)
 	fprintf(stderr, "%u restarts\n", restarts);
 	tw_trace_reader_destroy(trace);
 	tw_disk_destroy(disk);
+	tw_encoder_destroy(encoder);
 	return ret < 0 ? 2 : 0;
 }
