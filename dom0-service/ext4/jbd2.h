@@ -23,10 +23,10 @@ struct tw_jbd2_transaction {
 	uint32_t sequence;
 	uint32_t head;       /* log block at which it begins */
 	struct tw_time time; /* of the commit, by the guest's clock */
-	struct tw_jbd2_block
+	const struct tw_jbd2_block
 		*blocks; /* in log order; a block may stand twice, the last one counts */
 	size_t nblocks;
-	uint64_t *revoked;
+	const uint64_t *revoked;
 	size_t nrevoked;
 };
 
@@ -52,9 +52,14 @@ struct tw_span tw_jbd2_superblock(const struct tw_jbd2 *j);
 /* Gives the loader another argument. */
 void tw_jbd2_set_arg(struct tw_jbd2 *j, void *arg);
 
-/* Takes a write of one log block. The data is copied. */
+/* Takes a write of one log block, but for those of fast commits. The data is copied. */
 struct tw_error *tw_jbd2_write(
 	struct tw_jbd2 *j, uint32_t log_block, const uint8_t *data) TW_MUST_CHECK;
+
+/* True for a log block in the area of the fast commits; index counts from the area's beginning. */
+bool tw_jbd2_fast_place(const struct tw_jbd2 *j, uint32_t log_block, uint32_t *index);
+/* Blocks in that area; 0: the journal has none just now. It may come with a superblock. */
+uint32_t tw_jbd2_fast_blocks(const struct tw_jbd2 *j);
 
 /* The next transaction that is complete, or out->nblocks and *ready left at 0/false. With recover
  * set, log blocks that have not been seen are loaded (for a crawl). TW_GAP: a commit came whose

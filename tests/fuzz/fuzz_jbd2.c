@@ -59,7 +59,10 @@ static void put_superblock(struct input *in)
 	be32(sb + 20, 1 + take(in, 1) % 4);
 	be32(sb + 24, take(in, 4));
 	be32(sb + 28, take(in, 1) % (LEN + 1));
-	be32(sb + 0x28, take(in, 1));
+	uint32_t features = take(in, 1);
+	be32(sb + 0x24, features >> 6 & 1);
+	be32(sb + 0x28, features & 0x3f);
+	be32(sb + 0x54, features & 0x80 ? 22 : 5);
 }
 
 static struct tw_error *follow(struct tw_jbd2 *j, struct input *in, uint32_t sequence)

@@ -12,10 +12,13 @@
 
 /* libext2fs; its header and ours both name what is on disk. */
 uint32_t ext2fs_crc32c_le(uint32_t crc, const unsigned char *p, size_t len);
+uint32_t ext2fs_crc32_be(uint32_t crc, const unsigned char *p, size_t len);
 
 enum { LOG_BLOCK = 1024, LOG_LEN = 32, LOG_FIRST = 1 };
 enum { JBD2_REVOKE_F = 1, JBD2_64BIT_F = 2, JBD2_ASYNC_F = 4, JBD2_V2_F = 8, JBD2_V3_F = 16,
-	JBD2_FAST_F = 32 };
+	JBD2_FAST_F = 32,
+	JBD2_V1_F = 1u << 31 /* on disk a compatible feature of its own */ };
+enum { LOG_FAST_BLOCKS = 10 };
 enum { T_DESCRIPTOR = 1, T_COMMIT = 2, T_SUPERBLOCK = 4, T_REVOKE = 5 };
 #define LOG_MAGIC 0xc03b3998u
 
@@ -23,6 +26,7 @@ struct journal {
 	uint32_t features;
 	uint32_t pos; /* where the next block goes */
 	uint32_t sequence;
+	uint32_t sum; /* of the first version */
 	uint8_t blocks[LOG_LEN][LOG_BLOCK];
 	struct tw_jbd2 *j;
 };
@@ -66,7 +70,9 @@ static inline void log_superblock(struct journal *l, uint32_t start, uint32_t se
 	be32(sb + 20, LOG_FIRST);
 	be32(sb + 24, sequence);
 	be32(sb + 28, start);
-	be32(sb + 0x28, l->features);
+	be32(sb + 0x24, l->features & JBD2_V1_F ? 1 : 0);
+	be32(sb + 0x28, l->features & ~JBD2_V1_F);
+	be32(sb + 0x54, LOG_FAST_BLOCKS);
 	memset(sb + 0x30, 0x5a, 16);
 	sb[0x50] = 4; /* crc32c */
 }
@@ -93,6 +99,7 @@ static inline struct journal *log_new(uint32_t features, uint32_t pos, uint32_t 
 	l->features = features;
 	l->pos = pos;
 	l->sequence = sequence;
+	l->sum = ~0u;
 	log_superblock(l, pos, sequence);
 	log_open(l);
 	return l;
@@ -104,11 +111,17 @@ static inline void log_free(struct journal *l)
 	free(l);
 }
 
+/* Behind the last block of the log; fast commits follow. */
+static inline uint32_t log_end(const struct journal *l)
+{
+	return l->features & JBD2_FAST_F ? LOG_LEN - LOG_FAST_BLOCKS : LOG_LEN;
+}
+
 /* Takes the next place of the log. */
 static inline uint32_t log_take(struct journal *l)
 {
 	uint32_t at = l->pos++;
-	if (l->pos == LOG_LEN)
+	if (l->pos == log_end(l))
 		l->pos = LOG_FIRST;
 	return at;
 }
@@ -176,6 +189,11 @@ static inline uint32_t log_blocks(struct journal *l, const struct log_item *item
 		off = log_tag(l, descriptor, off, &items[i], flags, log_data_csum(l, data));
 	}
 	log_tail(l, descriptor);
+	l->sum = ext2fs_crc32_be(l->sum, descriptor, LOG_BLOCK);
+	for (uint32_t i = 0, k = at; i < n; i++) {
+		k = k + 1 == log_end(l) ? LOG_FIRST : k + 1;
+		l->sum = ext2fs_crc32_be(l->sum, l->blocks[k], LOG_BLOCK);
+	}
 	return at;
 }
 
@@ -204,6 +222,12 @@ static inline uint32_t log_commit(struct journal *l)
 	be32(block + 56, 123456789);
 	if (log_csum(l))
 		be32(block + 16, ext2fs_crc32c_le(log_seed(l), block, LOG_BLOCK));
+	if (l->features & JBD2_V1_F) {
+		block[12] = 1;
+		block[13] = 4;
+		be32(block + 16, l->sum);
+	}
+	l->sum = ~0u;
 	l->sequence++;
 	return at;
 }
@@ -213,7 +237,7 @@ static inline void log_write(struct journal *l, uint32_t from, uint32_t to)
 {
 	while (from != to) {
 		ok(tw_jbd2_write(l->j, from, l->blocks[from]));
-		from = from + 1 == LOG_LEN ? LOG_FIRST : from + 1;
+		from = from + 1 == log_end(l) ? LOG_FIRST : from + 1;
 	}
 }
 

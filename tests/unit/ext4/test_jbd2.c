@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "journal.h"
 
-static const uint32_t all_features[] = { 0, JBD2_REVOKE_F, JBD2_64BIT_F, JBD2_V2_F,
-	JBD2_V2_F | JBD2_64BIT_F, JBD2_V3_F, JBD2_V3_F | JBD2_64BIT_F | JBD2_REVOKE_F };
+static const uint32_t all_features[] = { 0, JBD2_REVOKE_F, JBD2_64BIT_F, JBD2_V1_F,
+	JBD2_V1_F | JBD2_64BIT_F | JBD2_ASYNC_F, JBD2_V2_F, JBD2_V2_F | JBD2_64BIT_F, JBD2_V3_F,
+	JBD2_V3_F | JBD2_64BIT_F | JBD2_REVOKE_F, JBD2_V3_F | JBD2_ASYNC_F, JBD2_V3_F | JBD2_FAST_F };
 enum { NFEATURES = sizeof(all_features) / sizeof(*all_features) };
 
 static bool next(struct journal *l, bool recover, struct tw_jbd2_transaction *txn)
@@ -42,6 +43,16 @@ static void is_next(struct journal *l, bool recover, uint32_t sequence, const st
 /* Block numbers that fit the width. */
 static const struct log_item three[] = { { 100, 1, false }, { 7, 2, true }, { 65536, 3, false } };
 static const struct log_item one[] = { { 42, 9, false } };
+
+/* One transaction, so that nothing is loaded any more. */
+static void log_open_live(struct journal *l, const struct log_item *items, size_t n)
+{
+	uint32_t begin = l->pos, sequence = l->sequence;
+	log_blocks(l, items, n);
+	log_commit(l);
+	log_write(l, begin, l->pos);
+	is_next(l, false, sequence, items, n);
+}
 
 static void a_transaction_is_there_with_its_commit_block(void **state)
 {
@@ -169,8 +180,8 @@ static void a_transaction_may_be_empty(void **state)
 static void a_commit_block_before_its_blocks_waits_for_them(void **state)
 {
 	(void)state;
-	static const uint32_t with[] = { JBD2_V2_F, JBD2_V3_F };
-	for (size_t f = 0; f < 2; f++) {
+	static const uint32_t with[] = { JBD2_V1_F | JBD2_ASYNC_F, JBD2_V2_F, JBD2_V3_F | JBD2_ASYNC_F };
+	for (size_t f = 0; f < 3; f++) {
 		struct journal *l = log_new(with[f], 1, 10);
 		uint32_t begin = l->pos;
 		struct tw_jbd2_transaction txn;
@@ -194,19 +205,189 @@ static void a_commit_block_before_its_blocks_waits_for_them(void **state)
 static void a_flipped_bit_in_any_block_spoils_the_transaction(void **state)
 {
 	(void)state;
-	static const uint32_t with[] = { JBD2_V2_F, JBD2_V3_F | JBD2_64BIT_F };
-	for (size_t f = 0; f < 2; f++)
-		for (uint32_t at = 1; at <= 6; at++)
+	static const struct { uint32_t features, first; } with[] = {
+		{ JBD2_V1_F, 2 /* its sum knows no revocations */ }, { JBD2_V2_F, 1 },
+		{ JBD2_V3_F | JBD2_64BIT_F, 1 },
+	};
+	for (size_t f = 0; f < 3; f++)
+		for (uint32_t at = with[f].first; at <= 5; at++)
 			for (uint32_t byte = 0; byte < LOG_BLOCK; byte += 13) {
-				struct journal *l = log_new(with[f], 1, 10);
+				struct journal *l = log_new(with[f].features, 1, 10);
 				log_revoke(l, (const uint64_t[]){ 5 }, 1);
 				log_blocks(l, three, 3);
-				log_commit(l);
+				uint32_t commit = log_commit(l);
+				assert_int_equal(commit, 6);
 				l->blocks[at][byte] ^= 0x10;
 				log_write(l, 1, l->pos);
 				nothing_ready(l);
+				l->blocks[at][byte] ^= 0x10;
+				ok(tw_jbd2_write(l->j, at, l->blocks[at]));
+				struct tw_jbd2_transaction txn;
+				assert_true(next(l, false, &txn));
+				assert_int_equal(txn.nblocks, 3);
 				log_free(l);
 			}
+}
+
+static void a_flipped_bit_in_a_commit_block_spoils_it(void **state)
+{
+	(void)state;
+	static const uint32_t with[] = { JBD2_V2_F, JBD2_V3_F | JBD2_64BIT_F };
+	for (size_t f = 0; f < 2; f++)
+		for (uint32_t byte = 0; byte < LOG_BLOCK; byte += 7) {
+			if (byte / 4 == 2)
+				continue; /* another transaction's */
+			struct journal *l = log_new(with[f], 1, 10);
+			log_blocks(l, three, 3);
+			uint32_t commit = log_commit(l);
+			l->blocks[commit][byte] ^= 0x10;
+			log_write(l, 1, l->pos);
+			nothing_ready(l);
+			log_free(l);
+		}
+	/* The first version guards what makes it one. */
+	for (uint32_t byte = 0; byte < 20; byte++) {
+		if (byte / 4 == 2)
+			continue;
+		struct journal *l = log_new(JBD2_V1_F, 1, 10);
+		log_blocks(l, three, 3);
+		uint32_t commit = log_commit(l);
+		l->blocks[commit][byte] ^= 0x10;
+		log_write(l, 1, l->pos);
+		if (byte != 14 && byte != 15)
+			nothing_ready(l);
+		log_free(l);
+	}
+}
+
+/* Such a journal has the feature since a mount with the option, and no sum from others. */
+static void a_commit_block_may_lack_the_first_sum(void **state)
+{
+	(void)state;
+	struct journal *l = log_new(JBD2_V1_F, 1, 10);
+	log_blocks(l, three, 3);
+	uint32_t commit = log_commit(l);
+	memset(l->blocks[commit] + 12, 0, 8);
+	log_write(l, 1, l->pos);
+	is_next(l, false, 10, three, 3);
+	log_free(l);
+}
+
+/* Only a flush between them says that the blocks cannot come any more. */
+static void what_an_async_commit_lacks_may_still_come(void **state)
+{
+	(void)state;
+	static const struct { uint32_t features; bool stalled; } with[] = {
+		{ JBD2_V3_F, true }, { JBD2_V3_F | JBD2_ASYNC_F, false },
+	};
+	for (size_t f = 0; f < 2; f++) {
+		struct journal *l = log_new(with[f].features, 1, 10);
+		log_blocks(l, three, 3);
+		uint32_t commit = log_commit(l);
+		ok(tw_jbd2_write(l->j, commit, l->blocks[commit]));
+		assert_int_equal(tw_jbd2_stalled(l->j), with[f].stalled);
+		log_free(l);
+	}
+}
+
+/* Every order in which the blocks of two transactions may be completed. */
+static void blocks_may_come_in_any_order(void **state)
+{
+	(void)state;
+	struct dice dice = { 7 };
+	for (unsigned round = 0; round < 300; round++) {
+		uint32_t features = all_features[roll(&dice, NFEATURES)];
+		if (!(features & (JBD2_V1_F | JBD2_V2_F | JBD2_V3_F)))
+			continue;
+		uint32_t begin = 1 + roll(&dice, 21), order[8];
+		struct journal *l = log_new(features, begin, 10);
+		struct tw_jbd2_transaction txn;
+		log_open_live(l, one, 1);
+		begin = l->pos;
+		log_blocks(l, three, 3);
+		log_commit(l);
+		for (uint32_t i = 0, at = begin; i < 5; i++) {
+			order[i] = at;
+			at = at + 1 == log_end(l) ? LOG_FIRST : at + 1;
+		}
+		for (uint32_t i = 4; i; i--) {
+			uint32_t k = roll(&dice, i + 1), swap = order[i];
+			order[i] = order[k];
+			order[k] = swap;
+		}
+		for (unsigned i = 0; i < 5; i++) {
+			assert_false(next(l, false, &txn));
+			ok(tw_jbd2_write(l->j, order[i], l->blocks[order[i]]));
+		}
+		is_next(l, false, 11, three, 3);
+		log_free(l);
+	}
+}
+
+static void fast_commits_lie_behind_the_log(void **state)
+{
+	(void)state;
+	struct journal *l = log_new(JBD2_V3_F | JBD2_FAST_F, 20, 10);
+	uint32_t index;
+	assert_int_equal(tw_jbd2_fast_blocks(l->j), LOG_FAST_BLOCKS - 1);
+	assert_false(tw_jbd2_fast_place(l->j, 21, &index));
+	assert_false(tw_jbd2_fast_place(l->j, 22, &index));
+	assert_true(tw_jbd2_fast_place(l->j, 23, &index));
+	assert_int_equal(index, 0);
+	assert_true(tw_jbd2_fast_place(l->j, LOG_LEN - 1, &index));
+	assert_int_equal(index, LOG_FAST_BLOCKS - 2);
+	assert_false(tw_jbd2_fast_place(l->j, LOG_LEN, &index));
+	/* They are no business of the log's: this one wraps before them. */
+	for (uint32_t at = 22; at < LOG_LEN; at++)
+		ok(tw_jbd2_write(l->j, at, l->blocks[at]));
+	log_blocks(l, three, 3);
+	log_commit(l);
+	assert_int_equal(l->pos, 4);
+	log_write(l, 20, l->pos);
+	is_next(l, false, 10, three, 3);
+	/* A clean unmount clears the feature, the next mount sets it again. */
+	l->features = JBD2_V3_F;
+	log_superblock(l, 0, 11);
+	ok(tw_jbd2_write(l->j, 0, l->blocks[0]));
+	assert_int_equal(tw_jbd2_fast_blocks(l->j), 0);
+	assert_false(tw_jbd2_fast_place(l->j, 23, &index));
+	l->features |= JBD2_FAST_F;
+	log_superblock(l, 20, 11);
+	ok(tw_jbd2_write(l->j, 0, l->blocks[0]));
+	l->pos = 20;
+	log_blocks(l, three, 3);
+	log_commit(l);
+	log_write(l, 20, l->pos);
+	is_next(l, false, 11, three, 3);
+	log_free(l);
+}
+
+/* ext4 gives up at an error: the superblock says so, and what was begun is never committed. */
+static void an_aborted_journal_keeps_what_was_committed(void **state)
+{
+	(void)state;
+	struct journal *l = log_new(JBD2_V3_F, 1, 10);
+	log_blocks(l, one, 1);
+	log_commit(l);
+	uint32_t torn = l->pos;
+	log_blocks(l, three, 3);
+	log_write(l, 1, torn + 2);
+	is_next(l, false, 10, one, 1);
+	be32(l->blocks[0] + 0x20, (uint32_t)-5);
+	ok(tw_jbd2_write(l->j, 0, l->blocks[0]));
+	nothing_ready(l);
+	assert_int_equal(tw_jbd2_position(l->j).sequence, 11);
+	/* A recovery forgets the torn one, and goes on with a later number. */
+	log_superblock(l, 1, 12);
+	ok(tw_jbd2_write(l->j, 0, l->blocks[0]));
+	assert_false(tw_jbd2_underway(l->j));
+	l->pos = 1;
+	l->sequence = 12;
+	log_blocks(l, three, 3);
+	log_commit(l);
+	log_write(l, 1, l->pos);
+	is_next(l, false, 12, three, 3);
+	log_free(l);
 }
 
 /* Old content of the log behind the commit block, with its own valid checksums. */
@@ -355,7 +536,8 @@ static void recovery_reads_what_was_written_before(void **state)
 {
 	(void)state;
 	for (size_t f = 0; f < NFEATURES; f++) {
-		struct journal *l = log_new(all_features[f], 29, 10);
+		uint32_t begin = all_features[f] & JBD2_FAST_F ? 19 : 29;
+		struct journal *l = log_new(all_features[f], begin, 10);
 		struct tw_jbd2_transaction txn;
 		log_blocks(l, three, 3);
 		log_commit(l);
@@ -418,9 +600,9 @@ static void features_that_are_not_followed_are_named(void **state)
 {
 	(void)state;
 	static const struct { uint32_t feature; const char *name; } cases[] = {
-		{ JBD2_ASYNC_F, "journal_async_commit" }, { JBD2_FAST_F, "fast_commit" }, { 0x100, "0x100" },
+		{ 0x40, "0x40" }, { 0x100, "0x100" },
 	};
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < 2; i++) {
 		struct journal l = { .features = JBD2_V3_F | cases[i].feature };
 		log_superblock(&l, 1, 1);
 		struct tw_error *err = tw_jbd2_create(tw_span(l.blocks[0], LOG_BLOCK), LOG_BLOCK,
@@ -446,7 +628,13 @@ static void a_superblock_that_contradicts_itself_is_refused(void **state)
 		fails(tw_jbd2_create(tw_span(l.blocks[0], LOG_BLOCK), LOG_BLOCK, log_load, &l, &l.j),
 			TW_BAD_DATA);
 	}
-	struct journal l = { .features = 0 };
+	struct journal l = { .features = JBD2_FAST_F };
+	log_superblock(&l, 22, 1);
+	fails(tw_jbd2_create(tw_span(l.blocks[0], LOG_BLOCK), LOG_BLOCK, log_load, &l, &l.j), TW_BAD_DATA);
+	log_superblock(&l, 1, 1);
+	be32(l.blocks[0] + 0x54, 31);
+	fails(tw_jbd2_create(tw_span(l.blocks[0], LOG_BLOCK), LOG_BLOCK, log_load, &l, &l.j), TW_UNSUPPORTED);
+	l = (struct journal){ .features = 0 };
 	log_superblock(&l, 1, 1);
 	fails(tw_jbd2_create(tw_span(l.blocks[0], 512), LOG_BLOCK, log_load, &l, &l.j), TW_BAD_DATA);
 }
@@ -490,6 +678,12 @@ int main(void)
 		cmocka_unit_test(a_transaction_may_be_empty),
 		cmocka_unit_test(a_commit_block_before_its_blocks_waits_for_them),
 		cmocka_unit_test(a_flipped_bit_in_any_block_spoils_the_transaction),
+		cmocka_unit_test(a_flipped_bit_in_a_commit_block_spoils_it),
+		cmocka_unit_test(a_commit_block_may_lack_the_first_sum),
+		cmocka_unit_test(what_an_async_commit_lacks_may_still_come),
+		cmocka_unit_test(blocks_may_come_in_any_order),
+		cmocka_unit_test(fast_commits_lie_behind_the_log),
+		cmocka_unit_test(an_aborted_journal_keeps_what_was_committed),
 		cmocka_unit_test(old_transactions_in_the_log_do_not_count),
 		cmocka_unit_test(a_later_commit_without_this_transaction_is_a_gap),
 		cmocka_unit_test(an_empty_journal_waits_for_its_superblock),
