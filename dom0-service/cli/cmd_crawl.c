@@ -3,6 +3,8 @@
 #include "cli/disk_options.h"
 #include "inspect/run.h"
 
+#include <unistd.h>
+
 enum { OPT_JSON = 0x100 };
 
 struct args {
@@ -51,5 +53,5 @@ struct tw_error *tw_cmd_crawl(int argc, char **argv)
 	struct args args = { 0 };
 	tw_disk_options_init(&args.disk);
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
-	return tw_run_crawl(args.image, &args.disk.id, stdout);
+	return tw_run_crawl(args.image, &args.disk.id, STDOUT_FILENO);
 }

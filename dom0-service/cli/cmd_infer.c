@@ -3,13 +3,15 @@
 #include "cli/disk_options.h"
 #include "inspect/run.h"
 
+#include <unistd.h>
+
 enum { OPT_JSON = 0x100, OPT_STATS, OPT_EPOCH };
 
 struct args {
 	struct tw_disk_options disk;
 	const char *image;
 	const char *trace;
-	bool stats;
+	enum tw_run_summary summary;
 };
 
 static const struct argp_option options[] = {
@@ -17,6 +19,7 @@ static const struct argp_option options[] = {
 	{ "trace", 't', "FILE", 0, "The recorded writes; - is standard input", 0 },
 	{ "epoch", OPT_EPOCH, "TEXT", 0, "First part of every event's id (default: infer)", 0 },
 	{ "stats", OPT_STATS, NULL, 0, "Say on standard error what was read and how fast", 0 },
+	{ "count", 'n', NULL, 0, "Print what --stats says in place of the events", 0 },
 	{ "json", OPT_JSON, NULL, 0, "JSON output; this command has no other", 0 },
 	{ 0 },
 };
@@ -40,7 +43,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		args->disk.id.epoch = arg;
 		return 0;
 	case OPT_STATS:
-		args->stats = true;
+		if (args->summary == TW_RUN_SUMMARY_NONE)
+			args->summary = TW_RUN_SUMMARY_TOO;
+		return 0;
+	case 'n':
+		args->summary = TW_RUN_SUMMARY_ONLY;
 		return 0;
 	case OPT_JSON:
 		return 0;
@@ -73,5 +80,5 @@ struct tw_error *tw_cmd_infer(int argc, char **argv)
 	tw_disk_options_init(&args.disk);
 	args.disk.id.epoch = "infer";
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
-	return tw_run_infer(args.image, args.trace, &args.disk.id, stdout, args.stats);
+	return tw_run_infer(args.image, args.trace, &args.disk.id, STDOUT_FILENO, args.summary);
 }

@@ -1,15 +1,36 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "event/event.h"
-#include "event/json.h"
+/*
+ * A field is one line. What is the same for all events of a disk, a volume, a type or a kind is text
+ * that is made once; the rest is put behind keys that are text already, each with the comma before
+ * it. An object's first comma becomes its brace.
+ */
+#include "event/encode.h"
+#include "event/put.h"
+#include "event/time.h"
 
-#include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 
-static bool about_a_file(const struct tw_event *event)
-{
-	return event->type >= TW_EVENT_FILE_CREATED && event->type <= TW_EVENT_FILE_ATTRIBUTES;
-}
+#define LABEL_BYTES 48
+
+/* Text of a few bytes that is copied whole. */
+struct label {
+	char text[LABEL_BYTES];
+	size_t len;
+};
+
+struct tw_encoder {
+	struct tw_buf begin;       /* of every event, up to its number */
+	struct tw_buf disk_source; /* as a member, without the quote behind it */
+	struct tw_buf source;      /* the same for the volume below */
+	struct tw_buf volume;      /* the last one, NUL-terminated */
+	struct tw_buf end;         /* the domain, and every brace */
+	struct label types[TW_EVENT_TYPE_END];
+	struct label kinds[TW_KIND_BLOCK + 1];
+	struct tw_stamp time, observed, mtime, ctime;
+};
+
+/* --- what is made once --- */
 
 #define UNRESERVED "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
 
@@ -34,151 +55,323 @@ void tw_disk_source(const struct tw_disk_id *disk, struct tw_buf *out)
 	source_segment(out, disk->vdev);
 }
 
-static void put_source(struct tw_json *json, const struct tw_disk_id *disk, const char *volume)
+static void make_label(struct label *label, const char *key, const char *value)
 {
-	struct tw_buf text = TW_BUF_INIT;
-	tw_disk_source(disk, &text);
-	if (volume && *volume)
-		source_segment(&text, volume);
-	tw_buf_append(&text, "", 1);
-	if (text.failed)
-		json->failed = true;
+	label->len = (size_t)snprintf(label->text, sizeof(label->text), ",\"%s\":\"%s\"", key, value);
+}
+
+static void make_labels(struct tw_encoder *encoder)
+{
+	for (int i = 0; i < TW_EVENT_TYPE_END; i++)
+		make_label(&encoder->types[i], "type", tw_event_type_name((enum tw_event_type)i));
+	for (int i = 0; i <= TW_KIND_BLOCK; i++)
+		make_label(&encoder->kinds[i], "kind", tw_kind_name((enum tw_kind)i));
+}
+
+static void make_begin(struct tw_buf *out, const char *epoch)
+{
+	struct tw_put put;
+	tw_put_begin(&put, out);
+	tw_put_literal(&put, "{\"specversion\":\"1.0\",\"id\":");
+	tw_put_string(&put, epoch, strnlen(epoch, 128));
+	if (!out->failed)
+		put.at[-1] = '-'; /* in place of the quote */
+	tw_put_end(&put);
+}
+
+static void make_end(struct tw_buf *out, const struct tw_disk_id *disk)
+{
+	struct tw_put put;
+	tw_put_begin(&put, out);
+	tw_put_literal(&put, ",\"domain\":{\"id\":");
+	tw_put_u64(&put, disk->domid);
+	tw_put_literal(&put, ",\"name\":");
+	tw_put_string(&put, disk->domain_name, strlen(disk->domain_name));
+	tw_put_literal(&put, ",\"uuid\":");
+	tw_put_string(&put, disk->domain_uuid, strlen(disk->domain_uuid));
+	tw_put_literal(&put, "}}}");
+	tw_put_end(&put);
+}
+
+static bool make_volume(struct tw_encoder *encoder, const char *volume)
+{
+	tw_buf_reset(&encoder->volume);
+	tw_buf_reset(&encoder->source);
+	tw_buf_append(&encoder->source, encoder->disk_source.data, encoder->disk_source.len);
+	if (*volume)
+		source_segment(&encoder->source, volume);
+	tw_buf_append(&encoder->volume, volume, strlen(volume) + 1);
+	if (!encoder->source.failed && !encoder->volume.failed)
+		return true;
+	tw_buf_deinit(&encoder->volume); /* the next event tries again */
+	return false;
+}
+
+static struct tw_error *make_disk(struct tw_encoder *encoder, const struct tw_disk_id *disk)
+{
+	make_begin(&encoder->begin, disk->epoch);
+	tw_buf_puts(&encoder->disk_source, ",\"source\":\"");
+	tw_disk_source(disk, &encoder->disk_source);
+	make_end(&encoder->end, disk);
+	bool failed = encoder->begin.failed || encoder->disk_source.failed || encoder->end.failed;
+	return failed || !make_volume(encoder, "") ? tw_error_nomem() : NULL;
+}
+
+struct tw_error *tw_encoder_create(const struct tw_disk_id *disk, struct tw_encoder **out)
+{
+	struct tw_encoder *encoder = calloc(1, sizeof(*encoder));
+	if (!encoder)
+		return tw_error_nomem();
+	make_labels(encoder);
+	tw_stamp_init(&encoder->time);
+	tw_stamp_init(&encoder->observed);
+	tw_stamp_init(&encoder->mtime);
+	tw_stamp_init(&encoder->ctime);
+	struct tw_error *err = disk ? make_disk(encoder, disk) : NULL;
+	if (err)
+		tw_encoder_destroy(encoder);
 	else
-		tw_json_text(json, "source", text.data);
-	tw_buf_deinit(&text);
+		*out = encoder;
+	return err;
 }
 
-static void put_id(struct tw_json *json, const char *epoch, uint64_t sequence)
+void tw_encoder_destroy(struct tw_encoder *encoder)
 {
-	char text[160];
-	snprintf(text, sizeof(text), "%.128s-%" PRIu64, epoch, sequence);
-	tw_json_text(json, "id", text);
+	if (!encoder)
+		return;
+	tw_buf_deinit(&encoder->begin);
+	tw_buf_deinit(&encoder->disk_source);
+	tw_buf_deinit(&encoder->source);
+	tw_buf_deinit(&encoder->volume);
+	tw_buf_deinit(&encoder->end);
+	free(encoder);
 }
 
-static void put_sequence(struct tw_json *json, uint64_t sequence)
+/* --- kinds of members; each begins with a comma --- */
+
+#define MEMBER __attribute__((always_inline)) static inline void
+
+MEMBER number(struct tw_put *put, const char *key, uint64_t value)
 {
-	char text[24];
-	snprintf(text, sizeof(text), "%" PRIu64, sequence);
-	tw_json_text(json, "sequence", text);
+	size_t len = strlen(key);
+	if (!tw_put_room(put, len + TW_DECIMAL_BYTES))
+		return;
+	memcpy(put->at, key, len);
+	put->at = tw_decimal(put->at + len, value);
 }
 
-static void put_inode(struct tw_json *json, const struct tw_event *event)
+MEMBER number_if(struct tw_put *put, const char *key, uint64_t value)
 {
-	char mode[8];
-	snprintf(mode, sizeof(mode), "%04o", event->mode & 07777);
-	tw_json_u64(json, "inode", event->inode);
-	tw_json_u64(json, "generation", event->generation);
-	tw_json_text(json, "kind", tw_kind_name(event->kind));
-	tw_json_u64(json, "size", event->size);
-	tw_json_text(json, "mode", mode);
-	tw_json_u64(json, "uid", event->uid);
-	tw_json_u64(json, "gid", event->gid);
-	tw_json_u64(json, "nlink", event->nlink);
-	tw_json_time(json, "mtime", event->mtime);
-	tw_json_time(json, "ctime", event->ctime);
-	if (event->kind == TW_KIND_CHAR || event->kind == TW_KIND_BLOCK) {
-		tw_json_u64(json, "rdev_major", event->rdev_major);
-		tw_json_u64(json, "rdev_minor", event->rdev_minor);
+	if (value)
+		number(put, key, value);
+}
+
+MEMBER mark_if(struct tw_put *put, const char *member, bool value)
+{
+	if (value)
+		tw_put_literal(put, member);
+}
+
+/* The key ends with the value's quote. */
+MEMBER stamp(struct tw_put *put, const char *key, struct tw_stamp *last, struct tw_time value)
+{
+	size_t len = strlen(key);
+	tw_stamp_set(last, value);
+	if (!tw_put_room(put, len + sizeof(last->text)))
+		return;
+	memcpy(put->at, key, len);
+	memcpy(put->at + len, last->text, sizeof(last->text));
+	put->at += len + TW_TIME_TEXT_LEN + 1;
+	put->at[-1] = '"';
+}
+
+/* Four octal digits; the key ends with their quote. */
+MEMBER octal(struct tw_put *put, const char *key, uint32_t mode)
+{
+	size_t len = strlen(key);
+	if (!tw_put_room(put, len + 5))
+		return;
+	memcpy(put->at, key, len);
+	put->at += len;
+	for (int shift = 9; shift >= 0; shift -= 3)
+		*put->at++ = (char)('0' + (mode >> shift & 7));
+	*put->at++ = '"';
+}
+
+static inline void put_label(struct tw_put *put, const struct label *label)
+{
+	if (!tw_put_room(put, sizeof(label->text)))
+		return;
+	memcpy(put->at, label->text, sizeof(label->text));
+	put->at += label->len;
+}
+
+/* What is readable of the bytes. True when that is all of it. */
+__attribute__((always_inline)) static inline bool readable(
+	struct tw_put *put, const char *key, struct tw_bytes value)
+{
+	tw_put_literal(put, key);
+	return tw_put_string(put, value.data, value.len);
+}
+
+/* The bytes themselves; the key ends with the value's quote. */
+static void base64(struct tw_put *put, const char *key, struct tw_bytes value)
+{
+	tw_put_literal(put, key);
+	tw_put_base64(put, value.data, value.len);
+	tw_put_literal(put, "\"");
+}
+
+#define BYTES_IF(put, name, value)                                                                 \
+	do {                                                                                       \
+		if ((value).data && !readable(put, ",\"" name "\":", value))                       \
+			base64(put, ",\"" name "_b64\":\"", value);                                \
+	} while (0)
+
+/* --- the parts of an event --- */
+
+static bool about_a_file(const struct tw_event *event)
+{
+	return event->type >= TW_EVENT_FILE_CREATED && event->type <= TW_EVENT_FILE_ATTRIBUTES;
+}
+
+static void put_inode(
+	struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event)
+{
+	bool device = event->kind == TW_KIND_CHAR || event->kind == TW_KIND_BLOCK;
+	number(put, ",\"inode\":", event->inode);
+	number(put, ",\"generation\":", event->generation);
+	put_label(put, &encoder->kinds[event->kind <= TW_KIND_BLOCK ? event->kind : TW_KIND_NONE]);
+	number(put, ",\"size\":", event->size);
+	octal(put, ",\"mode\":\"", event->mode);
+	number(put, ",\"uid\":", event->uid);
+	number(put, ",\"gid\":", event->gid);
+	number(put, ",\"nlink\":", event->nlink);
+	stamp(put, ",\"mtime\":\"", &encoder->mtime, event->mtime);
+	stamp(put, ",\"ctime\":\"", &encoder->ctime, event->ctime);
+	if (device) {
+		number(put, ",\"rdev_major\":", event->rdev_major);
+		number(put, ",\"rdev_minor\":", event->rdev_minor);
 	}
-	if (event->target.data)
-		tw_json_bytes(json, "target", event->target);
+	BYTES_IF(put, "target", event->target);
 }
 
-static void put_ranges(struct tw_json *json, const struct tw_event *event)
+static void put_ranges(struct tw_put *put, const struct tw_event *event)
 {
 	if (!event->nranges)
 		return;
-	tw_json_open_array(json, "ranges");
+	tw_put_literal(put, ",\"ranges\":[");
 	for (size_t i = 0; i < event->nranges; i++) {
-		tw_json_open_array(json, NULL);
-		tw_json_u64(json, NULL, event->ranges[i].offset);
-		tw_json_u64(json, NULL, event->ranges[i].length);
-		tw_json_close_array(json);
+		if (!tw_put_room(put, 2 * TW_DECIMAL_BYTES + 4))
+			return;
+		*put->at++ = '[';
+		put->at = tw_decimal(put->at, event->ranges[i].offset);
+		*put->at++ = ',';
+		put->at = tw_decimal(put->at, event->ranges[i].length);
+		*put->at++ = ']';
+		*put->at++ = ',';
 	}
-	tw_json_close_array(json);
+	put->at[-1] = ']';
 }
 
 /* Only the end of a path that is longer than Linux can name. */
-static void put_truncated(struct tw_json *json, const char *key, struct tw_bytes path)
+static bool truncated(struct tw_bytes path)
 {
-	if (path.data && path.len && *(const char *)path.data != '/')
-		tw_json_bool(json, key, true);
+	return path.data && path.len && *(const char *)path.data != '/';
 }
 
-static void put_domain(struct tw_json *json, const struct tw_disk_id *disk)
+/* path_whole: the subject is the path's bytes. Else they go here: an attribute's name has letters and
+ * digits only. */
+static void put_data(struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event,
+	bool path_whole)
 {
-	tw_json_open(json, "domain");
-	tw_json_u64(json, "id", disk->domid);
-	tw_json_text(json, "name", disk->domain_name);
-	tw_json_text(json, "uuid", disk->domain_uuid);
-	tw_json_close(json);
-}
-
-static void put_data(
-	struct tw_json *json, const struct tw_event *event, const struct tw_disk_id *disk)
-{
-	tw_json_open(json, "data");
 	if (about_a_file(event))
-		put_inode(json, event);
-	if (event->path.data)
-		tw_json_raw_bytes(json, "path", event->path);
-	if (event->old_path.data)
-		tw_json_bytes(json, "old_path", event->old_path);
-	put_truncated(json, "path_truncated", event->path);
-	put_truncated(json, "old_path_truncated", event->old_path);
-	put_ranges(json, event);
-	if (event->transaction)
-		tw_json_u64(json, "transaction", event->transaction);
-	if (event->resync)
-		tw_json_bool(json, "resync", true);
-	if (event->exchange)
-		tw_json_bool(json, "exchange", true);
-	if (event->reason)
-		tw_json_text(json, "reason", event->reason);
-	put_domain(json, disk);
-	tw_json_close(json);
+		put_inode(encoder, put, event);
+	if (!path_whole)
+		base64(put, ",\"path_b64\":\"", event->path);
+	BYTES_IF(put, "old_path", event->old_path);
+	mark_if(put, ",\"path_truncated\":true", truncated(event->path));
+	mark_if(put, ",\"old_path_truncated\":true", truncated(event->old_path));
+	put_ranges(put, event);
+	number_if(put, ",\"transaction\":", event->transaction);
+	mark_if(put, ",\"resync\":true", event->resync);
+	mark_if(put, ",\"exchange\":true", event->exchange);
+	if (event->reason) {
+		tw_put_literal(put, ",\"reason\":");
+		tw_put_string(put, event->reason, strlen(event->reason));
+	}
+	tw_put_text(put, encoder->end.data, encoder->end.len);
 }
 
-/* CloudEvents wants no empty subject: an event without a path has none. */
-static void put_subject(struct tw_json *json, struct tw_bytes path)
+static const struct label *type_label(const struct tw_encoder *encoder, enum tw_event_type type)
 {
-	if (!path.data || !path.len)
-		return;
-	/* The raw bytes go into data: an attribute's name has letters and digits only. */
-	tw_json_readable(json, "subject", path);
+	return &encoder->types[(unsigned)type < TW_EVENT_TYPE_END ? type : 0];
 }
 
-struct tw_error *tw_event_encode(
-	const struct tw_event *event, const struct tw_disk_id *disk, struct tw_buf *out)
+static void put_event(
+	struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event)
 {
-	struct tw_json json;
-	tw_json_begin(&json, out);
-	tw_json_open(&json, NULL);
-	tw_json_text(&json, "specversion", "1.0");
-	put_id(&json, disk->epoch, event->sequence);
-	put_source(&json, disk, event->volume);
-	tw_json_text(&json, "type", tw_event_type_name(event->type));
-	put_subject(&json, event->path);
-	tw_json_time(&json, "time", event->time);
-	tw_json_time(&json, "observedtime", event->observed);
-	put_sequence(&json, event->sequence);
-	tw_json_text(&json, "datacontenttype", "application/json");
-	put_data(&json, event, disk);
-	tw_json_close(&json);
-	return tw_json_end(&json);
+	char sequence[TW_DECIMAL_BYTES];
+	size_t digits = (size_t)(tw_decimal(sequence, event->sequence) - sequence);
+	bool path_whole = true;
+	tw_put_text(put, encoder->begin.data, encoder->begin.len);
+	tw_put_text(put, sequence, digits);
+	tw_put_literal(put, "\"");
+	tw_put_text(put, encoder->source.data, encoder->source.len);
+	tw_put_literal(put, "\"");
+	put_label(put, type_label(encoder, event->type));
+	/* CloudEvents wants no empty subject: an event without a path has none. */
+	if (event->path.data && event->path.len)
+		path_whole = readable(put, ",\"subject\":", event->path);
+	stamp(put, ",\"time\":\"", &encoder->time, event->time);
+	stamp(put, ",\"observedtime\":\"", &encoder->observed, event->observed);
+	tw_put_literal(put, ",\"sequence\":\"");
+	tw_put_text(put, sequence, digits);
+	tw_put_literal(put, "\",\"datacontenttype\":\"application/json\",\"data\":");
+	size_t data = (size_t)(put->at - put->buf->data);
+	put_data(encoder, put, event, path_whole);
+	if (!put->buf->failed)
+		put->buf->data[data] = '{';
 }
 
-struct tw_error *tw_event_encode_entry(const struct tw_event *entry, struct tw_buf *out)
+static struct tw_error *finish(struct tw_put *put, size_t start)
 {
-	struct tw_json json;
-	tw_json_begin(&json, out);
-	tw_json_open(&json, NULL);
-	tw_json_bytes(&json, "path", entry->path);
-	put_truncated(&json, "path_truncated", entry->path);
+	tw_put_end(put);
+	if (!put->buf->failed)
+		return NULL;
+	put->buf->len = start;
+	return tw_error_nomem();
+}
+
+struct tw_error *tw_encode_event(
+	struct tw_encoder *encoder, const struct tw_event *event, struct tw_buf *out)
+{
+	const char *volume = event->volume ? event->volume : "";
+	size_t start = out->len;
+	struct tw_put put;
+	if (!encoder->volume.data || strcmp(volume, encoder->volume.data) != 0)
+		if (!make_volume(encoder, volume))
+			return tw_error_nomem();
+	tw_put_begin(&put, out);
+	put_event(encoder, &put, event);
+	return finish(&put, start);
+}
+
+struct tw_error *tw_encode_entry(
+	struct tw_encoder *encoder, const struct tw_event *entry, struct tw_buf *out)
+{
+	size_t start = out->len;
+	struct tw_put put;
+	tw_put_begin(&put, out);
+	if (!readable(&put, "{\"path\":", entry->path))
+		base64(&put, ",\"path_b64\":\"", entry->path);
+	mark_if(&put, ",\"path_truncated\":true", truncated(entry->path));
 	/* A disk may have several volumes; a path says nothing without its own. */
-	if (entry->volume && *entry->volume)
-		tw_json_text(&json, "volume", entry->volume);
-	put_inode(&json, entry);
-	tw_json_close(&json);
-	return tw_json_end(&json);
+	if (entry->volume && *entry->volume) {
+		tw_put_literal(&put, ",\"volume\":");
+		tw_put_string(&put, entry->volume, strlen(entry->volume));
+	}
+	put_inode(encoder, &put, entry);
+	tw_put_literal(&put, "}");
+	return finish(&put, start);
 }

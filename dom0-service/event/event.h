@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * The event: one change of one file (or volume, or disk) as the net effect of one transaction, and
- * its encoding as a CloudEvents 1.0 JSON object (docs/architecture.md, "Events").
- */
+/* The event: one change of one file (or volume, or disk) as the net effect of one transaction. */
 #ifndef TW_EVENT_EVENT_H
 #define TW_EVENT_EVENT_H
 
@@ -106,12 +103,5 @@ const char *tw_kind_name(enum tw_kind kind);
 /* Appends the source that all events of the disk begin with: /xen/<host>/<domain uuid>/<vdev>, each part
  * escaped as a URI's. */
 void tw_disk_source(const struct tw_disk_id *disk, struct tw_buf *out);
-
-/* Appends the event as one JSON object, without a line end. */
-struct tw_error *tw_event_encode(const struct tw_event *event, const struct tw_disk_id *disk,
-	struct tw_buf *out) TW_MUST_CHECK;
-
-/* Appends the object that `tapwire crawl` prints for a name: path and the fields of an event's data. */
-struct tw_error *tw_event_encode_entry(const struct tw_event *entry, struct tw_buf *out) TW_MUST_CHECK;
 
 #endif

@@ -3,15 +3,21 @@
 #ifndef TW_EVENT_UTF8_H
 #define TW_EVENT_UTF8_H
 
-#include "base/buf.h"
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-/* Tells whether all n bytes are well-formed UTF-8. */
-bool tw_utf8_valid(const void *data, size_t n);
+/* What stands for an ill-formed part: U+FFFD. */
+#define TW_UTF8_REPLACEMENT "\xef\xbf\xbd"
 
-/* Appends data with U+FFFD in place of each ill-formed part: one for every maximal prefix of a
- * sequence, as the Unicode standard recommends (3.9, "substitution of maximal subparts"). */
-void tw_utf8_repair(const void *data, size_t n, struct tw_buf *out);
+struct tw_utf8_step {
+	size_t len; /* bytes of the sequence, or of the ill-formed part */
+	bool valid;
+};
+
+/* The sequence that n > 0 bytes begin with; or the ill-formed part there, which is a maximal prefix
+ * of a sequence: what the Unicode standard recommends to replace by one U+FFFD (3.9, "substitution
+ * of maximal subparts"). */
+struct tw_utf8_step tw_utf8_next(const uint8_t *data, size_t n);
 
 #endif

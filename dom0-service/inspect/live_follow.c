@@ -53,9 +53,12 @@ static struct tw_error *make_room(struct tw_live *live)
 struct tw_error *tw_live_take_event(const struct tw_event *event, void *arg)
 {
 	struct tw_live *live = arg;
+	/* What the courier has is only counted: a restart makes it again. */
+	if (event->sequence <= tw_outbox_acked(live->box))
+		return NULL;
 	TW_TRY(make_room(live));
 	tw_buf_reset(&live->json);
-	TW_TRY(tw_event_encode(event, &live->id, &live->json));
+	TW_TRY(tw_encode_event(live->encoder, event, &live->json));
 	return tw_outbox_add(live->box, event->sequence, event->type, &live->json);
 }
 

@@ -3,6 +3,7 @@
 #ifndef TW_INSPECT_LIVE_INSIDE_H
 #define TW_INSPECT_LIVE_INSIDE_H
 
+#include "event/encode.h"
 #include "inspect/disk.h"
 #include "inspect/live.h"
 #include "inspect/live_status.h"
@@ -25,7 +26,8 @@ struct tw_live {
 	struct tw_outbox *box;
 	struct tw_uplink *link;
 	struct tw_statefile *state;
-	struct tw_buf json;
+	struct tw_encoder *encoder; /* from when the epoch is known */
+	struct tw_buf json;         /* the event at hand */
 	struct tw_missed
 		missed;     /* ranges of which writes were not followed, until the next resync */
 	const char *resync; /* the reason why one is due, or NULL */

@@ -146,6 +146,7 @@ struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
 	if (!known)
 		TW_TRY(new_epoch(live));
 	live->id.epoch = live->position.epoch;
+	TW_TRY(tw_encoder_create(&live->id, &live->encoder));
 	TW_TRY(connect_courier(live));
 	TW_TRY(known ? resume(live) : open_ring(live));
 	if (!known || live->resync) {
@@ -188,6 +189,7 @@ void tw_live_destroy(struct tw_live *live)
 	tw_outbox_destroy(live->box);
 	tw_statefile_destroy(live->state);
 	tw_missed_clear(&live->missed);
+	tw_encoder_destroy(live->encoder);
 	tw_buf_deinit(&live->json);
 	free(live);
 }

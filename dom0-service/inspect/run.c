@@ -1,58 +1,100 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "inspect/run.h"
 
+#include "event/encode.h"
 #include "inspect/disk.h"
 #include "trace.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
+
+/* Lines are written so many bytes at a time: a pipe holds 64 KiB, and a core's cache twice that. */
+#define ENOUGH (128u << 10)
 
 struct printer {
-	FILE *out;
-	const struct tw_disk_id *id;
-	struct tw_buf line;
+	int fd;
+	size_t enough;
+	struct tw_encoder *encoder;
+	struct tw_buf lines;
 };
 
-static struct tw_error *print_line(struct printer *p)
+static struct tw_error *printer_init(struct printer *p, int fd, const struct tw_disk_id *id)
 {
-	tw_buf_append(&p->line, "\n", 1);
-	if (p->line.failed)
-		return tw_error_nomem();
-	if (fwrite(p->line.data, 1, p->line.len, p->out) != p->line.len)
-		return tw_error_errno(errno, "standard output");
-	tw_buf_reset(&p->line);
+	*p = (struct printer){.fd = fd, .lines = TW_BUF_INIT};
+	/* Somebody looks on. */
+	p->enough = isatty(fd) ? 1 : ENOUGH;
+	return tw_encoder_create(id, &p->encoder);
+}
+
+static void printer_deinit(struct printer *p)
+{
+	tw_encoder_destroy(p->encoder);
+	tw_buf_deinit(&p->lines);
+}
+
+static struct tw_error *flush(struct printer *p)
+{
+	for (size_t done = 0; done < p->lines.len;) {
+		ssize_t n = write(p->fd, p->lines.data + done, p->lines.len - done);
+		if (n < 0 && errno != EINTR)
+			return tw_error_errno(errno, "standard output");
+		done += n > 0 ? (size_t)n : 0;
+	}
+	tw_buf_reset(&p->lines);
 	return NULL;
+}
+
+static struct tw_error *end_line(struct printer *p)
+{
+	tw_buf_append(&p->lines, "\n", 1);
+	if (p->lines.failed)
+		return tw_error_nomem();
+	return p->lines.len >= p->enough ? flush(p) : NULL;
 }
 
 static struct tw_error *print_event(const struct tw_event *event, void *arg)
 {
 	struct printer *p = arg;
-	TW_TRY(tw_event_encode(event, p->id, &p->line));
-	return print_line(p);
+	TW_TRY(tw_encode_event(p->encoder, event, &p->lines));
+	return end_line(p);
 }
 
 static struct tw_error *print_entry(const struct tw_event *entry, void *arg)
 {
 	struct printer *p = arg;
-	TW_TRY(tw_event_encode_entry(entry, &p->line));
-	return print_line(p);
+	TW_TRY(tw_encode_entry(p->encoder, entry, &p->lines));
+	return end_line(p);
 }
 
+/* What was printed before an error is there, and the first error counts. */
 static struct tw_error *finish(struct printer *p, struct tw_error *err)
 {
-	tw_buf_deinit(&p->line);
-	if (!err && fflush(p->out))
-		err = tw_error_errno(errno, "standard output");
+	struct tw_error *last = flush(p);
+	printer_deinit(p);
+	if (!err)
+		return last;
+	tw_error_destroy(last);
 	return err;
 }
 
-struct tw_error *tw_run_crawl(const char *image, const struct tw_disk_id *id, FILE *out)
+static struct tw_error *no_event(const struct tw_event *event, void *arg)
 {
-	struct printer p = {.out = out, .id = id, .line = TW_BUF_INIT};
+	(void)event;
+	(void)arg;
+	return NULL;
+}
+
+struct tw_error *tw_run_crawl(const char *image, const struct tw_disk_id *id, int out)
+{
+	struct printer p;
 	struct tw_disk *disk;
-	TW_TRY(tw_disk_create(image, id->vdev, print_event, &p, &disk));
-	struct tw_error *err = tw_disk_crawl(disk, true);
+	TW_TRY(tw_disk_create(image, id->vdev, no_event, NULL, &disk));
+	struct tw_error *err = printer_init(&p, out, id);
+	if (!err)
+		err = tw_disk_crawl(disk, true);
 	if (!err)
 		err = tw_disk_walk(disk, print_entry, &p);
 	tw_disk_destroy(disk);
@@ -111,8 +153,24 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
+static struct tw_error *print_summary(int fd, const struct tw_disk *disk,
+	const struct tally *tally, double crawl_s, double infer_s)
+{
+	struct tw_disk_stats s;
+	tw_disk_stats(disk, &s);
+	int n = dprintf(fd,
+		"{\"crawl_s\":%.6f,\"infer_s\":%.6f,\"records\":%llu,\"bytes\":%llu,"
+		"\"events\":%llu,\"inodes\":%llu,\"names\":%llu,\"extents\":%llu}\n",
+		crawl_s, infer_s, (unsigned long long)tally->records,
+		(unsigned long long)tally->bytes, (unsigned long long)s.events,
+		(unsigned long long)s.inodes, (unsigned long long)s.names,
+		(unsigned long long)s.extents);
+	return n < 0 ? tw_error_errno(errno, "summary") : NULL;
+}
+
+/* summary_fd: -1 for none. */
 static struct tw_error *infer(struct tw_disk *disk, const char *image,
-	struct tw_trace_reader *reader, const char *path, bool stats)
+	struct tw_trace_reader *reader, const char *path, int summary_fd)
 {
 	struct tally tally = {0};
 	if (tw_trace_disk_bytes(reader) != tw_disk_bytes(disk))
@@ -125,35 +183,32 @@ static struct tw_error *infer(struct tw_disk *disk, const char *image,
 	double crawled = now();
 	struct tw_error *err = feed_trace(disk, reader, path, &tally);
 	double fed = now();
-	if (stats) {
-		struct tw_disk_stats s;
-		tw_disk_stats(disk, &s);
-		fprintf(stderr,
-			"{\"crawl_s\":%.6f,\"infer_s\":%.6f,\"records\":%llu,\"bytes\":%llu,"
-			"\"events\":%llu,\"inodes\":%llu,\"names\":%llu,\"extents\":%llu}\n",
-			crawled - start, fed - crawled, (unsigned long long)tally.records,
-			(unsigned long long)tally.bytes, (unsigned long long)s.events,
-			(unsigned long long)s.inodes, (unsigned long long)s.names,
-			(unsigned long long)s.extents);
-	}
+	struct tw_error *said = NULL;
+	if (summary_fd >= 0)
+		said = print_summary(summary_fd, disk, &tally, crawled - start, fed - crawled);
+	if (!err)
+		return said;
+	tw_error_destroy(said);
 	return err;
 }
 
-struct tw_error *tw_run_infer(
-	const char *image, const char *trace, const struct tw_disk_id *id, FILE *out, bool stats)
+struct tw_error *tw_run_infer(const char *image, const char *trace, const struct tw_disk_id *id,
+	int out, enum tw_run_summary summary)
 {
-	struct printer p = {.out = out, .id = id, .line = TW_BUF_INIT};
+	static const tw_disk_emit_fn emit[] = {print_event, print_event, no_event};
+	int summary_fd[] = {-1, STDERR_FILENO, out};
+	struct printer p;
 	struct tw_trace_reader *reader;
 	struct tw_disk *disk;
-	TW_TRY(tw_disk_create(image, id->vdev, print_event, &p, &disk));
-	int ret = tw_trace_reader_open(trace, &reader);
-	struct tw_error *err = NULL;
+	TW_TRY(tw_disk_create(image, id->vdev, emit[summary], &p, &disk));
+	struct tw_error *err = printer_init(&p, out, id);
+	int ret = err ? 0 : tw_trace_reader_open(trace, &reader);
 	if (ret < 0)
 		err = trace_error(ret, trace, 0);
-	else
-		err = infer(disk, image, reader, trace, stats);
-	if (ret >= 0)
+	if (!err) {
+		err = infer(disk, image, reader, trace, summary_fd[summary]);
 		tw_trace_reader_destroy(reader);
+	}
 	tw_disk_destroy(disk);
 	return finish(&p, err);
 }

@@ -5,17 +5,22 @@
 
 #include "base/error.h"
 #include "event/event.h"
-#include <stdbool.h>
-#include <stdio.h>
 
-/* Writes one JSON line for every name of every volume of the image. The image is only read. */
+/* Writes one JSON line for every name of every volume of the image to the descriptor out. The image
+ * is only read. */
 struct tw_error *tw_run_crawl(
-	const char *image, const struct tw_disk_id *id, FILE *out) TW_MUST_CHECK;
+	const char *image, const struct tw_disk_id *id, int out) TW_MUST_CHECK;
 
-/* Writes the events of a trace ("-": standard input), one CloudEvent a line. disk is the image as
- * it was before the trace's first record; neither file is written to. stats: a summary on standard
- * error. */
+/* What is said at the end, as one line of JSON: what was read, and how fast. */
+enum tw_run_summary {
+	TW_RUN_SUMMARY_NONE,
+	TW_RUN_SUMMARY_TOO,  /* on standard error */
+	TW_RUN_SUMMARY_ONLY, /* on out, in place of the events, which are made and not encoded */
+};
+
+/* Writes the events of a trace ("-": standard input) to the descriptor out, one CloudEvent a line.
+ * disk is the image as it was before the trace's first record; neither file is written to. */
 struct tw_error *tw_run_infer(const char *disk, const char *trace, const struct tw_disk_id *id,
-	FILE *out, bool stats) TW_MUST_CHECK;
+	int out, enum tw_run_summary summary) TW_MUST_CHECK;
 
 #endif

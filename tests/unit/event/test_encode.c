@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The event's JSON, byte for byte: docs/architecture.md, "Events". */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "../check.h"
 
-#include "event/event.h"
+#include "event/encode.h"
 #include "event/json.h"
+#include "event/time.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yajl/yajl_tree.h>
@@ -50,7 +48,10 @@ static struct tw_event file_event(void)
 static char *encode(const struct tw_event *event)
 {
 	struct tw_buf out = TW_BUF_INIT;
-	assert_null(tw_event_encode(event, &disk, &out));
+	struct tw_encoder *encoder;
+	ok(tw_encoder_create(&disk, &encoder));
+	ok(tw_encode_event(encoder, event, &out));
+	tw_encoder_destroy(encoder);
 	tw_buf_append(&out, "", 1);
 	assert_false(out.failed);
 	return out.data;
@@ -227,7 +228,10 @@ static void an_entry_is_path_and_inode(void **state)
 	event.kind = TW_KIND_DIR;
 	event.path = BYTES("/d\xff");
 	struct tw_buf out = TW_BUF_INIT;
-	assert_null(tw_event_encode_entry(&event, &out));
+	struct tw_encoder *encoder;
+	ok(tw_encoder_create(NULL, &encoder));
+	ok(tw_encode_entry(encoder, &event, &out));
+	tw_encoder_destroy(encoder);
 	tw_buf_append(&out, "", 1);
 	assert_string_equal(out.data,
 		"{\"path\":\"/d\xef\xbf\xbd\",\"path_b64\":\"L2T/\",\"volume\":\"0b0e\","
@@ -238,14 +242,92 @@ static void an_entry_is_path_and_inode(void **state)
 	tw_buf_deinit(&out);
 }
 
+static void an_encoder_remembers_nothing_of_the_event_before(void **state)
+{
+	(void)state;
+	const struct tw_time times[] = { { 0, 0 }, { 0, 1 }, { 1, 1 }, { INT64_MIN, 3 },
+		{ INT64_MIN, 4 }, { INT64_MAX, 0 }, { INT64_MAX, 1 }, { 5, UINT32_MAX }, { 5, 0 } };
+	const char *const volumes[] = { "one", "two", "", NULL };
+	struct tw_encoder *encoder;
+	struct tw_buf out = TW_BUF_INIT;
+	ok(tw_encoder_create(&disk, &encoder));
+	for (unsigned i = 0; i < 2000; i++) {
+		struct tw_event event = file_event();
+		event.volume = volumes[i * 7 / 3 % 4];
+		event.time = times[i * i / 5 % 9];
+		event.observed = times[i / 3 % 9];
+		event.mtime = times[i / 7 % 9];
+		event.ctime = times[i * 5 / 11 % 9];
+		event.type = (enum tw_event_type)(i / 13 % TW_EVENT_TYPE_END);
+		event.kind = (enum tw_kind)(i / 17 % 8);
+		char *alone = encode(&event);
+		tw_buf_reset(&out);
+		ok(tw_encode_event(encoder, &event, &out));
+		tw_buf_append(&out, "", 1);
+		assert_string_equal(out.data, alone);
+		free(alone);
+	}
+	tw_encoder_destroy(encoder);
+	tw_buf_deinit(&out);
+}
+
+static void what_needs_escaping_is_found_at_every_place(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *in, *out;
+	} odd[] = { { "\"", "\\\"" }, { "\\", "\\\\" }, { "\x1f", "\\u001F" }, { "\n", "\\n" },
+		{ "\x7f", "\x7f" }, { "\xc3\xa9", "\xc3\xa9" }, { "\xff", "\xef\xbf\xbd" } };
+	char text[64], want[80];
+	for (size_t len = 1; len < 50; len++) {
+		for (size_t at = 0; at < len; at++) {
+			for (size_t i = 0; i < sizeof(odd) / sizeof(*odd); i++) {
+				struct tw_buf out = TW_BUF_INIT;
+				struct tw_put put;
+				int n = snprintf(text, sizeof(text), "%.*s%s%.*s", (int)at,
+					"abcdefghijklmnopqrstuvwxyz/ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+					odd[i].in, (int)(len - at - 1),
+					"0123456789 ~!#[]0123456789 ~!#[]0123456789 ~!#[]!");
+				int m = snprintf(want, sizeof(want), "\"%.*s%s%.*s\"", (int)at, text,
+					odd[i].out, (int)(len - at - 1),
+					text + at + strlen(odd[i].in));
+				tw_put_begin(&put, &out);
+				assert_int_equal(tw_put_string(&put, text, (size_t)n), odd[i].in[0] != '\xff');
+				tw_put_end(&put);
+				assert_int_equal(out.len, m);
+				assert_memory_equal(out.data, want, out.len);
+				tw_buf_deinit(&out);
+			}
+		}
+	}
+}
+
+static void numbers_are_decimal(void **state)
+{
+	(void)state;
+	uint64_t edge = 1;
+	for (unsigned digits = 1; digits <= 20; digits++, edge *= 10) {
+		const uint64_t values[] = { edge - 1, edge, edge + 1, edge + edge / 7, UINT64_MAX / edge };
+		for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
+			char text[TW_DECIMAL_BYTES + 1], want[TW_DECIMAL_BYTES + 1];
+			*tw_decimal(text, values[i]) = '\0';
+			snprintf(want, sizeof(want), "%llu", (unsigned long long)values[i]);
+			assert_string_equal(text, want);
+		}
+	}
+}
+
 static void encoding_appends(void **state)
 {
 	(void)state;
 	struct tw_buf out = TW_BUF_INIT;
 	struct tw_event event = file_event();
+	struct tw_encoder *encoder;
+	ok(tw_encoder_create(&disk, &encoder));
 	tw_buf_puts(&out, "[");
-	assert_null(tw_event_encode(&event, &disk, &out));
+	ok(tw_encode_event(encoder, &event, &out));
 	assert_memory_equal(out.data, "[{\"specversion\"", 15);
+	tw_encoder_destroy(encoder);
 	tw_buf_deinit(&out);
 }
 
@@ -254,13 +336,13 @@ static void a_failed_buffer_is_out_of_memory(void **state)
 	(void)state;
 	struct tw_buf out = TW_BUF_INIT;
 	struct tw_event event = file_event();
+	struct tw_encoder *encoder;
+	ok(tw_encoder_create(&disk, &encoder));
 	tw_buf_puts(&out, "x");
 	out.failed = true;
-	struct tw_error *err = tw_event_encode(&event, &disk, &out);
-	assert_non_null(err);
-	assert_int_equal(tw_error_code(err), TW_NOMEM);
+	fails(tw_encode_event(encoder, &event, &out), TW_NOMEM);
 	assert_int_equal(out.len, 1);
-	tw_error_destroy(err);
+	tw_encoder_destroy(encoder);
 	tw_buf_deinit(&out);
 }
 
@@ -339,6 +421,9 @@ int main(void)
 		cmocka_unit_test(bytes_that_are_not_utf8_come_twice),
 		cmocka_unit_test(control_characters_and_quotes_are_escaped),
 		cmocka_unit_test(an_entry_is_path_and_inode),
+		cmocka_unit_test(an_encoder_remembers_nothing_of_the_event_before),
+		cmocka_unit_test(what_needs_escaping_is_found_at_every_place),
+		cmocka_unit_test(numbers_are_decimal),
 		cmocka_unit_test(encoding_appends),
 		cmocka_unit_test(a_failed_buffer_is_out_of_memory),
 		cmocka_unit_test(times_are_rfc_3339_whatever_an_inode_says),
