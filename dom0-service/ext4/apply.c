@@ -43,7 +43,7 @@ static struct tw_error *add_touched(struct work *w, uint32_t ino)
 }
 
 static struct tw_error *take_inode(
-	struct work *w, uint32_t ino, const struct ext4_inode *now, uint32_t map_hash, bool tracked)
+	struct work *w, uint32_t ino, const struct ext4_inode *now, bool same_mapping, bool tracked)
 {
 	struct ext4 *fs = w->fs;
 	struct tw_change *change;
@@ -52,19 +52,15 @@ static struct tw_error *take_inode(
 	TW_TRY(tw_view_inode_add(fs->view, ino, &inode));
 	TW_TRY(add_touched(w, ino));
 	bool replaced = tw_change_identity(change, &now->attr);
-	uint16_t old_mode = inode->attr.mode;
-	inode->attr = now->attr;
+	uint16_t old_mode = tw_view_mode(fs->view, inode);
+	TW_TRY(tw_view_set_attr(fs->view, inode, &now->attr));
 	if (replaced)
 		change->nranges = 0; /* they were the old inode's */
-	if (!S_ISLNK(now->attr.mode)) {
-		free(inode->target);
-		inode->target = NULL;
-		inode->target_len = 0;
-	}
-	if (tracked && !replaced && map_hash == inode->map_hash &&
+	if (!S_ISLNK(now->attr.mode))
+		TW_TRY(tw_inode_set_target(inode, NULL, 0));
+	if (tracked && !replaced && same_mapping &&
 		(old_mode & S_IFMT) == (now->attr.mode & S_IFMT))
 		return NULL;
-	inode->map_hash = map_hash;
 	struct ext4_remap *remap;
 	TW_TRY(add_remap(w, ino, &remap));
 	remap->flags = now->flags;
@@ -81,16 +77,17 @@ static struct tw_error *apply_slot(struct work *w, uint32_t ino, struct tw_span 
 	struct ext4_inode now;
 	ext4_inode_decode(raw, &now);
 	bool tracked = ext4_inode_tracked(&w->fs->geo, &now);
-	if (!tracked && (!inode || !inode->attr.mode))
+	struct tw_attr was = inode ? tw_view_attr(w->fs->view, inode) : (struct tw_attr){0};
+	if (!tracked && !was.mode)
 		return NULL;
 	if (!tracked)
 		now.attr = (struct tw_attr){0};
 	else
 		TW_TRY(ext4_attrs_xattrs(w->fs, &now, &w->reader));
-	uint32_t map_hash = ext4_map_hash(&now);
-	if (inode && map_hash == inode->map_hash && ext4_same_attr(&inode->attr, &now.attr))
+	bool same_mapping = tracked && was.mode && ext4_same_mapping(w->fs, inode, &now);
+	if (same_mapping && ext4_same_attr(&was, &now.attr))
 		return NULL;
-	return take_inode(w, ino, &now, map_hash, tracked);
+	return take_inode(w, ino, &now, same_mapping, tracked);
 }
 
 /* The journal's own inode never changes, unless the journal is made anew (tune2fs, e2fsck). */
@@ -99,7 +96,7 @@ static struct tw_error *check_journal(struct work *w, struct tw_span raw)
 	const struct tw_inode *journal = tw_view_inode(w->fs->view, w->fs->geo.journal_ino);
 	struct ext4_inode now;
 	ext4_inode_decode(raw, &now);
-	if (journal && journal->map_hash == ext4_map_hash(&now))
+	if (journal && ext4_same_mapping(w->fs, journal, &now))
 		return NULL;
 	return tw_error_create(TW_GAP, "the journal was made anew");
 }
@@ -131,7 +128,7 @@ static struct tw_error *apply_node(struct work *w, uint32_t ino)
 	TW_TRY(tw_changeset_inode(w->fs->set, ino, &change));
 	TW_TRY(add_remap(w, ino, &remap));
 	remap->flags = root->flags;
-	remap->old_mode = remap->mode = inode->attr.mode;
+	remap->old_mode = remap->mode = tw_view_mode(w->fs->view, inode);
 	memcpy(remap->root, root->map, sizeof(remap->root));
 	return NULL;
 }
@@ -172,7 +169,8 @@ static struct tw_error *apply_mappings(struct work *w)
 		struct tw_change *change = tw_changeset_find(fs->set, remap->ino);
 		TW_TRY(ext4_remap_walk(fs, remap, &w->reader));
 		if (S_ISREG(remap->mode) && change)
-			TW_TRY(ext4_remap_ranges(fs, remap, change));
+			TW_TRY(ext4_extents_ranges(
+				fs, remap->ino, remap->map.extents, remap->map.n, change));
 	}
 	for (size_t i = 0; i < w->nremaps; i++)
 		TW_TRY(ext4_remap_release(fs, &w->remaps[i]));
@@ -189,7 +187,8 @@ static struct tw_error *apply_targets(struct work *w)
 		const struct tw_inode *inode = tw_view_inode(w->fs->view, remap->ino);
 		if (!S_ISLNK(remap->mode) || !inode)
 			continue;
-		struct ext4_inode as = {.attr = inode->attr, .flags = remap->flags};
+		struct ext4_inode as = {
+			.attr = tw_view_attr(w->fs->view, inode), .flags = remap->flags};
 		memcpy(as.map, remap->root, sizeof(as.map));
 		TW_TRY(ext4_attrs_target(w->fs, &as, remap->ino, &w->reader));
 	}
@@ -199,9 +198,12 @@ static struct tw_error *apply_targets(struct work *w)
 /* Blocks of a new directory come with the transaction, or, offline, before it. */
 static struct tw_error *load_new_dir(struct work *w, const struct tw_inode *dir)
 {
-	for (uint32_t i = 0; i < dir->nextents; i++) {
-		for (uint32_t k = 0; k < dir->extents[i].count; k++) {
-			uint64_t block = dir->extents[i].block + k;
+	struct tw_extent one;
+	uint32_t n;
+	const struct tw_extent *e = tw_inode_extents(dir, &one, &n);
+	for (; n--; e++) {
+		for (uint32_t k = 0; k < e->count; k++) {
+			uint64_t block = e->block + k;
 			const uint8_t *data;
 			if (ext4_blockset_find(w->blocks, block))
 				continue;
@@ -219,7 +221,7 @@ static struct tw_error *apply_directories(struct work *w)
 	struct tw_owner owner;
 	for (size_t i = 0; i < w->nremaps; i++) {
 		const struct tw_inode *dir = tw_view_inode(w->fs->view, w->remaps[i].ino);
-		if (dir && dir->nblocks)
+		if (dir && tw_inode_nblocks(dir))
 			TW_TRY(ext4_dirs_lost(w->fs, dir->ino));
 		if (dir && S_ISDIR(w->remaps[i].mode) && !S_ISDIR(w->remaps[i].old_mode))
 			TW_TRY(load_new_dir(w, dir));
@@ -234,7 +236,8 @@ static void drop_gone(struct work *w)
 {
 	for (size_t i = 0; i < w->ntouched; i++) {
 		const struct tw_inode *inode = tw_view_inode(w->fs->view, w->touched[i]);
-		if (inode && !inode->attr.mode && !inode->names && !inode->nblocks)
+		if (inode && !tw_view_mode(w->fs->view, inode) && !tw_inode_named(inode) &&
+			!tw_inode_nblocks(inode))
 			tw_view_inode_drop(w->fs->view, w->touched[i]);
 	}
 }

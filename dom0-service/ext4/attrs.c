@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ext4/ext4.h"
 
-#include "base/mem.h"
-
-#include <stdlib.h>
 #include <sys/stat.h>
 
 struct tw_error *ext4_attrs_xattrs(
@@ -24,17 +21,6 @@ struct tw_error *ext4_attrs_xattrs(
 	return NULL;
 }
 
-static struct tw_error *set_target(struct tw_inode *view, const uint8_t *data, size_t len)
-{
-	char *target = tw_memdup(data, len);
-	if (!target)
-		return tw_error_nomem();
-	free(view->target);
-	view->target = target;
-	view->target_len = (uint32_t)len;
-	return NULL;
-}
-
 struct tw_error *ext4_attrs_target(
 	struct ext4 *fs, const struct ext4_inode *inode, uint32_t ino, struct ext4_reader *reader)
 {
@@ -43,9 +29,12 @@ struct tw_error *ext4_attrs_target(
 	if (!view || !S_ISLNK(inode->attr.mode))
 		return NULL;
 	if (ext4_inode_fast_symlink(inode))
-		return set_target(view, inode->map, inode->attr.size);
-	if (!view->nextents || inode->attr.size >= fs->geo.blocksize)
+		return tw_inode_set_target(view, inode->map, (uint32_t)inode->attr.size);
+	struct tw_extent one;
+	uint32_t n;
+	const struct tw_extent *extents = tw_inode_extents(view, &one, &n);
+	if (!n || inode->attr.size >= fs->geo.blocksize)
 		return NULL;
-	TW_TRY(ext4_reader_block(reader, view->extents[0].block, &data));
-	return set_target(view, data, inode->attr.size);
+	TW_TRY(ext4_reader_block(reader, extents[0].block, &data));
+	return tw_inode_set_target(view, data, (uint32_t)inode->attr.size);
 }

@@ -89,8 +89,7 @@ static struct tw_error *load_inode(
 		return NULL;
 	TW_TRY(ext4_attrs_xattrs(fs, &now, reader));
 	TW_TRY(tw_view_inode_add(fs->view, ino, &inode));
-	inode->attr = now.attr;
-	inode->map_hash = ext4_map_hash(&now);
+	TW_TRY(tw_view_set_attr(fs->view, inode, &now.attr));
 	struct ext4_remap remap = {.ino = ino,
 		.flags = now.flags,
 		.mode = now.attr.mode,
@@ -108,15 +107,17 @@ static struct tw_error *load_inode(
 static struct tw_error *load_dir(
 	struct ext4 *fs, const struct tw_inode *dir, uint8_t *buf, const struct tw_source *source)
 {
-	for (uint32_t i = 0; i < dir->nextents; i++) {
-		const struct tw_extent e = dir->extents[i];
-		for (uint32_t k = 0; k < e.count; k++) {
+	struct tw_extent one;
+	uint32_t n;
+	const struct tw_extent *e = tw_inode_extents(dir, &one, &n);
+	for (; n--; e++) {
+		for (uint32_t k = 0; k < e->count; k++) {
 			/* Two directories of a hostile guest may claim a block: one has it. */
-			if (!ext4_dirs_owns(fs, dir->ino, e.block + k))
+			if (!ext4_dirs_owns(fs, dir->ino, e->block + k))
 				continue;
-			TW_TRY(tw_source_read(source, (e.block + k) << fs->geo.blockbits, buf,
+			TW_TRY(tw_source_read(source, (e->block + k) << fs->geo.blockbits, buf,
 				fs->geo.blocksize));
-			TW_TRY(ext4_dirs_load(fs, dir->ino, e.block + k, buf));
+			TW_TRY(ext4_dirs_load(fs, dir->ino, e->block + k, buf));
 		}
 	}
 	return NULL;
@@ -169,7 +170,7 @@ static struct tw_error *crawl_tree(struct ext4 *fs, const struct tw_source *sour
 		err = crawl_group(fs, g, buf, &reader);
 	const struct tw_inode *dir = err ? NULL : tw_view_inode_next(fs->view, 1);
 	for (; dir && !err; dir = tw_view_inode_next(fs->view, dir->ino + 1))
-		if (S_ISDIR(dir->attr.mode))
+		if (S_ISDIR(tw_view_mode(fs->view, dir)))
 			err = load_dir(fs, dir, buf, source);
 	ext4_reader_deinit(&reader);
 	free(buf);

@@ -83,7 +83,8 @@ bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block)
 
 static struct tw_error *lose_names(struct ext4 *fs, const struct tw_dirblock *holder)
 {
-	for (struct tw_name *name = holder->names; name; name = name->next_in_block)
+	struct tw_name *name = tw_view_block_names(fs->view, holder);
+	for (; name; name = tw_view_block_next(fs->view, name))
 		TW_TRY(tw_changeset_remove_name(fs->set, name));
 	return NULL;
 }
@@ -98,10 +99,10 @@ struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block, c
 	size_t off = 0;
 	while (ext4_dirent_next(&fs->geo, span, &off, &entry))
 		enter(new, &entry);
-	const struct tw_dirblock *holder = inode ? tw_view_dirblock(inode, block) : NULL;
+	const struct tw_dirblock *holder = inode ? tw_view_dirblock(fs->view, inode, block) : NULL;
 	struct tw_error *err = NULL;
-	for (struct tw_name *name = holder ? holder->names : NULL; name && !err;
-		name = name->next_in_block)
+	struct tw_name *name = holder ? tw_view_block_names(fs->view, holder) : NULL;
+	for (; name && !err; name = tw_view_block_next(fs->view, name))
 		if (!take(new, name))
 			err = tw_changeset_remove_name(fs->set, name);
 	for (unsigned i = 0; i < new->n && !err; i++)
@@ -114,8 +115,8 @@ struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block, c
 struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir)
 {
 	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
-	for (uint32_t i = 0; inode && i < inode->nblocks; i++) {
-		const struct tw_dirblock *holder = &inode->blocks[i];
+	for (uint32_t i = 0; inode && i < tw_inode_nblocks(inode); i++) {
+		const struct tw_dirblock *holder = tw_view_dirblock_at(fs->view, inode, i);
 		if (!ext4_dirs_owns(fs, dir, holder->block))
 			TW_TRY(lose_names(fs, holder));
 	}

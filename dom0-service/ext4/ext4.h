@@ -120,8 +120,6 @@ struct ext4_inode {
 };
 
 void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out);
-/* Tells whether a mapping's root is the same as before. */
-uint32_t ext4_map_hash(const struct ext4_inode *inode);
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
 /* True when the view should know the inode: it has links, or is open without any and holds blocks.
  * One that was deleted may have kept its mapping (debugfs does that), but the blocks are not its
@@ -214,6 +212,7 @@ struct ext4_remap {
 	uint16_t old_mode; /* what the blocks held so far were */
 	uint16_t mode;     /* 0: the inode has gone, and its mapping with it */
 	bool fast_symlink; /* the root holds the target, not a mapping */
+	bool bad;          /* nonsense: nothing of it is followed */
 	uint8_t root[EXT4_MAP_BYTES];
 	struct ext4_map map;
 };
@@ -226,9 +225,15 @@ struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *re
 /* ... and takes what is new: all inodes of a transaction release before one of them claims. */
 struct tw_error *ext4_remap_claim(
 	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader) TW_MUST_CHECK;
-/* Reports the bytes of a file that a change of its mapping changed. */
-struct tw_error *ext4_remap_ranges(const struct ext4 *fs, const struct ext4_remap *remap,
-	struct tw_change *change) TW_MUST_CHECK;
+/* Reports the bytes of a file that change when its mapping becomes these extents. */
+struct tw_error *ext4_extents_ranges(const struct ext4 *fs, uint32_t ino,
+	const struct tw_extent *extents, uint32_t n, struct tw_change *change) TW_MUST_CHECK;
+/* True when an inode on disk has the mapping that the view knows; a root with nodes below it is
+ * compared as it is, the nodes are another matter. */
+bool ext4_same_mapping(
+	const struct ext4 *fs, const struct tw_inode *inode, const struct ext4_inode *now);
+bool ext4_same_extents(
+	const struct tw_extent *a, uint32_t n, const struct tw_extent *b, uint32_t m);
 /* The mapping as it is kept between transactions, for inodes with nodes; else NULL. */
 struct ext4_root *ext4_root_find(const struct ext4 *fs, uint32_t ino);
 void ext4_roots_clear(struct ext4 *fs);

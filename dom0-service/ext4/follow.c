@@ -16,8 +16,10 @@ struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
 {
 	const struct ext4 *fs = arg;
 	const struct tw_inode *journal = tw_view_inode(fs->view, fs->geo.journal_ino);
-	for (uint32_t i = 0; journal && i < journal->nextents; i++) {
-		const struct tw_extent *e = &journal->extents[i];
+	struct tw_extent one;
+	uint32_t n = 0;
+	const struct tw_extent *e = journal ? tw_inode_extents(journal, &one, &n) : NULL;
+	for (; n--; e++) {
 		if (log_block < e->lblk || log_block - e->lblk >= e->count)
 			continue;
 		uint64_t block = e->block + (log_block - e->lblk);

@@ -91,11 +91,6 @@ void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out)
 		out->attr.xattrs = ext4_xattr_inode_digest(tw_span_sub(raw, end, raw.len));
 }
 
-uint32_t ext4_map_hash(const struct ext4_inode *inode)
-{
-	return XXH32(inode->map, sizeof(inode->map), inode->flags & EXT4_EXTENTS_FL);
-}
-
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b)
 {
 	return a->size == b->size && a->mtime.sec == b->mtime.sec &&

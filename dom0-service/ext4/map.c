@@ -53,7 +53,7 @@ static struct tw_error *add_extent(
 	w->next_lblk = (uint64_t)lblk + count;
 	if (!TW_GROW(map->extents, map->n, map->cap))
 		return tw_error_nomem();
-	map->extents[map->n++] = (struct tw_extent){block, lblk, count, unwritten};
+	map->extents[map->n++] = (struct tw_extent){block, lblk, count & TW_EXTENT_MAX, unwritten};
 	return NULL;
 }
 
@@ -116,7 +116,7 @@ static struct tw_error *add_block(struct walk *w, uint64_t lblk, uint64_t block)
 	if (lblk > UINT32_MAX)
 		return bad(w, "a block map is too long");
 	if (last && last->block + last->count == block && last->lblk + last->count == lblk &&
-		block < w->geo->nblocks) {
+		block < w->geo->nblocks && last->count < TW_EXTENT_MAX) {
 		if (++w->total > w->geo->nblocks)
 			return bad(w, "it maps more blocks than there are");
 		last->count++;

@@ -54,6 +54,7 @@ struct tw_error *ext4_remap_walk(
 			tw_error_message(err));
 		tw_error_destroy(err);
 		ext4_map_deinit(&remap->map);
+		remap->bad = true;
 		return NULL;
 	}
 	return err;
@@ -65,18 +66,76 @@ static bool same_extent(const struct tw_extent *a, const struct tw_extent *b)
 	       a->unwritten == b->unwritten;
 }
 
+bool ext4_same_extents(const struct tw_extent *a, uint32_t n, const struct tw_extent *b, uint32_t m)
+{
+	if (n != m)
+		return false;
+	for (; n--; a++, b++)
+		if (!same_extent(a, b))
+			return false;
+	return true;
+}
+
+static struct tw_error *no_node(void *arg, uint64_t block, const uint8_t **out)
+{
+	(void)arg, (void)block, (void)out;
+	return tw_error_create(TW_GAP, "not in the inode");
+}
+
+bool ext4_same_mapping(
+	const struct ext4 *fs, const struct tw_inode *inode, const struct ext4_inode *now)
+{
+	const struct ext4_root *root = ext4_root_find(fs, inode->ino);
+	struct ext4_remap remap = {.mode = now->attr.mode};
+	struct ext4_map map = {0};
+	struct tw_extent one;
+	uint32_t n, len;
+	remap.fast_symlink = ext4_inode_fast_symlink(now);
+	if (root)
+		return !((root->flags ^ now->flags) & EXT4_EXTENTS_FL) &&
+		       !memcmp(root->map, now->map, sizeof(root->map));
+	const struct tw_extent *extents = tw_inode_extents(inode, &one, &n);
+	const char *target = tw_inode_target(inode, &len);
+	if (remap.fast_symlink)
+		return !n && target && len == now->attr.size && !memcmp(target, now->map, len);
+	if (!has_map(&remap))
+		return !n;
+	struct tw_error *err =
+		ext4_map_walk(&fs->geo, inode->ino, now->flags, now->map, no_node, NULL, &map);
+	bool same = !err && ext4_same_extents(extents, n, map.extents, map.n);
+	tw_error_destroy(err);
+	ext4_map_deinit(&map);
+	return same;
+}
+
+/* The extents that the view has of an inode. */
+struct extents {
+	const struct tw_extent *at;
+	uint32_t n;
+	struct tw_extent one;
+};
+
+static void extents_of(const struct ext4 *fs, uint32_t ino, struct extents *out)
+{
+	const struct tw_inode *inode = tw_view_inode(fs->view, ino);
+	out->at = NULL;
+	out->n = 0;
+	if (inode)
+		out->at = tw_inode_extents(inode, &out->one, &out->n);
+}
+
 /* The stretch of extents in which the old and the new mapping differ. */
 struct middle {
 	uint32_t from, old_end, new_end;
 };
 
 static struct middle differing(
-	const struct tw_inode *inode, const struct ext4_remap *remap, bool replaced)
+	const struct extents *was, const struct tw_extent *new, uint32_t n, bool replaced)
 {
-	struct middle m = {0, inode ? inode->nextents : 0, remap->map.n};
+	struct middle m = {0, was->n, n};
 	if (replaced)
 		return m;
-	const struct tw_extent *old = inode ? inode->extents : NULL, *new = remap->map.extents;
+	const struct tw_extent *old = was->at;
 	while (m.from < m.old_end && m.from < m.new_end && same_extent(&old[m.from], &new[m.from]))
 		m.from++;
 	while (m.old_end > m.from && m.new_end > m.from &&
@@ -95,10 +154,12 @@ static bool kind_changed(const struct ext4 *fs, const struct ext4_remap *remap)
 
 struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *remap)
 {
-	const struct tw_inode *inode = tw_view_inode(fs->view, remap->ino);
-	struct middle m = differing(inode, remap, kind_changed(fs, remap));
+	struct extents was;
+	extents_of(fs, remap->ino, &was);
+	struct middle m =
+		differing(&was, remap->map.extents, remap->map.n, kind_changed(fs, remap));
 	if (m.old_end > m.from)
-		TW_TRY(tw_view_release_extents(fs->view, remap->ino, inode->extents + m.from,
+		TW_TRY(tw_view_release_extents(fs->view, remap->ino, was.at + m.from,
 			m.old_end - m.from, ext4_data_kind(&fs->geo, remap->ino, remap->old_mode)));
 	const struct ext4_root *root = ext4_root_find(fs, remap->ino);
 	for (uint32_t i = 0; root && i < root->nnodes; i++)
@@ -145,7 +206,8 @@ static struct tw_error *keep_root(struct ext4 *fs, struct ext4_remap *remap)
 		forget_nodes(fs, root);
 		root_drop(fs, root);
 	}
-	if (!remap->map.nnodes)
+	/* A bad one is kept, so that it is told of once. */
+	if (!remap->map.nnodes && !remap->bad)
 		return NULL;
 	root = calloc(1, sizeof(*root));
 	if (!root)
@@ -165,27 +227,16 @@ struct tw_error *ext4_remap_claim(
 	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader)
 {
 	struct tw_inode *inode = tw_view_inode(fs->view, remap->ino);
-	struct middle m = differing(inode, remap, kind_changed(fs, remap));
+	struct extents was;
+	extents_of(fs, remap->ino, &was);
+	struct middle m =
+		differing(&was, remap->map.extents, remap->map.n, kind_changed(fs, remap));
 	if (m.new_end > m.from)
 		TW_TRY(tw_view_claim_extents(fs->view, remap->ino, remap->map.extents + m.from,
 			m.new_end - m.from, ext4_data_kind(&fs->geo, remap->ino, remap->mode)));
 	TW_TRY(keep_nodes(fs, remap, reader));
 	TW_TRY(keep_root(fs, remap));
-	if (!inode)
-		return NULL;
-	free(inode->extents);
-	inode->extents = NULL;
-	inode->nextents = 0;
-	if (!remap->map.n)
-		return NULL;
-	/* The view keeps it: give back what the walk had in reserve. */
-	inode->extents = realloc(remap->map.extents, remap->map.n * sizeof(*inode->extents));
-	if (!inode->extents)
-		return tw_error_nomem();
-	inode->nextents = remap->map.n;
-	remap->map.extents = NULL;
-	remap->map.n = 0;
-	return NULL;
+	return inode ? tw_inode_set_extents(inode, remap->map.extents, remap->map.n) : NULL;
 }
 
 /* Where a mapping stands at a logical block: what is there, up to where. */
@@ -211,21 +262,23 @@ static uint64_t at_block(struct stretch *s, uint64_t lblk, uint64_t *end)
 	return e->unwritten ? 0 : e->block + (lblk - e->lblk);
 }
 
-struct tw_error *ext4_remap_ranges(
-	const struct ext4 *fs, const struct ext4_remap *remap, struct tw_change *change)
+struct tw_error *ext4_extents_ranges(const struct ext4 *fs, uint32_t ino,
+	const struct tw_extent *extents, uint32_t n, struct tw_change *change)
 {
-	const struct tw_inode *inode = tw_view_inode(fs->view, remap->ino);
-	struct middle m = differing(inode, remap, false);
-	struct stretch old = {inode ? inode->extents : NULL, m.old_end, m.from};
-	struct stretch new = {remap->map.extents, m.new_end, m.from};
+	struct extents was;
+	extents_of(fs, ino, &was);
+	struct middle m = differing(&was, extents, n, false);
+	struct stretch old = {was.at, m.old_end, m.from};
+	struct stretch new = {extents, m.new_end, m.from};
 	uint64_t lblk = 0;
 	for (;;) {
 		uint64_t old_end, new_end;
-		uint64_t was = at_block(&old, lblk, &old_end), is = at_block(&new, lblk, &new_end);
+		uint64_t from = at_block(&old, lblk, &old_end);
+		uint64_t to = at_block(&new, lblk, &new_end);
 		uint64_t end = old_end < new_end ? old_end : new_end;
 		if (end == UINT64_MAX)
 			return NULL;
-		if (was != is)
+		if (from != to)
 			TW_TRY(tw_changeset_range(change, lblk << fs->geo.blockbits,
 				(end - lblk) << fs->geo.blockbits));
 		lblk = end;

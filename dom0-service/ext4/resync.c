@@ -2,35 +2,16 @@
 /* From one view to a later one of the same volume, without having seen how it came about. */
 #include "ext4/ext4.h"
 
-#include "base/mem.h"
-
 #include <stdlib.h>
 #include <sys/stat.h>
 
 static bool same_mapping(const struct tw_inode *a, const struct tw_inode *b)
 {
-	if (a->nextents != b->nextents)
-		return false;
-	for (uint32_t i = 0; i < a->nextents; i++)
-		if (a->extents[i].block != b->extents[i].block ||
-			a->extents[i].lblk != b->extents[i].lblk ||
-			a->extents[i].count != b->extents[i].count ||
-			a->extents[i].unwritten != b->extents[i].unwritten)
-			return false;
-	return true;
-}
-
-static struct tw_error *copy_extents(struct tw_inode *inode, const struct tw_inode *to)
-{
-	struct tw_extent *extents = calloc(to->nextents + 1ul, sizeof(*extents));
-	if (!extents)
-		return tw_error_nomem();
-	if (to->nextents)
-		memcpy(extents, to->extents, to->nextents * sizeof(*extents));
-	free(inode->extents);
-	inode->extents = extents;
-	inode->nextents = to->nextents;
-	return NULL;
+	struct tw_extent one_a, one_b;
+	uint32_t n, m;
+	const struct tw_extent *x = tw_inode_extents(a, &one_a, &n);
+	const struct tw_extent *y = tw_inode_extents(b, &one_b, &m);
+	return ext4_same_extents(x, n, y, m);
 }
 
 /* Nobody saw the writes: a file whose times changed may have changed anywhere. */
@@ -40,29 +21,31 @@ static bool touched(const struct tw_attr *a, const struct tw_attr *b)
 	       a->ctime.sec != b->ctime.sec || a->ctime.nsec != b->ctime.nsec;
 }
 
-static struct tw_error *move_inode(struct ext4 *fs, const struct tw_inode *to, bool unwatched)
+static struct tw_error *move_inode(
+	struct ext4 *fs, const struct ext4 *newer, const struct tw_inode *to, bool unwatched)
 {
 	struct tw_inode *inode = tw_view_inode(fs->view, to->ino);
 	struct tw_change *change;
-	if (inode && ext4_same_attr(&inode->attr, &to->attr) && same_mapping(inode, to))
+	struct tw_attr was = inode ? tw_view_attr(fs->view, inode) : (struct tw_attr){0};
+	struct tw_attr now = tw_view_attr(newer->view, to);
+	if (inode && ext4_same_attr(&was, &now) && same_mapping(inode, to))
 		return NULL;
+	struct tw_extent one;
+	uint32_t n, len;
+	const struct tw_extent *extents = tw_inode_extents(to, &one, &n);
+	const char *target = tw_inode_target(to, &len);
 	TW_TRY(tw_changeset_inode(fs->set, to->ino, &change));
 	TW_TRY(tw_view_inode_add(fs->view, to->ino, &inode));
-	if (tw_change_identity(change, &to->attr))
+	if (tw_change_identity(change, &now))
 		change->nranges = 0;
-	if (S_ISREG(to->attr.mode)) {
-		struct ext4_remap remap = {
-			.ino = to->ino, .map = {.extents = to->extents, .n = to->nextents}};
-		TW_TRY(ext4_remap_ranges(fs, &remap, change));
-		if (unwatched && touched(&change->old, &to->attr))
-			TW_TRY(tw_changeset_range(change, 0, to->attr.size));
+	if (S_ISREG(now.mode)) {
+		TW_TRY(ext4_extents_ranges(fs, to->ino, extents, n, change));
+		if (unwatched && touched(&change->old, &now))
+			TW_TRY(tw_changeset_range(change, 0, now.size));
 	}
-	TW_TRY(copy_extents(inode, to));
-	inode->attr = to->attr;
-	free(inode->target);
-	inode->target = to->target ? tw_memdup(to->target, to->target_len) : NULL;
-	inode->target_len = inode->target ? to->target_len : 0;
-	return NULL;
+	TW_TRY(tw_inode_set_extents(inode, extents, n));
+	TW_TRY(tw_inode_set_target(inode, target, len));
+	return tw_view_set_attr(fs->view, inode, &now);
 }
 
 static struct tw_error *lose_inode(struct ext4 *fs, struct tw_inode *inode)
@@ -70,8 +53,7 @@ static struct tw_error *lose_inode(struct ext4 *fs, struct tw_inode *inode)
 	struct tw_change *change;
 	TW_TRY(tw_changeset_inode(fs->set, inode->ino, &change));
 	change->nranges = 0;
-	inode->attr = (struct tw_attr){0};
-	return NULL;
+	return tw_view_set_attr(fs->view, inode, &(struct tw_attr){0});
 }
 
 static int by_bytes_and_inode(const void *a, const void *b)
@@ -86,21 +68,26 @@ static int by_bytes_and_inode(const void *a, const void *b)
 }
 
 /* The names of a directory, sorted; the caller frees. NULL: no memory. */
-static struct tw_name **sorted_names(const struct tw_inode *dir, size_t *n)
+static struct tw_name **sorted_names(
+	const struct tw_view *view, const struct tw_inode *dir, size_t *n)
 {
+	uint32_t nentries = dir ? tw_inode_nentries(dir) : 0;
+	uint32_t nblocks = dir ? tw_inode_nblocks(dir) : 0;
 	*n = 0;
-	struct tw_name **names = calloc((dir ? dir->nentries : 0) + 1ul, sizeof(struct tw_name *));
+	struct tw_name **names = calloc(nentries + 1ul, sizeof(struct tw_name *));
 	if (!names)
 		return NULL;
-	for (uint32_t b = 0; dir && b < dir->nblocks; b++)
-		for (struct tw_name *name = dir->blocks[b].names; name; name = name->next_in_block)
+	for (uint32_t b = 0; b < nblocks; b++) {
+		struct tw_name *name = tw_view_block_names(view, tw_view_dirblock_at(view, dir, b));
+		for (; name; name = tw_view_block_next(view, name))
 			names[(*n)++] = name;
+	}
 	qsort(names, *n, sizeof(struct tw_name *), by_bytes_and_inode);
 	return names;
 }
 
-static struct tw_error *move_names(
-	struct ext4 *fs, struct tw_name **old, size_t nold, struct tw_name **new, size_t nnew)
+static struct tw_error *move_names(struct ext4 *fs, const struct ext4 *newer, struct tw_name **old,
+	size_t nold, struct tw_name **new, size_t nnew)
 {
 	size_t i = 0, k = 0;
 	while (i < nold || k < nnew) {
@@ -108,20 +95,23 @@ static struct tw_error *move_names(
 		if (cmp < 0)
 			TW_TRY(tw_changeset_remove_name(fs->set, old[i]));
 		else if (cmp > 0)
-			TW_TRY(tw_changeset_add_name(fs->set, new[k]->dir, new[k]->block,
-				new[k]->ino, new[k]->bytes, new[k]->len));
+			TW_TRY(tw_changeset_add_name(fs->set, tw_view_name_dir(newer->view, new[k]),
+				tw_view_name_block(newer->view, new[k]), new[k]->ino, new[k]->bytes,
+				new[k]->len));
 		i += cmp <= 0;
 		k += cmp >= 0;
 	}
 	return NULL;
 }
 
-static struct tw_error *move_dir(
-	struct ext4 *fs, const struct tw_inode *old, const struct tw_inode *new)
+static struct tw_error *move_dir(struct ext4 *fs, const struct ext4 *newer,
+	const struct tw_inode *old, const struct tw_inode *new)
 {
 	size_t nold, nnew;
-	struct tw_name **from = sorted_names(old, &nold), **to = sorted_names(new, &nnew);
-	struct tw_error *err = from && to ? move_names(fs, from, nold, to, nnew) : tw_error_nomem();
+	struct tw_name **from = sorted_names(fs->view, old, &nold);
+	struct tw_name **to = sorted_names(newer->view, new, &nnew);
+	struct tw_error *err =
+		from && to ? move_names(fs, newer, from, nold, to, nnew) : tw_error_nomem();
 	free(from);
 	free(to);
 	return err;
@@ -157,19 +147,19 @@ static struct tw_error *collect(struct ext4 *fs, struct ext4 *newer, const struc
 	/* Names first: they are compared by the old view, which the changes leave alone until
 	 * emission. */
 	for (; to; to = tw_view_inode_next(newer->view, to->ino + 1))
-		if (to->nblocks)
-			TW_TRY(move_dir(fs, tw_view_inode(fs->view, to->ino), to));
+		if (tw_inode_nblocks(to))
+			TW_TRY(move_dir(fs, newer, tw_view_inode(fs->view, to->ino), to));
 	struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
 	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1)) {
 		const struct tw_inode *same = tw_view_inode(newer->view, inode->ino);
-		if (inode->nblocks && (!same || !same->nblocks))
-			TW_TRY(move_dir(fs, inode, NULL));
+		if (tw_inode_nblocks(inode) && (!same || !tw_inode_nblocks(same)))
+			TW_TRY(move_dir(fs, newer, inode, NULL));
 		if (!same)
 			TW_TRY(lose_inode(fs, inode));
 	}
 	for (to = tw_view_inode_next(newer->view, 1); to;
 		to = tw_view_inode_next(newer->view, to->ino + 1))
-		TW_TRY(move_inode(fs, to, missed->unwatched));
+		TW_TRY(move_inode(fs, newer, to, missed->unwatched));
 	for (size_t i = 0; i < missed->n; i++)
 		TW_TRY(missed_data(fs, newer, &missed->ranges[i]));
 	return NULL;

@@ -3,13 +3,12 @@
  * from the image, which may have gone on since. */
 #include "ext4/ext4.h"
 
-#include "base/mem.h"
 #include "base/pack.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 3u
+#define STATE_VERSION 4u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -46,50 +45,36 @@ static struct tw_attr unpack_attr(struct tw_unpack *in)
 	return a;
 }
 
-static void pack_name(struct tw_buf *out, const struct tw_name *name)
+/* Their order stays: paths depend on it, and a restart must not change them. */
+static void pack_names(struct tw_buf *out, const struct tw_view *view, const struct tw_inode *inode)
 {
-	tw_pack32(out, name->dir);
-	tw_pack64(out, name->block);
-	tw_pack_bytes(out, name->bytes, name->len);
-}
-
-/* Loading puts each name behind the first one. So that the order stays (paths depend on it, and a
- * restart must not change them), the first is written first and the others from the last on. */
-static struct tw_error *pack_names(struct tw_buf *out, const struct tw_inode *inode)
-{
-	size_t n = 0;
-	for (const struct tw_name *name = inode->names; name; name = name->next_of_inode)
-		n++;
-	const struct tw_name **names = calloc(n + 1, sizeof(const struct tw_name *));
-	if (!names)
-		return tw_error_nomem();
-	size_t i = 0;
-	for (const struct tw_name *name = inode->names; name; name = name->next_of_inode)
-		names[i++] = name;
-	if (n)
-		pack_name(out, names[0]);
-	while (i > 1)
-		pack_name(out, names[--i]);
-	free(names);
+	const struct tw_name *name;
+	for (uint32_t i = 0; (name = tw_view_link(view, inode, i)); i++) {
+		tw_pack32(out, tw_view_name_dir(view, name));
+		tw_pack64(out, tw_view_name_block(view, name));
+		tw_pack_bytes(out, name->bytes, name->len);
+	}
 	tw_pack32(out, 0); /* no directory: the end of the names */
-	return NULL;
 }
 
-static struct tw_error *pack_inode(struct tw_buf *out, const struct tw_inode *inode)
+static void pack_inode(struct tw_buf *out, const struct tw_view *view, const struct tw_inode *inode)
 {
+	struct tw_attr attr = tw_view_attr(view, inode);
+	struct tw_extent one;
+	uint32_t n, len;
+	const struct tw_extent *e = tw_inode_extents(inode, &one, &n);
+	const char *target = tw_inode_target(inode, &len);
 	tw_pack32(out, inode->ino);
-	pack_attr(out, &inode->attr);
-	tw_pack32(out, inode->map_hash);
-	tw_pack_bytes(out, inode->target, inode->target ? inode->target_len : 0);
-	tw_pack32(out, inode->nextents);
-	for (uint32_t i = 0; i < inode->nextents; i++) {
-		const struct tw_extent *e = &inode->extents[i];
+	pack_attr(out, &attr);
+	tw_pack_bytes(out, target, len);
+	tw_pack32(out, n);
+	for (; n--; e++) {
 		tw_pack64(out, e->block);
 		tw_pack32(out, e->lblk);
 		tw_pack32(out, e->count);
 		tw_pack32(out, e->unwritten);
 	}
-	return pack_names(out, inode);
+	pack_names(out, view, inode);
 }
 
 static void pack_blocks(struct tw_buf *out, const struct ext4_block *table, uint32_t blocksize)
@@ -210,7 +195,7 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 	tw_pack64(out, tw_view_inode_count(fs->view));
 	const struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
 	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1))
-		TW_TRY(pack_inode(out, inode));
+		pack_inode(out, fs->view, inode);
 	pack_roots(out, fs);
 	pack_blocks(out, fs->nodes, fs->geo.blocksize);
 	pack_blocks(out, fs->xattrs, fs->geo.blocksize);
@@ -229,36 +214,36 @@ static struct tw_error *unpack_extents(
 	if (n > (in->span.len - in->off) / 20)
 		return tw_error_create(
 			TW_BAD_DATA, "inode %u: more extents than bytes", inode->ino);
-	inode->extents = calloc(n + 1ul, sizeof(*inode->extents));
-	if (!inode->extents)
+	struct tw_extent *extents = calloc(n + 1ul, sizeof(*extents));
+	if (!extents)
 		return tw_error_nomem();
-	inode->nextents = n;
 	for (uint32_t i = 0; i < n; i++) {
-		struct tw_extent *e = &inode->extents[i];
+		struct tw_extent *e = &extents[i];
 		e->block = tw_unpack64(in);
 		e->lblk = tw_unpack32(in);
-		e->count = tw_unpack32(in);
-		e->unwritten = tw_unpack32(in);
+		e->count = tw_unpack32(in) & TW_EXTENT_MAX;
+		e->unwritten = tw_unpack32(in) & 1;
 	}
-	return tw_view_claim_extents(fs->view, inode->ino, inode->extents, n,
-		ext4_data_kind(&fs->geo, inode->ino, inode->attr.mode));
+	struct tw_error *err = tw_inode_set_extents(inode, extents, n);
+	if (!err)
+		err = tw_view_claim_extents(fs->view, inode->ino, extents, n,
+			ext4_data_kind(&fs->geo, inode->ino, tw_view_mode(fs->view, inode)));
+	free(extents);
+	return err;
 }
 
 static struct tw_error *unpack_inode(struct tw_unpack *in, struct ext4 *fs)
 {
 	struct tw_inode *inode;
 	TW_TRY(tw_view_inode_add(fs->view, tw_unpack32(in), &inode));
-	if (inode->attr.mode || inode->extents)
+	if (tw_view_mode(fs->view, inode))
 		return tw_error_create(TW_BAD_DATA, "inode %u stands there twice", inode->ino);
-	inode->attr = unpack_attr(in);
-	inode->map_hash = tw_unpack32(in);
+	struct tw_attr attr = unpack_attr(in);
+	TW_TRY(tw_view_set_attr(fs->view, inode, &attr));
 	struct tw_span target = tw_unpack_bytes(in);
-	if (S_ISLNK(inode->attr.mode)) {
-		inode->target = tw_memdup(target.data, target.len);
-		inode->target_len = (uint32_t)target.len;
-		if (!inode->target)
-			return tw_error_nomem();
-	}
+	if (S_ISLNK(attr.mode))
+		TW_TRY(tw_inode_set_target(
+			inode, target.len ? target.data : (const void *)"", (uint32_t)target.len));
 	TW_TRY(unpack_extents(in, fs, inode));
 	uint32_t dir;
 	while ((dir = tw_unpack32(in)) && !in->failed) {

@@ -28,7 +28,8 @@ static struct tw_error *tell(struct walk *w, const struct tw_inode *inode)
 	if (w->path.failed)
 		return tw_error_nomem();
 	event.path = (struct tw_bytes){w->path.data, w->path.len};
-	tw_view_describe(inode, &inode->attr, &event);
+	struct tw_attr attr = tw_view_attr(w->view, inode);
+	tw_view_describe(inode, &attr, &event);
 	return w->each(&event, w->arg);
 }
 
@@ -48,7 +49,7 @@ static struct tw_error *walk_names(struct walk *w, struct tw_name **names, size_
 			continue;
 		TW_TRY(tell(w, inode));
 		/* A directory by its first name only: a guest may have made loops. */
-		if (inode->nblocks && inode->names == names[i])
+		if (tw_inode_nblocks(inode) && tw_view_link(w->view, inode, 0) == names[i])
 			TW_TRY(push(w, inode->ino));
 	}
 	return NULL;
@@ -56,13 +57,16 @@ static struct tw_error *walk_names(struct walk *w, struct tw_name **names, size_
 
 static struct tw_error *walk_dir(struct walk *w, const struct tw_inode *dir)
 {
-	struct tw_name **names = calloc(dir->nentries + 1ul, sizeof(struct tw_name *));
+	struct tw_name **names = calloc(tw_inode_nentries(dir) + 1ul, sizeof(struct tw_name *));
 	size_t n = 0;
 	if (!names)
 		return tw_error_nomem();
-	for (uint32_t b = 0; b < dir->nblocks; b++)
-		for (struct tw_name *name = dir->blocks[b].names; name; name = name->next_in_block)
+	for (uint32_t b = 0; b < tw_inode_nblocks(dir); b++) {
+		const struct tw_dirblock *holder = tw_view_dirblock_at(w->view, dir, b);
+		struct tw_name *name = tw_view_block_names(w->view, holder);
+		for (; name; name = tw_view_block_next(w->view, name))
 			names[n++] = name;
+	}
 	qsort(names, n, sizeof(struct tw_name *), by_bytes);
 	struct tw_error *err = walk_names(w, names, n);
 	free(names);

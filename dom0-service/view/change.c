@@ -73,10 +73,12 @@ struct tw_error *tw_changeset_inode(struct tw_changeset *set, uint32_t ino, stru
 		change->ino = ino;
 		const struct tw_inode *inode = tw_view_inode(set->view, ino);
 		if (inode) {
-			change->old = inode->attr;
-			if (inode->target) {
-				change->old_target = tw_memdup(inode->target, inode->target_len);
-				change->old_target_len = change->old_target ? inode->target_len : 0;
+			uint32_t len;
+			const char *target = tw_inode_target(inode, &len);
+			change->old = tw_view_attr(set->view, inode);
+			if (target) {
+				change->old_target = tw_memdup(target, len);
+				change->old_target_len = change->old_target ? len : 0;
 			}
 		}
 		HASH_ADD(hh, set->changes, ino, sizeof(change->ino), change);
@@ -144,13 +146,33 @@ bool tw_change_identity(const struct tw_change *change, const struct tw_attr *no
 	       (change->old.mode & S_IFMT) != (now->mode & S_IFMT);
 }
 
+bool tw_changeset_replaced(const struct tw_changeset *set, const struct tw_change *change,
+	const struct tw_inode *inode)
+{
+	struct tw_attr now = tw_view_attr(set->view, inode);
+	return tw_change_identity(change, &now);
+}
+
 static struct tw_error *replace_name(struct tw_changeset *set, struct tw_name *name)
 {
 	if (name->removed)
 		return NULL;
 	TW_TRY(tw_changeset_remove_name(set, name));
-	return tw_changeset_add_name(
-		set, name->dir, name->block, name->ino, name->bytes, name->len);
+	return tw_changeset_add_name(set, tw_view_name_dir(set->view, name),
+		tw_view_name_block(set->view, name), name->ino, name->bytes, name->len);
+}
+
+static struct tw_error *replace_names(struct tw_changeset *set, const struct tw_inode *inode)
+{
+	struct tw_name *name;
+	for (uint32_t i = 0; (name = tw_view_link(set->view, inode, i)); i++)
+		TW_TRY(replace_name(set, name));
+	for (uint32_t i = 0; i < tw_inode_nblocks(inode); i++) {
+		name = tw_view_block_names(set->view, tw_view_dirblock_at(set->view, inode, i));
+		for (; name; name = tw_view_block_next(set->view, name))
+			TW_TRY(replace_name(set, name));
+	}
+	return NULL;
 }
 
 /* A name that stayed while its inode, or the directory around it, became another one went and came.
@@ -160,14 +182,8 @@ static struct tw_error *replace_identities(struct tw_changeset *set)
 	struct tw_change *change, *tmp;
 	HASH_ITER (hh, set->changes, change, tmp) {
 		const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
-		if (!inode || !change->old.mode || !tw_change_identity(change, &inode->attr))
-			continue;
-		struct tw_name *name;
-		for (name = inode->names; name; name = name->next_of_inode)
-			TW_TRY(replace_name(set, name));
-		for (uint32_t i = 0; i < inode->nblocks; i++)
-			for (name = inode->blocks[i].names; name; name = name->next_in_block)
-				TW_TRY(replace_name(set, name));
+		if (inode && change->old.mode && tw_changeset_replaced(set, change, inode))
+			TW_TRY(replace_names(set, inode));
 	}
 	return NULL;
 }
@@ -212,10 +228,11 @@ void tw_changeset_abandon(struct tw_changeset *set)
 	struct tw_change *change, *next;
 	HASH_ITER (hh, set->changes, change, next) {
 		struct tw_inode *inode = tw_view_inode(set->view, change->ino);
+		/* What inodes share was there before, so this needs no memory. */
 		if (inode && !change->told)
-			inode->attr = change->old;
+			tw_error_destroy(tw_view_set_attr(set->view, inode, &change->old));
 		else if (inode)
-			change->old = inode->attr;
+			change->old = tw_view_attr(set->view, inode);
 		change->told = change->created = change->entries = false;
 		if (!change->nranges)
 			drop_change(set, change);

@@ -69,9 +69,9 @@ void tw_changeset_save_ranges(const struct tw_changeset *set, struct tw_buf *out
 struct tw_error *tw_changeset_load_ranges(
 	struct tw_changeset *set, struct tw_unpack *in) TW_MUST_CHECK;
 
-/* Gives up what was collected, after an error: nothing of it is told, and the inodes of the view that
- * were not told of are what they were, so that a resync finds the differences. Ranges of file data
- * wait for it; extents are lost. */
+/* Gives up what was collected, after an error: nothing of it is told, and the inodes of the view
+ * that were not told of are what they were, so that a resync finds the differences. Ranges of file
+ * data wait for it; extents are lost. */
 void tw_changeset_abandon(struct tw_changeset *set);
 
 /* Emits the events in an order in which they can be applied, and empties the set. After an error it

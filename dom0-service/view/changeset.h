@@ -82,6 +82,10 @@ static inline const char *tw_newname_bytes(
 struct tw_slot *tw_changeset_slot(
 	struct tw_changeset *set, uint32_t dir, const void *bytes, uint8_t len);
 
+/* True when the number of a changed inode means another inode than before. */
+bool tw_changeset_replaced(const struct tw_changeset *set, const struct tw_change *change,
+	const struct tw_inode *inode);
+
 /* Derives set->ops from the names that came and went. */
 struct tw_error *tw_nameops_derive(struct tw_changeset *set) TW_MUST_CHECK;
 void tw_nameops_release(struct tw_changeset *set);

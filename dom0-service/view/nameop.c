@@ -31,7 +31,8 @@ static struct tw_error *index_removed(struct tw_changeset *set)
 			return tw_error_nomem();
 		slot->name = name;
 		slot->op = NULL;
-		unsigned keylen = slot_key(slot->key, name->dir, name->bytes, name->len);
+		unsigned keylen = slot_key(
+			slot->key, tw_view_name_dir(set->view, name), name->bytes, name->len);
 		HASH_ADD_KEYPTR(hh, set->slots, slot->key, keylen, slot);
 	}
 	return NULL;
@@ -41,7 +42,7 @@ static bool identity_changed(struct tw_changeset *set, uint32_t ino)
 {
 	const struct tw_change *change = tw_changeset_find(set, ino);
 	const struct tw_inode *inode = tw_view_inode(set->view, ino);
-	return change && inode && tw_change_identity(change, &inode->attr);
+	return change && inode && tw_changeset_replaced(set, change, inode);
 }
 
 /* An entry that only moved between blocks of its directory (htree splits do that) is no change. */
@@ -73,13 +74,14 @@ static struct tw_error *cancel_moves(struct tw_changeset *set)
 	return NULL;
 }
 
-static int by_ino_removed(const void *a, const void *b)
+static int by_ino_removed(const void *a, const void *b, void *view)
 {
 	const struct tw_name *x = *(struct tw_name *const *)a, *y = *(struct tw_name *const *)b;
 	if (x->ino != y->ino)
 		return x->ino < y->ino ? -1 : 1;
-	if (x->dir != y->dir)
-		return x->dir < y->dir ? -1 : 1;
+	uint32_t dir = tw_view_name_dir(view, x), other = tw_view_name_dir(view, y);
+	if (dir != other)
+		return dir < other ? -1 : 1;
 	int ret = memcmp(x->bytes, y->bytes, x->len < y->len ? x->len : y->len);
 	return ret ? ret : (int)x->len - (int)y->len;
 }
@@ -92,10 +94,10 @@ static int by_ino_added(const void *a, const void *b)
 	return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
-static bool keeps_a_name(const struct tw_inode *inode)
+static bool keeps_a_name(const struct tw_changeset *set, const struct tw_inode *inode)
 {
-	for (const struct tw_name *name = inode ? inode->names : NULL; name;
-		name = name->next_of_inode)
+	const struct tw_name *name;
+	for (uint32_t i = 0; inode && (name = tw_view_link(set->view, inode, i)); i++)
 		if (!name->removed)
 			return true;
 	return false;
@@ -121,8 +123,9 @@ static struct tw_error *add_op(struct tw_changeset *set, enum tw_nameop_kind kin
 	struct tw_nameop *op = &set->ops[set->nops++];
 	*op = (struct tw_nameop){.kind = kind, .ino = ino, .from = from, .to = to};
 	if (from) {
-		tw_changeset_slot(set, from->dir, from->bytes, from->len)->op = op;
-		struct tw_dirops *leaving = dirops_get(set, from->dir);
+		uint32_t dir = tw_view_name_dir(set->view, from);
+		tw_changeset_slot(set, dir, from->bytes, from->len)->op = op;
+		struct tw_dirops *leaving = dirops_get(set, dir);
 		if (!leaving)
 			return tw_error_nomem();
 		op->next_in_dir = leaving->leaving;
@@ -151,8 +154,8 @@ static struct tw_error *derive_inode(struct tw_changeset *set, uint32_t ino,
 {
 	const struct tw_inode *inode = tw_view_inode(set->view, ino);
 	bool replaced = identity_changed(set, ino);
-	bool was_named = inode && inode->names && !replaced;
-	bool stays = !replaced && (m || keeps_a_name(inode));
+	bool was_named = inode && tw_inode_named(inode) && !replaced;
+	bool stays = !replaced && (m || keeps_a_name(set, inode));
 	size_t pairs = replaced ? 0 : n < m ? n : m;
 	struct tw_nameop *before = NULL;
 
@@ -182,7 +185,8 @@ struct tw_error *tw_nameops_derive(struct tw_changeset *set)
 	if (!set->ops)
 		return tw_error_nomem();
 	if (set->nremoved)
-		qsort(set->removed, set->nremoved, sizeof(struct tw_name *), by_ino_removed);
+		qsort_r(set->removed, set->nremoved, sizeof(struct tw_name *), by_ino_removed,
+			set->view);
 	if (set->nadded)
 		qsort(set->added, set->nadded, sizeof(*set->added), by_ino_added);
 	size_t r = 0, a = 0;

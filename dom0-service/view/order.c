@@ -45,15 +45,14 @@ static struct tw_nameop *waits_for_ancestor(struct tw_changeset *set, const stru
 		if (ino == op->ino)
 			return found;
 		const struct tw_inode *dir = tw_view_inode(set->view, ino);
-		if (!dir || !dir->names)
+		const struct tw_name *name = dir ? tw_view_link(set->view, dir, 0) : NULL;
+		if (!name)
 			return NULL;
-		const struct tw_name *name = dir->names;
-		const struct tw_slot *slot =
-			tw_changeset_slot(set, name->dir, name->bytes, name->len);
+		ino = tw_view_name_dir(set->view, name);
+		const struct tw_slot *slot = tw_changeset_slot(set, ino, name->bytes, name->len);
 		if (!found && slot && slot->name == name && slot->op && slot->op != op &&
 			slot->op->state != TW_NAMEOP_DONE)
 			found = slot->op;
-		ino = name->dir;
 	}
 	return NULL;
 }
@@ -62,7 +61,7 @@ static struct tw_nameop *waits_for_children(
 	const struct tw_changeset *set, const struct tw_nameop *op)
 {
 	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
-	if (!inode || !inode->nentries)
+	if (!inode || !tw_inode_nentries(inode))
 		return NULL;
 	struct tw_dirops *ops = dirops_find(set, op->ino);
 	/* Done ones are passed over for good, so that a big directory is walked once. */
@@ -74,7 +73,8 @@ static struct tw_nameop *waits_for_children(
 static bool is_dir(const struct tw_changeset *set, const struct tw_nameop *op)
 {
 	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
-	return inode && (inode->nblocks || tw_mode_kind(inode->attr.mode) == TW_KIND_DIR);
+	return inode && (tw_inode_nblocks(inode) ||
+				tw_mode_kind(tw_view_mode(set->view, inode)) == TW_KIND_DIR);
 }
 
 static struct tw_nameop *dependency(struct tw_changeset *set, const struct tw_nameop *op)
@@ -102,9 +102,9 @@ static bool holds(const struct tw_changeset *set, uint32_t ino, uint32_t dir)
 		if (dir == ino)
 			return true;
 		const struct tw_inode *inode = tw_view_inode(set->view, dir);
-		if (dir == root || !inode || !inode->names)
+		if (dir == root || !inode || !tw_inode_named(inode))
 			return false;
-		dir = inode->names->dir;
+		dir = tw_view_name_dir(set->view, tw_view_link(set->view, inode, 0));
 	}
 	return true;
 }
@@ -113,7 +113,8 @@ static bool holds(const struct tw_changeset *set, uint32_t ino, uint32_t dir)
 static void relocated(
 	struct tw_changeset *set, struct tw_nameop *op, uint32_t old_dir, struct tw_slot *slot)
 {
-	struct tw_dirops *from = dirops_find(set, old_dir), *to = dirops_find(set, op->from->dir);
+	struct tw_dirops *from = dirops_find(set, old_dir);
+	struct tw_dirops *to = dirops_find(set, tw_view_name_dir(set->view, op->from));
 	for (struct tw_nameop **at = from ? &from->leaving : NULL; at && *at;
 		at = &(*at)->next_in_dir) {
 		if (*at == op) {
@@ -132,11 +133,15 @@ static void relocated(
 	}
 }
 
+static struct tw_slot *slot_of(struct tw_changeset *set, const struct tw_name *name)
+{
+	return tw_changeset_slot(set, tw_view_name_dir(set->view, name), name->bytes, name->len);
+}
+
 static struct tw_error *exchange(struct tw_changeset *set, struct tw_nameop *a, struct tw_nameop *b)
 {
-	struct tw_slot *of_a = tw_changeset_slot(set, a->from->dir, a->from->bytes, a->from->len);
-	struct tw_slot *of_b = tw_changeset_slot(set, b->from->dir, b->from->bytes, b->from->len);
-	uint32_t old_dir = b->from->dir;
+	struct tw_slot *of_a = slot_of(set, a->from), *of_b = slot_of(set, b->from);
+	uint32_t old_dir = tw_view_name_dir(set->view, b->from);
 	TW_TRY(tw_tell_exchange(set, a, b));
 	of_b->op = NULL;
 	relocated(set, b, old_dir, of_a);
@@ -145,9 +150,8 @@ static struct tw_error *exchange(struct tw_changeset *set, struct tw_nameop *a, 
 
 static struct tw_error *park(struct tw_changeset *set, struct tw_nameop *op)
 {
-	struct tw_slot *slot =
-		tw_changeset_slot(set, op->from->dir, op->from->bytes, op->from->len);
-	uint32_t old_dir = op->from->dir;
+	struct tw_slot *slot = slot_of(set, op->from);
+	uint32_t old_dir = tw_view_name_dir(set->view, op->from);
 	TW_TRY(tw_tell_park(set, op));
 	if (slot)
 		slot->op = NULL;
@@ -160,8 +164,9 @@ static struct tw_error *break_cycle(struct tw_changeset *set, struct tw_nameop *
 	struct tw_nameop *op, struct tw_nameop *on)
 {
 	if (op->kind == TW_NAMEOP_RENAME && on->kind == TW_NAMEOP_RENAME &&
-		waits_for_slot(set, op) == on && !holds(set, op->ino, on->from->dir) &&
-		!holds(set, on->ino, op->from->dir)) {
+		waits_for_slot(set, op) == on &&
+		!holds(set, op->ino, tw_view_name_dir(set->view, on->from)) &&
+		!holds(set, on->ino, tw_view_name_dir(set->view, op->from))) {
 		op->state = TW_NAMEOP_DONE;
 		(*n)--;
 		return exchange(set, op, on);

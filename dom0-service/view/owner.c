@@ -9,12 +9,13 @@
 
 /* An interval within a bucket; it never crosses the bucket's end. */
 struct interval {
-	uint16_t start; /* offset in the bucket */
-	uint16_t count; /* 1 .. BUCKET_BLOCKS */
+	uint32_t start : BUCKET_SHIFT; /* offset in the bucket */
+	uint32_t last : BUCKET_SHIFT;
+	uint32_t kind : 8;
 	uint32_t ino;
 	uint32_t lblk;
-	uint32_t kind;
 };
+_Static_assert(sizeof(struct interval) == 12, "a million of these");
 
 struct bucket {
 	struct interval *at; /* sorted by start, disjoint */
@@ -75,9 +76,12 @@ void tw_owners_destroy(struct tw_owners *owners)
 static unsigned first_after(const struct bucket *b, uint32_t off)
 {
 	unsigned lo = 0, hi = b->n;
+	/* A crawl mostly goes forwards. */
+	if (hi && b->at[hi - 1].last < off)
+		return hi;
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
-		if ((uint32_t)b->at[mid].start + b->at[mid].count > off)
+		if (b->at[mid].last >= off)
 			hi = mid;
 		else
 			lo = mid + 1;
@@ -87,8 +91,8 @@ static unsigned first_after(const struct bucket *b, uint32_t off)
 
 static bool joins(const struct interval *a, const struct interval *b)
 {
-	return a->start + a->count == b->start && a->ino == b->ino && a->kind == b->kind &&
-	       a->lblk + a->count == b->lblk;
+	return a->last + 1u == b->start && a->ino == b->ino && a->kind == b->kind &&
+	       a->lblk + (a->last + 1u - a->start) == b->lblk;
 }
 
 /* Replaces n intervals at index by the m given ones. */
@@ -96,7 +100,7 @@ static struct tw_error *splice(struct tw_owners *owners, struct bucket *b, unsig
 	unsigned n, const struct interval *with, unsigned m)
 {
 	if (b->n - n + m > b->cap) {
-		unsigned cap = b->cap ? b->cap * 2u : 4;
+		unsigned cap = b->cap ? b->cap + b->cap / 2u : 4;
 		if (cap > BUCKET_BLOCKS)
 			cap = BUCKET_BLOCKS;
 		struct interval *at = realloc(b->at, cap * sizeof(*at));
@@ -117,7 +121,7 @@ static struct tw_error *splice(struct tw_owners *owners, struct bucket *b, unsig
 static struct interval head_of(const struct interval *iv, uint32_t end)
 {
 	struct interval head = *iv;
-	head.count = (uint16_t)(end - iv->start);
+	head.last = (end - 1) & (BUCKET_BLOCKS - 1);
 	return head;
 }
 
@@ -125,15 +129,14 @@ static struct interval tail_of(const struct interval *iv, uint32_t start)
 {
 	struct interval tail = *iv;
 	tail.lblk += start - iv->start;
-	tail.count = (uint16_t)(iv->start + iv->count - start);
-	tail.start = (uint16_t)start;
+	tail.start = start & (BUCKET_BLOCKS - 1);
 	return tail;
 }
 
 static struct tw_error *set_in_bucket(
 	struct tw_owners *owners, struct bucket *b, struct interval iv)
 {
-	uint32_t start = iv.start, end = start + iv.count;
+	uint32_t start = iv.start, end = iv.last + 1u;
 	unsigned first = first_after(b, start), last = first;
 	struct interval with[3];
 	unsigned m = 0;
@@ -142,17 +145,16 @@ static struct tw_error *set_in_bucket(
 		first--;
 		iv.start = b->at[first].start;
 		iv.lblk = b->at[first].lblk;
-		iv.count = (uint16_t)(iv.count + b->at[first].count);
 	} else if (first < b->n && b->at[first].start < start) {
 		with[m++] = head_of(&b->at[first], start);
 	}
 	with[m++] = iv;
 	while (last < b->n && b->at[last].start < end)
 		last++;
-	if (last > first && b->at[last - 1].start + (uint32_t)b->at[last - 1].count > end)
+	if (last > first && b->at[last - 1].last >= end)
 		with[m++] = tail_of(&b->at[last - 1], end);
 	else if (last < b->n && joins(&with[m - 1], &b->at[last]))
-		with[m - 1].count = (uint16_t)(with[m - 1].count + b->at[last++].count);
+		with[m - 1].last = b->at[last++].last;
 	return splice(owners, b, first, last - first, with, m);
 }
 
@@ -165,7 +167,11 @@ struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *
 		uint32_t n = BUCKET_BLOCKS - off;
 		if (n > left)
 			n = (uint32_t)left;
-		struct interval iv = {(uint16_t)off, (uint16_t)n, owner->ino, lblk, owner->kind};
+		struct interval iv = {.start = off & (BUCKET_BLOCKS - 1),
+			.last = (off + n - 1) & (BUCKET_BLOCKS - 1),
+			.kind = owner->kind & 0xff,
+			.ino = owner->ino,
+			.lblk = lblk};
 		TW_TRY(set_in_bucket(owners, &owners->buckets[block >> BUCKET_SHIFT], iv));
 		block += n;
 		left -= n;
@@ -187,7 +193,7 @@ static struct tw_error *clear_in_bucket(struct tw_owners *owners, struct bucket 
 		unsigned m = 0;
 		if (iv.start < start)
 			with[m++] = head_of(&iv, start);
-		if (iv.start + (uint32_t)iv.count > end)
+		if (iv.last >= end)
 			with[m++] = tail_of(&iv, end);
 		TW_TRY(splice(owners, b, i, 1, with, m));
 		i += m;
@@ -225,8 +231,8 @@ bool tw_owners_find(
 			const struct interval *iv = &b->at[i];
 			if (base + iv->start >= end)
 				return false;
-			*out = (struct tw_owner){
-				base + iv->start, iv->count, iv->ino, iv->lblk, iv->kind};
+			*out = (struct tw_owner){base + iv->start, iv->last + 1u - iv->start,
+				iv->ino, iv->lblk, (enum tw_owner_kind)iv->kind};
 			return true;
 		}
 		block = base + BUCKET_BLOCKS;

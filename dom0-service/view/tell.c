@@ -78,20 +78,21 @@ static struct tw_error *send(struct tw_changeset *set, struct tw_event *event)
 }
 
 /* Of a file that comes, all content is new: also what was written before it had a name. */
-static struct tw_error *all_content(
-	struct tw_changeset *set, struct tw_change *change, const struct tw_inode *inode)
+static struct tw_error *all_content(struct tw_changeset *set, struct tw_change *change,
+	const struct tw_inode *inode, const struct tw_attr *attr)
 {
 	uint32_t bits = tw_view_blockbits(set->view);
+	struct tw_extent one;
+	uint32_t n;
+	const struct tw_extent *e = tw_inode_extents(inode, &one, &n);
 	change->nranges = 0;
-	if (tw_mode_kind(inode->attr.mode) != TW_KIND_FILE)
+	if (tw_mode_kind(attr->mode) != TW_KIND_FILE)
 		return NULL;
-	for (uint32_t i = 0; i < inode->nextents; i++) {
-		const struct tw_extent *e = &inode->extents[i];
+	for (; n--; e++)
 		if (!e->unwritten)
 			TW_TRY(tw_changeset_range(
 				change, (uint64_t)e->lblk << bits, (uint64_t)e->count << bits));
-	}
-	tidy_ranges(change, inode->attr.size);
+	tidy_ranges(change, attr->size);
 	return NULL;
 }
 
@@ -100,12 +101,13 @@ static struct tw_error *send_inode(
 	struct tw_changeset *set, struct tw_event *event, const struct tw_inode *inode)
 {
 	struct tw_change *change = tw_changeset_find(set, inode->ino);
-	tw_view_describe(inode, &inode->attr, event);
+	struct tw_attr attr = tw_view_attr(set->view, inode);
+	tw_view_describe(inode, &attr, event);
 	if (change) {
 		change->told = true;
 		if (event->type == TW_EVENT_FILE_CREATED) {
 			change->created = true;
-			TW_TRY(all_content(set, change, inode));
+			TW_TRY(all_content(set, change, inode, &attr));
 			event->ranges = change->ranges;
 			event->nranges = change->nranges;
 		}
@@ -120,7 +122,7 @@ static struct tw_error *send_gone(struct tw_changeset *set, struct tw_event *eve
 	const struct tw_change *change = tw_changeset_find(set, ino);
 	if (!inode)
 		return NULL;
-	struct tw_attr was = change ? change->old : inode->attr;
+	struct tw_attr was = change ? change->old : tw_view_attr(set->view, inode);
 	was.nlink = 0;
 	tw_view_describe(inode, &was, event);
 	event->target = (struct tw_bytes){NULL, 0};
@@ -140,7 +142,7 @@ static struct tw_error *take_name(
 	struct tw_changeset *set, struct tw_nameop *op, struct tw_event *event)
 {
 	bool known = name_path(set, op->from, &set->path);
-	entries_changed(set, op->from->dir);
+	entries_changed(set, tw_view_name_dir(set->view, op->from));
 	tw_view_name_remove(set->view, op->from);
 	op->from = NULL;
 	if (!known)
@@ -148,7 +150,7 @@ static struct tw_error *take_name(
 	event->path = bytes_of(&set->path);
 	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
 	const struct tw_change *change = tw_changeset_find(set, op->ino);
-	bool replaced = change && inode && tw_change_identity(change, &inode->attr);
+	bool replaced = change && inode && tw_changeset_replaced(set, change, inode);
 	if (op->kind == TW_NAMEOP_UNLINK && inode && !replaced)
 		return send_inode(set, event, inode);
 	return send_gone(set, event, op->ino);
@@ -167,13 +169,13 @@ static struct tw_error *rename_to(struct tw_changeset *set, struct tw_nameop *op
 {
 	struct tw_event event = begin(set, TW_EVENT_FILE_RENAMED);
 	/* An exchange may have brought it where it belongs. */
-	if (op->from->dir == to->dir && op->from->len == to->len &&
+	if (tw_view_name_dir(set->view, op->from) == to->dir && op->from->len == to->len &&
 		!memcmp(op->from->bytes, tw_newname_bytes(set, to), to->len)) {
 		*out = op->from;
 		return tw_view_name_rehome(set->view, op->from, to->block);
 	}
 	bool known = name_path(set, op->from, &set->old_path);
-	entries_changed(set, op->from->dir);
+	entries_changed(set, tw_view_name_dir(set->view, op->from));
 	tw_view_name_remove(set->view, op->from);
 	op->from = NULL;
 	TW_TRY(give_name(set, to, out));
@@ -210,14 +212,14 @@ struct tw_error *tw_tell_exchange(
 	struct tw_changeset *set, struct tw_nameop *a, struct tw_nameop *b)
 {
 	struct tw_event event = begin(set, TW_EVENT_FILE_RENAMED);
-	uint32_t dir = a->from->dir;
-	uint64_t block = a->from->block;
+	uint32_t dir = tw_view_name_dir(set->view, a->from);
+	uint64_t block = tw_view_name_block(set->view, a->from);
 	uint8_t bytes[255], len = a->from->len;
 	struct tw_name *name;
 	memcpy(bytes, a->from->bytes, len);
 	bool known = name_path(set, a->from, &set->old_path) && name_path(set, b->from, &set->path);
 	entries_changed(set, dir);
-	entries_changed(set, b->from->dir);
+	entries_changed(set, tw_view_name_dir(set->view, b->from));
 	tw_view_name_remove(set->view, a->from);
 	tw_view_name_remove(set->view, b->from);
 	a->from = b->from = NULL;
@@ -255,7 +257,8 @@ static bool same_time(struct tw_time a, struct tw_time b)
 static struct tw_error *tell_inode(
 	struct tw_changeset *set, struct tw_change *change, const struct tw_inode *inode)
 {
-	const struct tw_attr *was = &change->old, *now = &inode->attr;
+	const struct tw_attr attr = tw_view_attr(set->view, inode);
+	const struct tw_attr *was = &change->old, *now = &attr;
 	bool file = tw_mode_kind(now->mode) == TW_KIND_FILE;
 	bool truncated = file && now->size < was->size;
 	if (file && now->size > was->size)
@@ -298,7 +301,8 @@ struct tw_error *tw_tell_inodes(struct tw_changeset *set)
 	HASH_SORT(set->changes, by_ino);
 	HASH_ITER (hh, set->changes, change, next) {
 		const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
-		bool named = inode && (inode->names || inode->ino == tw_view_root(set->view));
+		bool named =
+			inode && (tw_inode_named(inode) || inode->ino == tw_view_root(set->view));
 		if (named && !change->created)
 			TW_TRY(tell_inode(set, change, inode));
 	}

@@ -1,25 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "view/view.h"
+#include "view/inside.h"
+
+#include "base/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-/* Inodes live in chunks, so that an empty stretch of a big inode table costs a pointer. */
-#define CHUNK_SHIFT 6
-#define CHUNK_INODES (1u << CHUNK_SHIFT)
-/* Deeper than any path that Linux lets a guest make; a loop ends here. */
-#define MAX_DEPTH 2048
-
-struct tw_view {
-	uint32_t max_ino;
-	uint32_t root;
-	uint32_t blockbits;
-	uint64_t ninodes;
-	uint64_t nnames;
-	struct tw_inode **chunks; /* an inode with ino == 0 is absent */
-	struct tw_owners *owners;
-};
 
 struct tw_error *tw_view_create(
 	uint32_t max_ino, uint32_t root, uint64_t nblocks, uint32_t blockbits, struct tw_view **out)
@@ -30,9 +16,10 @@ struct tw_error *tw_view_create(
 	view->max_ino = max_ino;
 	view->root = root;
 	view->blockbits = blockbits;
-	view->chunks = calloc((max_ino >> CHUNK_SHIFT) + 1, sizeof(*view->chunks));
-	struct tw_error *err =
-		view->chunks ? tw_owners_create(nblocks, &view->owners) : tw_error_nomem();
+	view->chunks = calloc((max_ino >> TW_CHUNK_SHIFT) + 1ul, sizeof(*view->chunks));
+	struct tw_error *err = view->chunks ? tw_commons_init(&view->commons) : tw_error_nomem();
+	if (!err)
+		err = tw_owners_create(nblocks, &view->owners);
 	if (err) {
 		tw_view_destroy(view);
 		return err;
@@ -41,39 +28,39 @@ struct tw_error *tw_view_create(
 	return NULL;
 }
 
-static void deinit_inode(struct tw_inode *inode)
+static void free_body(struct tw_inode *inode)
 {
-	for (uint32_t i = 0; i < inode->nblocks; i++) {
-		struct tw_name *next;
-		for (struct tw_name *name = inode->blocks[i].names; name; name = next) {
-			next = name->next_in_block;
-			free(name);
-		}
-	}
-	free(inode->blocks);
-	free(inode->extents);
-	free(inode->target);
+	struct tw_body *body = tw_inode_body(inode);
+	inode->map = 0;
+	if (!body)
+		return;
+	free(body->extents);
+	free(body->target);
+	free(body->blocks);
+	free(body);
 }
 
 void tw_view_destroy(struct tw_view *view)
 {
 	if (!view)
 		return;
-	for (uint32_t c = 0; view->chunks && c <= view->max_ino >> CHUNK_SHIFT; c++) {
+	for (uint32_t c = 0; view->chunks && c <= view->max_ino >> TW_CHUNK_SHIFT; c++) {
 		if (!view->chunks[c])
 			continue;
-		for (unsigned i = 0; i < CHUNK_INODES; i++)
-			deinit_inode(&view->chunks[c][i]);
+		for (unsigned i = 0; i < TW_CHUNK_INODES; i++)
+			free_body(&view->chunks[c][i]);
 		free(view->chunks[c]);
 	}
 	free(view->chunks);
+	tw_names_deinit(&view->names);
+	tw_commons_deinit(&view->commons);
 	tw_owners_destroy(view->owners);
 	free(view);
 }
 
 struct tw_error *tw_view_grow(struct tw_view *view, uint32_t max_ino, uint64_t nblocks)
 {
-	size_t had = (view->max_ino >> CHUNK_SHIFT) + 1ul, n = (max_ino >> CHUNK_SHIFT) + 1ul;
+	size_t had = (view->max_ino >> TW_CHUNK_SHIFT) + 1ul, n = (max_ino >> TW_CHUNK_SHIFT) + 1ul;
 	if (max_ino > view->max_ino) {
 		struct tw_inode **chunks = realloc(view->chunks, n * sizeof(struct tw_inode *));
 		if (!chunks)
@@ -114,10 +101,10 @@ struct tw_inode *tw_view_inode(const struct tw_view *view, uint32_t ino)
 {
 	if (!ino || ino > view->max_ino)
 		return NULL;
-	struct tw_inode *chunk = view->chunks[ino >> CHUNK_SHIFT];
-	if (!chunk || !chunk[ino & (CHUNK_INODES - 1)].ino)
+	struct tw_inode *chunk = view->chunks[ino >> TW_CHUNK_SHIFT];
+	if (!chunk || !chunk[ino & (TW_CHUNK_INODES - 1)].ino)
 		return NULL;
-	return &chunk[ino & (CHUNK_INODES - 1)];
+	return &chunk[ino & (TW_CHUNK_INODES - 1)];
 }
 
 struct tw_error *tw_view_inode_add(struct tw_view *view, uint32_t ino, struct tw_inode **out)
@@ -125,12 +112,12 @@ struct tw_error *tw_view_inode_add(struct tw_view *view, uint32_t ino, struct tw
 	if (!ino || ino > view->max_ino)
 		return tw_error_create(TW_BAD_DATA, "inode %u does not exist: the last one is %u",
 			ino, view->max_ino);
-	struct tw_inode **chunk = &view->chunks[ino >> CHUNK_SHIFT];
+	struct tw_inode **chunk = &view->chunks[ino >> TW_CHUNK_SHIFT];
 	if (!*chunk)
-		*chunk = calloc(CHUNK_INODES, sizeof(**chunk));
+		*chunk = calloc(TW_CHUNK_INODES, sizeof(**chunk));
 	if (!*chunk)
 		return tw_error_nomem();
-	struct tw_inode *inode = &(*chunk)[ino & (CHUNK_INODES - 1)];
+	struct tw_inode *inode = &(*chunk)[ino & (TW_CHUNK_INODES - 1)];
 	if (!inode->ino) {
 		inode->ino = ino;
 		view->ninodes++;
@@ -144,183 +131,178 @@ void tw_view_inode_drop(struct tw_view *view, uint32_t ino)
 	struct tw_inode *inode = tw_view_inode(view, ino);
 	if (!inode)
 		return;
-	deinit_inode(inode);
+	free_body(inode);
+	tw_commons_put(&view->commons, inode->common);
 	memset(inode, 0, sizeof(*inode));
 	view->ninodes--;
 }
 
 struct tw_inode *tw_view_inode_next(const struct tw_view *view, uint32_t ino)
 {
-	uint32_t c = ino >> CHUNK_SHIFT, i = ino & (CHUNK_INODES - 1);
-	for (; c <= view->max_ino >> CHUNK_SHIFT; c++, i = 0) {
+	uint32_t c = ino >> TW_CHUNK_SHIFT, i = ino & (TW_CHUNK_INODES - 1);
+	for (; c <= view->max_ino >> TW_CHUNK_SHIFT; c++, i = 0) {
 		struct tw_inode *chunk = view->chunks[c];
-		for (; chunk && i < CHUNK_INODES; i++)
+		for (; chunk && i < TW_CHUNK_INODES; i++)
 			if (chunk[i].ino)
 				return &chunk[i];
 	}
 	return NULL;
 }
 
-/* Index of the directory block, or where it would go. */
-static uint32_t dirblock_index(const struct tw_inode *dir, uint64_t block)
+/* 34 bits of seconds from 1901 on, which is what ext4 has, and 30 of nanoseconds. */
+#define TIME_EPOCH (1ll << 31)
+#define NSEC_BITS 30
+
+static uint64_t pack_time(struct tw_time time)
 {
-	uint32_t lo = 0, hi = dir->nblocks;
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-		if (dir->blocks[mid].block < block)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
+	return (uint64_t)(time.sec + TIME_EPOCH) << NSEC_BITS |
+	       (time.nsec & ((1u << NSEC_BITS) - 1));
 }
 
-struct tw_dirblock *tw_view_dirblock(const struct tw_inode *dir, uint64_t block)
+static struct tw_time unpack_time(uint64_t packed)
 {
-	uint32_t i = dirblock_index(dir, block);
-	return i < dir->nblocks && dir->blocks[i].block == block ? &dir->blocks[i] : NULL;
+	return (struct tw_time){.sec = (int64_t)(packed >> NSEC_BITS) - TIME_EPOCH,
+		.nsec = packed & ((1u << NSEC_BITS) - 1)};
 }
 
-static struct tw_error *dirblock_get(struct tw_inode *dir, uint64_t block, struct tw_dirblock **out)
+struct tw_attr tw_view_attr(const struct tw_view *view, const struct tw_inode *inode)
 {
-	uint32_t i = dirblock_index(dir, block);
-	if (i == dir->nblocks || dir->blocks[i].block != block) {
-		/* Grows by doubling: a power of two is full. */
-		if (!(dir->nblocks & (dir->nblocks - 1))) {
-			size_t cap = dir->nblocks ? dir->nblocks * 2ul : 1;
-			struct tw_dirblock *blocks = realloc(dir->blocks, cap * sizeof(*blocks));
-			if (!blocks)
-				return tw_error_nomem();
-			dir->blocks = blocks;
-		}
-		memmove(dir->blocks + i + 1, dir->blocks + i,
-			(dir->nblocks - i) * sizeof(*dir->blocks));
-		dir->blocks[i] = (struct tw_dirblock){.block = block};
-		dir->nblocks++;
-	}
-	*out = &dir->blocks[i];
-	return NULL;
-}
-
-static void leave_block(struct tw_inode *dir, struct tw_name *name)
-{
-	struct tw_dirblock *holder = tw_view_dirblock(dir, name->block);
-	struct tw_name **at = &holder->names;
-	while (*at != name)
-		at = &(*at)->next_in_block;
-	*at = name->next_in_block;
-	if (holder->names)
-		return;
-	uint32_t i = (uint32_t)(holder - dir->blocks);
-	memmove(holder, holder + 1, (dir->nblocks - i - 1) * sizeof(*holder));
-	dir->nblocks--;
-	/* dirblock_get() takes a power of two for full: keep that true after shrinking. */
-	if (dir->nblocks && !(dir->nblocks & (dir->nblocks - 1))) {
-		struct tw_dirblock *blocks = realloc(dir->blocks, dir->nblocks * sizeof(*blocks));
-		if (blocks)
-			dir->blocks = blocks;
-	}
-}
-
-struct tw_error *tw_view_name_add(struct tw_view *view, uint32_t dir_ino, uint64_t block,
-	uint32_t ino, const void *bytes, uint8_t len, struct tw_name **out)
-{
-	struct tw_inode *dir, *inode;
-	struct tw_dirblock *holder;
-	TW_TRY(tw_view_inode_add(view, dir_ino, &dir));
-	TW_TRY(tw_view_inode_add(view, ino, &inode));
-	struct tw_name *name = malloc(sizeof(*name) + len);
-	if (!name)
-		return tw_error_nomem();
-	struct tw_error *err = dirblock_get(dir, block, &holder);
-	if (err) {
-		free(name);
-		return err;
-	}
-	*name = (struct tw_name){
-		.ino = ino,
-		.dir = dir_ino,
-		.block = block,
-		.len = len,
-		.next_in_block = holder->names,
+	const struct tw_common *common = &view->commons.at[inode->common];
+	if (!inode->common)
+		return (struct tw_attr){0};
+	return (struct tw_attr){
+		.size = inode->size_links >> 16,
+		.nlink = inode->size_links & 0xffff,
+		.mtime = unpack_time(inode->mtime),
+		.ctime = unpack_time(inode->ctime),
+		.generation = inode->generation,
+		.xattrs = common->xattrs,
+		.flags = common->flags,
+		.uid = common->uid,
+		.gid = common->gid,
+		.rdev = common->rdev,
+		.mode = common->mode,
 	};
-	memcpy(name->bytes, bytes, len);
-	holder->names = name;
-	/* Behind the first name, which is the oldest and stays the one that paths use. */
-	struct tw_name **at = inode->names ? &inode->names->next_of_inode : &inode->names;
-	name->next_of_inode = *at;
-	*at = name;
-	dir->nentries++;
-	view->nnames++;
-	if (out)
-		*out = name;
+}
+
+struct tw_error *tw_view_set_attr(
+	struct tw_view *view, struct tw_inode *inode, const struct tw_attr *attr)
+{
+	uint64_t size = attr->size < TW_SIZE_MAX ? attr->size : TW_SIZE_MAX;
+	uint32_t was = inode->common;
+	TW_TRY(tw_commons_get(&view->commons, attr, &inode->common));
+	tw_commons_put(&view->commons, was);
+	inode->size_links = size << 16 | (attr->nlink & 0xffff);
+	inode->mtime = pack_time(attr->mtime);
+	inode->ctime = pack_time(attr->ctime);
+	inode->generation = attr->generation;
 	return NULL;
 }
 
-void tw_view_name_remove(struct tw_view *view, struct tw_name *name)
+uint16_t tw_view_mode(const struct tw_view *view, const struct tw_inode *inode)
 {
-	struct tw_inode *dir = tw_view_inode(view, name->dir);
-	struct tw_inode *inode = tw_view_inode(view, name->ino);
-	leave_block(dir, name);
-	struct tw_name **at = &inode->names;
-	while (*at != name)
-		at = &(*at)->next_of_inode;
-	*at = name->next_of_inode;
-	dir->nentries--;
-	view->nnames--;
-	free(name);
+	return view->commons.at[inode->common].mode;
 }
 
-struct tw_error *tw_view_name_rehome(struct tw_view *view, struct tw_name *name, uint64_t block)
+struct tw_body *tw_inode_body_get(struct tw_inode *inode)
 {
-	struct tw_inode *dir = tw_view_inode(view, name->dir);
-	struct tw_dirblock *holder;
-	if (name->block == block)
+	struct tw_extent one, *copy = NULL;
+	uint32_t n;
+	struct tw_body *body = tw_inode_body(inode);
+	if (body)
+		return body;
+	tw_inode_extents(inode, &one, &n);
+	body = calloc(1, sizeof(*body));
+	if (body && n)
+		copy = malloc(sizeof(*copy));
+	if (!body || (n && !copy)) {
+		free(body);
 		return NULL;
-	leave_block(dir, name);
-	TW_TRY(dirblock_get(dir, block, &holder));
-	name->block = block;
-	name->next_in_block = holder->names;
-	holder->names = name;
-	return NULL;
+	}
+	if (n)
+		*copy = one;
+	body->extents = copy;
+	body->nextents = n;
+	inode->map = (uintptr_t)body;
+	return body;
 }
 
-bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct tw_buf *out)
+/* A single extent in map: 1, unwritten, 14 bits of count, 48 of block. */
+#define MAP_UNWRITTEN 2u
+#define MAP_COUNT_SHIFT 2
+#define MAP_COUNT_MAX ((1u << 14) - 1)
+#define MAP_BLOCK_SHIFT 16
+
+static bool fits_map(const struct tw_extent *e)
 {
-	const struct tw_name *steps[MAX_DEPTH];
-	size_t n = 0, len = 0, fit = 0;
-	for (;;) {
-		if (n == MAX_DEPTH)
-			return false;
-		steps[n++] = name;
-		len += name->len + 1ul;
-		if (len <= TW_PATH_MAX)
-			fit = n;
-		if (name->dir == view->root)
-			break;
-		const struct tw_inode *dir = tw_view_inode(view, name->dir);
-		if (!dir || !dir->names)
-			return false;
-		name = dir->names;
-	}
-	bool whole = fit == n;
-	while (fit--) {
-		if (whole)
-			tw_buf_append(out, "/", 1);
-		whole = true;
-		tw_buf_append(out, steps[fit]->bytes, steps[fit]->len);
-	}
+	return !e->lblk && e->count <= MAP_COUNT_MAX && !(e->block >> 48);
+}
+
+const struct tw_extent *tw_inode_extents(
+	const struct tw_inode *inode, struct tw_extent *one, uint32_t *n)
+{
+	const struct tw_body *body = tw_inode_body(inode);
+	*n = body ? body->nextents : inode->map != 0;
+	if (body || !inode->map)
+		return body ? body->extents : NULL;
+	*one = (struct tw_extent){.block = inode->map >> MAP_BLOCK_SHIFT,
+		.count = inode->map >> MAP_COUNT_SHIFT & MAP_COUNT_MAX,
+		.unwritten = (inode->map & MAP_UNWRITTEN) != 0};
+	return one;
+}
+
+/* Extents in the inode, as long as it has nothing else that needs a body. */
+static bool set_in_map(struct tw_inode *inode, const struct tw_extent *extents, uint32_t n)
+{
+	const struct tw_body *body = tw_inode_body(inode);
+	if (n > 1 || (n && !fits_map(extents)) || (body && (body->target || body->capblocks)))
+		return false;
+	/* extents may be the inode's own. */
+	uint64_t map = 0;
+	if (n)
+		map = extents->block << MAP_BLOCK_SHIFT | extents->count << MAP_COUNT_SHIFT |
+		      (extents->unwritten ? MAP_UNWRITTEN : 0) | 1;
+	free_body(inode);
+	inode->map = map;
 	return true;
 }
 
-bool tw_view_inode_path(
-	const struct tw_view *view, const struct tw_inode *inode, struct tw_buf *out)
+struct tw_error *tw_inode_set_extents(
+	struct tw_inode *inode, const struct tw_extent *extents, uint32_t n)
 {
-	if (inode->ino == view->root) {
-		tw_buf_append(out, "/", 1);
-		return true;
-	}
-	return inode->names && tw_view_path(view, inode->names, out);
+	if (set_in_map(inode, extents, n))
+		return NULL;
+	struct tw_body *body = tw_inode_body_get(inode);
+	struct tw_extent *copy = body && n ? malloc(n * sizeof(*copy)) : NULL;
+	if (!body || (n && !copy))
+		return tw_error_nomem();
+	if (n)
+		memcpy(copy, extents, n * sizeof(*copy));
+	free(body->extents);
+	body->extents = copy;
+	body->nextents = n;
+	return NULL;
+}
+
+const char *tw_inode_target(const struct tw_inode *inode, uint32_t *len)
+{
+	const struct tw_body *body = tw_inode_body(inode);
+	*len = body && body->target ? body->target_len : 0;
+	return body ? body->target : NULL;
+}
+
+struct tw_error *tw_inode_set_target(struct tw_inode *inode, const void *target, uint32_t len)
+{
+	struct tw_body *body = target ? tw_inode_body_get(inode) : tw_inode_body(inode);
+	char *copy = target && body ? tw_memdup(target, len) : NULL;
+	if (target && !copy)
+		return tw_error_nomem();
+	if (!body)
+		return NULL;
+	free(body->target);
+	body->target = copy;
+	body->target_len = copy ? len : 0;
+	return NULL;
 }
 
 enum tw_kind tw_mode_kind(uint16_t mode)
@@ -359,8 +341,10 @@ void tw_view_describe(
 	event->ctime = attr->ctime;
 	event->rdev_major = attr->rdev >> 20;
 	event->rdev_minor = attr->rdev & 0xfffff;
-	if (event->kind == TW_KIND_SYMLINK && inode->target)
-		event->target = (struct tw_bytes){inode->target, inode->target_len};
+	uint32_t len;
+	const char *target = tw_inode_target(inode, &len);
+	if (event->kind == TW_KIND_SYMLINK && target)
+		event->target = (struct tw_bytes){target, len};
 }
 
 static enum tw_owner_kind extent_kind(const struct tw_extent *e, enum tw_owner_kind data_kind)

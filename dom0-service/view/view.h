@@ -3,6 +3,10 @@
  * The view: the inspector's picture of a volume's metadata, always equal to some commit of the
  * guest. It knows inodes, names and extents, and no on-disk format. A file system module fills and
  * moves it. One thread.
+ *
+ * It has to hold millions of inodes, so it is packed: what most inodes share (owner, mode, flags,
+ * extended attributes) is kept once, a file's only extent lies in the inode, names lie end to end.
+ * Read and write it by the functions below.
  */
 #ifndef TW_VIEW_VIEW_H
 #define TW_VIEW_VIEW_H
@@ -15,7 +19,7 @@
 
 /* What an event tells of an inode. */
 struct tw_attr {
-	uint64_t size;
+	uint64_t size; /* below TW_SIZE_MAX */
 	struct tw_time mtime;
 	struct tw_time ctime;
 	uint64_t xattrs; /* digest of all extended attributes, 0 without any */
@@ -23,47 +27,48 @@ struct tw_attr {
 	uint32_t flags; /* those that a user can set (chattr) */
 	uint32_t uid;
 	uint32_t gid;
-	uint32_t nlink;
-	uint32_t rdev; /* major << 20 | minor */
-	uint16_t mode; /* type and permissions; 0: the inode is free */
+	uint32_t nlink; /* at most 65,535 */
+	uint32_t rdev;  /* major << 20 | minor */
+	uint16_t mode;  /* type and permissions; 0: the inode is free */
 };
+
+/* No file system of Linux makes longer files. */
+#define TW_SIZE_MAX ((1ull << 48) - 1)
 
 struct tw_extent {
 	uint64_t block;
 	uint32_t lblk;
-	uint32_t count;
-	bool unwritten;
+	uint32_t count : 31;
+	uint32_t unwritten : 1;
+};
+#define TW_EXTENT_MAX 0x7fffffffu
+
+/* An inode. Only the number is for everybody to read. */
+struct tw_inode {
+	uint64_t size_links;
+	uint64_t mtime, ctime;
+	uint64_t map;
+	uint32_t ino;
+	uint32_t common;
+	uint32_t generation;
+	uint32_t name;
 };
 
 /* A name of an inode in a directory. */
 struct tw_name {
-	struct tw_name *next_of_inode;
-	struct tw_name *next_in_block;
+	uint32_t next;   /* private */
+	uint32_t holder; /* private */
 	uint32_t ino;
-	uint32_t dir;
-	uint64_t block; /* the directory block that holds it */
 	uint8_t len;
 	bool removed; /* goes in the transaction under way */
 	uint8_t bytes[];
 };
 
+/* A directory block that holds names. */
 struct tw_dirblock {
 	uint64_t block;
-	struct tw_name *names;
-};
-
-struct tw_inode {
-	struct tw_attr attr;
-	uint32_t ino;
-	uint32_t nextents;
-	uint32_t nblocks;           /* directory: blocks */
-	uint32_t nentries;          /* directory: names without . and .. */
-	uint32_t map_hash;          /* of the mapping's root as it is on disk; the module's own */
-	struct tw_extent *extents;  /* by lblk */
-	struct tw_dirblock *blocks; /* by block */
-	struct tw_name *names;
-	char *target; /* symlink, NUL-terminated for convenience */
-	uint32_t target_len;
+	uint32_t dir;
+	uint32_t names; /* private */
 };
 
 struct tw_view;
@@ -83,6 +88,8 @@ struct tw_owners *tw_view_owners(struct tw_view *view);
 uint64_t tw_view_inode_count(const struct tw_view *view);
 uint64_t tw_view_name_count(const struct tw_view *view);
 
+/* --- inodes --- */
+
 /* The inode, or NULL when the view has none of that number. Pointers stay valid until it is
  * dropped. */
 struct tw_inode *tw_view_inode(const struct tw_view *view, uint32_t ino);
@@ -95,6 +102,27 @@ void tw_view_inode_drop(struct tw_view *view, uint32_t ino);
 /* The first inode with a number >= ino, or NULL. */
 struct tw_inode *tw_view_inode_next(const struct tw_view *view, uint32_t ino);
 
+struct tw_attr tw_view_attr(const struct tw_view *view, const struct tw_inode *inode);
+struct tw_error *tw_view_set_attr(
+	struct tw_view *view, struct tw_inode *inode, const struct tw_attr *attr) TW_MUST_CHECK;
+uint16_t tw_view_mode(const struct tw_view *view, const struct tw_inode *inode);
+
+/* The extents of an inode by lblk. They are valid until they are set again; one is room for a
+ * single one. */
+const struct tw_extent *tw_inode_extents(
+	const struct tw_inode *inode, struct tw_extent *one, uint32_t *n);
+/* Sets the extents of an inode to a copy of these. Who owns the blocks is another matter. */
+struct tw_error *tw_inode_set_extents(
+	struct tw_inode *inode, const struct tw_extent *extents, uint32_t n) TW_MUST_CHECK;
+
+/* The target of a symlink, with a NUL behind it, or NULL. */
+const char *tw_inode_target(const struct tw_inode *inode, uint32_t *len);
+/* Sets the target to a copy; NULL for none. */
+struct tw_error *tw_inode_set_target(
+	struct tw_inode *inode, const void *target, uint32_t len) TW_MUST_CHECK;
+
+/* --- names --- */
+
 /* Adds a name of ino to directory dir (both are made when missing), held by the directory block. */
 struct tw_error *tw_view_name_add(struct tw_view *view, uint32_t dir, uint64_t block, uint32_t ino,
 	const void *bytes, uint8_t len, struct tw_name **out) TW_MUST_CHECK;
@@ -102,8 +130,31 @@ void tw_view_name_remove(struct tw_view *view, struct tw_name *name);
 /* Moves a name to another block of the same directory. */
 struct tw_error *tw_view_name_rehome(
 	struct tw_view *view, struct tw_name *name, uint64_t block) TW_MUST_CHECK;
+
+uint32_t tw_view_name_dir(const struct tw_view *view, const struct tw_name *name);
+uint64_t tw_view_name_block(const struct tw_view *view, const struct tw_name *name);
+/* The names of an inode, from 0, the oldest first; NULL behind the last one. The first one is the
+ * one that paths use. */
+struct tw_name *tw_view_link(const struct tw_view *view, const struct tw_inode *inode, uint32_t i);
+bool tw_inode_named(const struct tw_inode *inode);
+
+/* --- directories --- */
+
+/* Names in a directory, without . and .. */
+uint32_t tw_inode_nentries(const struct tw_inode *dir);
+/* Blocks of a directory that hold names. */
+uint32_t tw_inode_nblocks(const struct tw_inode *dir);
+/* The i-th of them, by block number. Valid until names come or go. */
+struct tw_dirblock *tw_view_dirblock_at(
+	const struct tw_view *view, const struct tw_inode *dir, uint32_t i);
 /* The entry of a directory block, or NULL when it holds no names. */
-struct tw_dirblock *tw_view_dirblock(const struct tw_inode *dir, uint64_t block);
+struct tw_dirblock *tw_view_dirblock(
+	const struct tw_view *view, const struct tw_inode *dir, uint64_t block);
+/* The names in a block: the first one, and the one after it; NULL at the end. */
+struct tw_name *tw_view_block_names(const struct tw_view *view, const struct tw_dirblock *holder);
+struct tw_name *tw_view_block_next(const struct tw_view *view, const struct tw_name *name);
+
+/* --- paths --- */
 
 /* Longer paths cannot be named by Linux (PATH_MAX, with its NUL). */
 #define TW_PATH_MAX 4095
@@ -121,6 +172,8 @@ enum tw_kind tw_mode_kind(uint16_t mode);
 /* Fills the fields of an event that describe an inode. The event borrows from the inode. */
 void tw_view_describe(
 	const struct tw_inode *inode, const struct tw_attr *attr, struct tw_event *event);
+
+/* --- owners --- */
 
 /* Takes the blocks of n extents of ino out of the owner map. data_kind is what the inode's blocks
  * are (TW_OWNER_DATA stands for TW_OWNER_UNWRITTEN too where an extent says so). */

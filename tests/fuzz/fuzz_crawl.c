@@ -44,13 +44,16 @@ static void find_places(void)
 	if (tw_fs_ext4.open(&env, (void **)&fs))
 		abort();
 	const struct tw_inode *journal = tw_view_inode(fs->view, EXT4_JOURNAL_INO);
-	for (uint32_t i = 0; i < journal->nextents; i++)
-		for (uint32_t k = 0; k < journal->extents[i].count; k++)
-			if (journal->extents[i].lblk + k < MAX_PATCHES + 3)
-				place.log[journal->extents[i].lblk + k] =
-					(uint32_t)journal->extents[i].block + k;
+	struct tw_extent one;
+	uint32_t n;
+	const struct tw_extent *e = tw_inode_extents(journal, &one, &n);
+	for (; n--; e++)
+		for (uint32_t k = 0; k < e->count; k++)
+			if (e->lblk + k < MAX_PATCHES + 3)
+				place.log[e->lblk + k] = (uint32_t)e->block + k;
 	place.table = (uint32_t)fs->geo.itable[0];
-	place.root = (uint32_t)tw_view_inode(fs->view, EXT4_ROOT_INO)->extents[0].block;
+	place.root = (uint32_t)tw_inode_extents(
+		tw_view_inode(fs->view, EXT4_ROOT_INO), &one, &n)->block;
 	struct ext4_root *root = fs->roots;
 	for (unsigned i = 0; root && i < 2 && i < root->nnodes; i++)
 		place.nodes[i] = (uint32_t)root->nodes[i];

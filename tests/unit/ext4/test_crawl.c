@@ -65,18 +65,24 @@ static uint8_t *slot(struct crawl *c, uint32_t ino)
 static uint32_t lookup(const struct crawl *c, uint32_t dir, const char *name)
 {
 	const struct tw_inode *inode = tw_view_inode(c->fs->view, dir);
-	for (uint32_t b = 0; inode && b < inode->nblocks; b++)
-		for (const struct tw_name *n = inode->blocks[b].names; n; n = n->next_in_block)
+	for (uint32_t b = 0; inode && b < tw_inode_nblocks(inode); b++) {
+		const struct tw_dirblock *holder = tw_view_dirblock_at(c->fs->view, inode, b);
+		const struct tw_name *n = tw_view_block_names(c->fs->view, holder);
+		for (; n; n = tw_view_block_next(c->fs->view, n))
 			if (n->len == strlen(name) && !memcmp(n->bytes, name, n->len))
 				return n->ino;
+	}
 	return 0;
 }
 
 static uint64_t first_block(const struct crawl *c, uint32_t ino)
 {
 	const struct tw_inode *inode = tw_view_inode(c->fs->view, ino);
-	assert_true(inode && inode->nextents);
-	return inode->extents[0].block;
+	struct tw_extent one;
+	uint32_t n = 0;
+	const struct tw_extent *e = inode ? tw_inode_extents(inode, &one, &n) : NULL;
+	assert_true(n);
+	return e->block;
 }
 
 static void a_feature_that_is_not_followed_is_named(void **state)
@@ -137,7 +143,10 @@ static void a_mapping_of_nonsense_costs_that_file_only(void **state)
 	memset(slot(c, sparse) + 0x28, 0xff, 60);
 	ok(again(c));
 	assert_int_equal(tw_view_name_count(c->fs->view), names);
-	assert_int_equal(tw_view_inode(c->fs->view, sparse)->nextents, 0);
+	struct tw_extent one;
+	uint32_t n;
+	tw_inode_extents(tw_view_inode(c->fs->view, sparse), &one, &n);
+	assert_int_equal(n, 0);
 }
 
 static bool owns_anything(const struct crawl *c, uint32_t ino)
@@ -196,10 +205,13 @@ static struct log log_begin(struct crawl *c)
 {
 	struct log l = { .c = c, .at = 1 };
 	const struct tw_inode *journal = tw_view_inode(c->fs->view, EXT4_JOURNAL_INO);
-	for (uint32_t i = 0; i < journal->nextents; i++)
-		for (uint32_t k = 0; k < journal->extents[i].count; k++)
-			if (journal->extents[i].lblk + k < 8)
-				l.place[journal->extents[i].lblk + k] = journal->extents[i].block + k;
+	struct tw_extent one;
+	uint32_t n;
+	const struct tw_extent *e = tw_inode_extents(journal, &one, &n);
+	for (; n--; e++)
+		for (uint32_t k = 0; k < e->count; k++)
+			if (e->lblk + k < 8)
+				l.place[e->lblk + k] = e->block + k;
 	uint8_t *sb = block_at(c, l.place[0]);
 	l.sequence = tw_be32(tw_span(sb, 1024), 24);
 	be32(sb + 28, 1); /* s_start */

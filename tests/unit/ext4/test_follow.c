@@ -62,11 +62,13 @@ static void begin_journal(struct follow *f)
 {
 	uint8_t sb[1024];
 	const struct tw_inode *journal = tw_view_inode(f->fs->view, EXT4_JOURNAL_INO);
-	for (uint32_t i = 0; i < journal->nextents; i++)
-		for (uint32_t k = 0; k < journal->extents[i].count; k++)
-			if (journal->extents[i].lblk + k < 512)
-				f->place[journal->extents[i].lblk + k] =
-					(uint32_t)journal->extents[i].block + k;
+	struct tw_extent one;
+	uint32_t n;
+	const struct tw_extent *e = tw_inode_extents(journal, &one, &n);
+	for (; n--; e++)
+		for (uint32_t k = 0; k < e->count; k++)
+			if (e->lblk + k < 512)
+				f->place[e->lblk + k] = (uint32_t)e->block + k;
 	memcpy(sb, f->now.bytes + (size_t)f->place[0] * 1024, sizeof(sb));
 	f->at = 1;
 	f->sequence = tw_be32(tw_span(sb, sizeof(sb)), 24);

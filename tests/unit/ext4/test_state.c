@@ -85,8 +85,10 @@ static void the_crawl_found_the_tree(void **state)
 	unsigned links = 0, slow = 0, nodes = 0;
 	const struct tw_inode *inode = tw_view_inode_next(f->fs->view, 1);
 	for (; inode; inode = tw_view_inode_next(f->fs->view, inode->ino + 1)) {
-		links += inode->attr.nlink == 4 && S_ISREG(inode->attr.mode);
-		slow += inode->target_len == 91;
+		struct tw_attr attr = tw_view_attr(f->fs->view, inode);
+		uint32_t len;
+		links += attr.nlink == 4 && S_ISREG(attr.mode);
+		slow += tw_inode_target(inode, &len) && len == 91;
 		nodes += ext4_root_find(f->fs, inode->ino) != NULL;
 	}
 	assert_int_equal(links, 1);

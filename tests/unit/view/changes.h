@@ -20,6 +20,8 @@ struct changes {
 	struct tw_changeset *set;
 	struct tw_buf lines;
 	struct tw_event last; /* scalars only */
+	struct tw_attr attrs[1001]; /* of inodes that are being changed */
+	bool touched[1001];
 };
 
 static inline const char *short_type(enum tw_event_type type)
@@ -66,21 +68,43 @@ static inline struct tw_name *put(struct changes *c, uint32_t dir, const char *n
 	struct tw_inode *inode;
 	struct tw_name *out;
 	ok(tw_view_inode_add(c->view, ino, &inode));
-	inode->attr.mode = mode;
-	inode->attr.generation = 1;
-	inode->attr.nlink++;
+	struct tw_attr attr = tw_view_attr(c->view, inode);
+	attr.mode = mode;
+	attr.generation = 1;
+	attr.nlink++;
+	ok(tw_view_set_attr(c->view, inode, &attr));
 	ok(tw_view_name_add(c->view, dir, dir * 100, ino, name, (uint8_t)strlen(name), &out));
 	return out;
 }
 
-/* Begins or goes on with the change of an inode; what comes back is its attr in the view. */
+static inline void set_size(struct changes *c, uint32_t ino, uint64_t size)
+{
+	struct tw_inode *inode = tw_view_inode(c->view, ino);
+	struct tw_attr attr = tw_view_attr(c->view, inode);
+	attr.size = size;
+	ok(tw_view_set_attr(c->view, inode, &attr));
+}
+
+/* Begins or goes on with the change of an inode; what comes back will be its attr in the view. */
 static inline struct tw_attr *touch(struct changes *c, uint32_t ino)
 {
 	struct tw_change *change;
 	struct tw_inode *inode;
 	ok(tw_changeset_inode(c->set, ino, &change));
 	ok(tw_view_inode_add(c->view, ino, &inode));
-	return &inode->attr;
+	if (!c->touched[ino])
+		c->attrs[ino] = tw_view_attr(c->view, inode);
+	c->touched[ino] = true;
+	return &c->attrs[ino];
+}
+
+static inline void touch_end(struct changes *c)
+{
+	for (uint32_t ino = 0; ino < 1001; ino++) {
+		if (c->touched[ino])
+			ok(tw_view_set_attr(c->view, tw_view_inode(c->view, ino), &c->attrs[ino]));
+		c->touched[ino] = false;
+	}
 }
 
 static inline void make(struct changes *c, uint32_t ino, uint16_t mode, uint32_t generation)
@@ -93,13 +117,24 @@ static inline void free_inode(struct changes *c, uint32_t ino)
 	*touch(c, ino) = (struct tw_attr){ 0 };
 }
 
+static inline struct tw_name *look_up(const struct tw_view *view, const struct tw_inode *dir,
+	const char *name)
+{
+	for (uint32_t b = 0; b < tw_inode_nblocks(dir); b++) {
+		struct tw_name *n = tw_view_block_names(view, tw_view_dirblock_at(view, dir, b));
+		for (; n; n = tw_view_block_next(view, n))
+			if (n->len == strlen(name) && !memcmp(n->bytes, name, n->len))
+				return n;
+	}
+	return NULL;
+}
+
 static inline struct tw_name *name_of(const struct changes *c, uint32_t dir, const char *name)
 {
 	const struct tw_inode *inode = tw_view_inode(c->view, dir);
-	for (uint32_t b = 0; inode && b < inode->nblocks; b++)
-		for (struct tw_name *n = inode->blocks[b].names; n; n = n->next_in_block)
-			if (n->len == strlen(name) && !memcmp(n->bytes, name, n->len))
-				return n;
+	struct tw_name *found = inode ? look_up(c->view, inode, name) : NULL;
+	if (found)
+		return found;
 	fail_msg("directory %u has no %s", dir, name);
 	return NULL;
 }
@@ -125,6 +160,7 @@ static inline void range(struct changes *c, uint32_t ino, uint64_t offset, uint6
 static inline void expect(struct changes *c, const char *lines)
 {
 	const struct tw_commit commit = { { 100, 5 }, { 200, 6 }, 77, false };
+	touch_end(c);
 	ok(tw_changeset_emit(c->set, &commit));
 	tw_buf_append(&c->lines, "", 1);
 	assert_string_equal(c->lines.data, lines);
@@ -138,7 +174,7 @@ static inline int changes_setup(void **state)
 	ok(tw_changeset_create(c->view, keep_event, c, &c->set));
 	struct tw_inode *root;
 	ok(tw_view_inode_add(c->view, ROOT, &root));
-	root->attr.mode = DIR_MODE;
+	ok(tw_view_set_attr(c->view, root, &(struct tw_attr){ .mode = DIR_MODE }));
 	*state = c;
 	return 0;
 }

@@ -155,11 +155,7 @@ static bool has_name(const struct node *a, unsigned i, const struct node *b)
 static struct tw_name *view_name(const struct tw_view *view, uint32_t dir, const char *name)
 {
 	const struct tw_inode *inode = tw_view_inode(view, dir);
-	for (uint32_t b = 0; inode && b < inode->nblocks; b++)
-		for (struct tw_name *n = inode->blocks[b].names; n; n = n->next_in_block)
-			if (n->len == strlen(name) && !memcmp(n->bytes, name, n->len))
-				return n;
-	return NULL;
+	return inode ? look_up(view, inode, name) : NULL;
 }
 
 static struct tw_attr attr_of(const struct node *n)
@@ -179,7 +175,7 @@ static void feed_inode(struct world *w, const struct tree *new, uint32_t ino)
 		return;
 	ok(tw_changeset_inode(w->set, ino, &change));
 	ok(tw_view_inode_add(w->view, ino, &inode));
-	inode->attr = attr;
+	ok(tw_view_set_attr(w->view, inode, &attr));
 }
 
 static void feed_names(struct world *w, const struct tree *new, uint32_t ino, bool come)
@@ -242,7 +238,7 @@ static const char *compare(struct world *w, const struct tree *new)
 				return "a name is not where the events put it";
 			if (!in_view || in_view->ino != ino || in_view->removed)
 				return "a name is not in the view";
-			if (in_view->block != n->names[k].dir * 8 + n->names[k].block)
+			if (tw_view_name_block(w->view, in_view) != n->names[k].dir * 8 + n->names[k].block)
 				return "a name is in another block";
 		}
 	}
@@ -257,7 +253,8 @@ static void drop_gone(struct world *w, const struct tree *new)
 {
 	for (uint32_t ino = FIRST; ino < new->end; ino++) {
 		const struct tw_inode *inode = tw_view_inode(w->view, ino);
-		if (inode && !inode->attr.mode && !inode->names && !inode->nblocks)
+		if (inode && !tw_view_mode(w->view, inode) && !tw_inode_named(inode) &&
+			!tw_inode_nblocks(inode))
 			tw_view_inode_drop(w->view, ino);
 		inode = tw_view_inode(w->view, ino);
 		if (!inode != !new->nodes[ino].mode)
@@ -273,7 +270,8 @@ static void run(uint64_t seed, unsigned nodes, unsigned rounds)
 	struct tw_inode *root;
 	ok(tw_view_create(MODEL_INOS - 1, ROOT, 10000, 12, &w->view));
 	ok(tw_view_inode_add(w->view, ROOT, &root));
-	root->attr.mode = w->model.inodes[ROOT].mode = DIR_MODE;
+	w->model.inodes[ROOT].mode = DIR_MODE;
+	ok(tw_view_set_attr(w->view, root, &(struct tw_attr){ .mode = DIR_MODE }));
 	ok(tw_changeset_create(w->view, model_take, &w->model, &w->set));
 	w->tree.end = FIRST + nodes;
 	for (unsigned round = 0; round < rounds; round++) {

@@ -61,7 +61,7 @@ static void written_bytes_are_modified_ranges(void **state)
 {
 	struct changes *c = *state;
 	put(c, ROOT, "a", 11, FILE_MODE);
-	tw_view_inode(c->view, 11)->attr.size = 100;
+	set_size(c, 11, 100);
 	range(c, 11, 50, 10);
 	range(c, 11, 0, 10);
 	range(c, 11, 10, 5);
@@ -73,7 +73,7 @@ static void ranges_end_where_the_file_ends(void **state)
 {
 	struct changes *c = *state;
 	put(c, ROOT, "a", 11, FILE_MODE);
-	tw_view_inode(c->view, 11)->attr.size = 100;
+	set_size(c, 11, 100);
 	range(c, 11, 0, 4096);
 	range(c, 11, 8192, 4096);
 	expect(c, "modified /a 0+100\n");
@@ -83,7 +83,7 @@ static void ranges_beyond_the_end_alone_are_nothing(void **state)
 {
 	struct changes *c = *state;
 	put(c, ROOT, "a", 11, FILE_MODE);
-	tw_view_inode(c->view, 11)->attr.size = 100;
+	set_size(c, 11, 100);
 	range(c, 11, 4096, 4096);
 	expect(c, "");
 }
@@ -92,7 +92,7 @@ static void a_file_that_grew_is_modified_there(void **state)
 {
 	struct changes *c = *state;
 	put(c, ROOT, "a", 11, FILE_MODE);
-	tw_view_inode(c->view, 11)->attr.size = 100;
+	set_size(c, 11, 100);
 	touch(c, 11)->size = 150;
 	expect(c, "modified /a 100+50\n");
 	assert_int_equal(c->last.size, 150);
@@ -102,7 +102,7 @@ static void a_file_that_shrank_is_truncated(void **state)
 {
 	struct changes *c = *state;
 	put(c, ROOT, "a", 11, FILE_MODE);
-	tw_view_inode(c->view, 11)->attr.size = 100;
+	set_size(c, 11, 100);
 	touch(c, 11)->size = 20;
 	expect(c, "truncated /a\n");
 }
@@ -111,7 +111,7 @@ static void a_file_cut_and_written_is_truncated_then_modified(void **state)
 {
 	struct changes *c = *state;
 	put(c, ROOT, "a", 11, FILE_MODE);
-	tw_view_inode(c->view, 11)->attr.size = 100;
+	set_size(c, 11, 100);
 	touch(c, 11)->size = 20;
 	range(c, 11, 0, 5);
 	expect(c, "truncated /a\nmodified /a 0+5\n");
@@ -121,7 +121,7 @@ static void content_and_attributes_are_two_events(void **state)
 {
 	struct changes *c = *state;
 	put(c, ROOT, "a", 11, FILE_MODE);
-	tw_view_inode(c->view, 11)->attr.size = 100;
+	set_size(c, 11, 100);
 	struct tw_attr *attr = touch(c, 11);
 	attr->mode = S_IFREG | 0600;
 	attr->mtime.sec = 9;
@@ -155,12 +155,10 @@ static void a_created_file_has_its_content_as_ranges(void **state)
 	struct changes *c = *state;
 	make(c, 11, FILE_MODE, 1);
 	struct tw_inode *inode = tw_view_inode(c->view, 11);
-	inode->attr.size = 3 * 4096 - 5;
-	inode->extents = calloc(3, sizeof(*inode->extents));
-	inode->nextents = 3;
-	inode->extents[0] = (struct tw_extent){ 100, 0, 1, false };
-	inode->extents[1] = (struct tw_extent){ 101, 1, 1, true };
-	inode->extents[2] = (struct tw_extent){ 102, 2, 1, false };
+	touch(c, 11)->size = 3 * 4096 - 5;
+	const struct tw_extent extents[] = {
+		{ 100, 0, 1, false }, { 101, 1, 1, true }, { 102, 2, 1, false } };
+	ok(tw_inode_set_extents(inode, extents, 3));
 	come(c, ROOT, "a", 11);
 	expect(c, "created /a 0+4096 8192+4091\n");
 }
@@ -191,13 +189,11 @@ static void a_symlink_is_created_and_deleted_with_its_target(void **state)
 	struct changes *c = *state;
 	make(c, 11, LINK_MODE, 1);
 	struct tw_inode *inode = tw_view_inode(c->view, 11);
-	inode->target = strdup("/etc/passwd");
-	inode->target_len = 11;
+	ok(tw_inode_set_target(inode, "/etc/passwd", 11));
 	come(c, ROOT, "l", 11);
 	expect(c, "created /l -> /etc/passwd\n");
 	free_inode(c, 11);
-	free(inode->target);
-	inode->target = NULL;
+	ok(tw_inode_set_target(inode, NULL, 0));
 	gone(c, ROOT, "l");
 	expect(c, "deleted /l -> /etc/passwd\n");
 }
@@ -223,6 +219,7 @@ static void a_resync_is_flagged_in_every_event(void **state)
 	free_inode(c, 11);
 	gone(c, ROOT, "a");
 	touch(c, 12)->uid = 5;
+	touch_end(c);
 	ok(tw_changeset_emit(c->set, &commit));
 	tw_buf_append(&c->lines, "", 1);
 	assert_string_equal(c->lines.data, "deleted /a resync\nattributes /b resync\n");
@@ -232,10 +229,11 @@ static void too_many_ranges_are_joined_and_miss_nothing(void **state)
 {
 	struct changes *c = *state;
 	put(c, ROOT, "a", 11, FILE_MODE);
-	tw_view_inode(c->view, 11)->attr.size = 100000000;
+	set_size(c, 11, 100000000);
 	for (uint64_t i = 0; i < 5001; i++)
 		range(c, 11, (i * 4007 % 5001) * 1000, 10);
 	const struct tw_commit commit = { { 1, 0 }, { 1, 0 }, 1, false };
+	touch_end(c);
 	ok(tw_changeset_emit(c->set, &commit));
 	tw_buf_append(&c->lines, "", 1);
 	assert_true(c->last.nranges <= 1024 && c->last.nranges > 100);
@@ -258,7 +256,7 @@ static void ranges_that_wait_survive_a_save(void **state)
 	struct changes *c = *state;
 	struct tw_buf saved = TW_BUF_INIT;
 	put(c, ROOT, "a", 11, FILE_MODE);
-	tw_view_inode(c->view, 11)->attr.size = 100;
+	set_size(c, 11, 100);
 	range(c, 11, 5, 10);
 	range(c, 11, 50, 10);
 	tw_changeset_save_ranges(c->set, &saved);

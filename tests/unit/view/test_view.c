@@ -15,7 +15,7 @@ static int setup(void **state)
 	ok(tw_view_create(MAX_INO, ROOT, 100000, 12, &view));
 	struct tw_inode *root;
 	ok(tw_view_inode_add(view, ROOT, &root));
-	root->attr.mode = S_IFDIR | 0755;
+	ok(tw_view_set_attr(view, root, &(struct tw_attr){ .mode = S_IFDIR | 0755 }));
 	*state = view;
 	return 0;
 }
@@ -178,13 +178,13 @@ static void a_dropped_inode_is_gone(void **state)
 	struct tw_view *view = *state;
 	struct tw_inode *inode;
 	ok(tw_view_inode_add(view, 11, &inode));
-	inode->attr.size = 5;
+	ok(tw_view_set_attr(view, inode, &(struct tw_attr){ .mode = S_IFREG, .size = 5 }));
 	tw_view_inode_drop(view, 11);
 	tw_view_inode_drop(view, 11);
 	assert_null(tw_view_inode(view, 11));
 	assert_int_equal(tw_view_inode_count(view), 1);
 	ok(tw_view_inode_add(view, 11, &inode));
-	assert_int_equal(inode->attr.size, 0);
+	assert_int_equal(tw_view_attr(view, inode).size, 0);
 }
 
 static void a_name_moves_between_blocks_of_its_directory(void **state)
@@ -193,12 +193,12 @@ static void a_name_moves_between_blocks_of_its_directory(void **state)
 	struct tw_name *a = name(view, ROOT, 1, 11, "a"), *b = name(view, ROOT, 1, 12, "b");
 	const struct tw_inode *root = tw_view_inode(view, ROOT);
 	ok(tw_view_name_rehome(view, a, 7));
-	assert_ptr_equal(tw_view_dirblock(root, 7)->names, a);
-	assert_ptr_equal(tw_view_dirblock(root, 1)->names, b);
+	assert_ptr_equal(tw_view_block_names(view, tw_view_dirblock(view, root, 7)), a);
+	assert_ptr_equal(tw_view_block_names(view, tw_view_dirblock(view, root, 1)), b);
 	ok(tw_view_name_rehome(view, b, 7));
-	assert_null(tw_view_dirblock(root, 1));
-	assert_int_equal(root->nblocks, 1);
-	assert_int_equal(root->nentries, 2);
+	assert_null(tw_view_dirblock(view, root, 1));
+	assert_int_equal(tw_inode_nblocks(root), 1);
+	assert_int_equal(tw_inode_nentries(root), 2);
 	path_is(view, a, "/a");
 }
 
@@ -224,14 +224,18 @@ static void directory_blocks_come_and_go(void **state)
 			names[at] = name(view, ROOT, roll(&dice, 70), 11 + at, text);
 			held++;
 		}
-		assert_int_equal(root->nentries, held);
+		assert_int_equal(tw_inode_nentries(root), held);
 	}
 	unsigned found = 0;
-	for (uint32_t b = 0; b < root->nblocks; b++) {
-		assert_non_null(root->blocks[b].names);
-		assert_true(!b || root->blocks[b - 1].block < root->blocks[b].block);
-		for (struct tw_name *n = root->blocks[b].names; n; n = n->next_in_block) {
-			assert_int_equal(n->block, root->blocks[b].block);
+	uint64_t last = 0;
+	for (uint32_t b = 0; b < tw_inode_nblocks(root); b++) {
+		const struct tw_dirblock *holder = tw_view_dirblock_at(view, root, b);
+		const struct tw_name *n = tw_view_block_names(view, holder);
+		assert_non_null(n);
+		assert_true(!b || last < holder->block);
+		last = holder->block;
+		for (; n; n = tw_view_block_next(view, n)) {
+			assert_int_equal(tw_view_name_block(view, n), holder->block);
 			found++;
 		}
 	}
