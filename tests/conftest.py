@@ -21,6 +21,8 @@ from lib.property import Tapwire  # noqa: E402
 def pytest_addoption(parser):
     parser.addoption("--seed", action="append", type=int, default=[],
                      help="run the random mix with this seed (may be repeated)")
+    parser.addoption("--cuts", type=int, default=None,
+                     help="power failures of each recording (default: a sample; 0: wherever there may be one)")
     parser.addoption("--ops", type=int, default=20000, help="operations of a random mix")
 
 

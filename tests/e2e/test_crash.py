@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The guest's power fails. Wherever its writes are cut, the events so far give what a kernel shows of
+that disk once it has recovered it; and a guest that recovers while it is watched is followed on."""
+import concurrent.futures
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import random
+import shutil
+import struct
+import tempfile
+import time
+
+import pytest
+
+from lib import crash, guestdisk, trace, tree
+from lib.life import Life
+from lib.workload import Mix
+
+pytestmark = pytest.mark.usefixtures("mountable")
+
+# (mkfs options, mount options)
+CONFIGS = {
+    "ordered": ((), ""),
+    "ordered-1k": (("-b", "1024"), ""),
+    "ordered-wraps": (("-b", "1024", "-J", "size=1"), ""),
+    "journal": ((), "data=journal"),
+    "journal-1k": (("-b", "1024", "-J", "size=1"), "data=journal"),
+    "writeback": ((), "data=writeback"),
+    "no-checksums": (("-O", "^metadata_csum"), ""),
+    "no-checksums-1k-journal": (("-b", "1024", "-O", "^metadata_csum,^64bit"), "data=journal"),
+    "checksum-v1": (("-O", "^metadata_csum"), "journal_checksum"),
+    "async-commit": ((), "data=writeback,journal_async_commit"),
+    "async-commit-v1": (("-O", "^metadata_csum"), "data=writeback,journal_async_commit"),
+    "async-commit-1k-journal": (("-b", "1024"), "data=journal,journal_async_commit"),
+    "fast-commit": (("-O", "fast_commit"), ""),
+    "fast-commit-1k": (("-b", "1024", "-O", "fast_commit", "-J", "fast_commit_size=256"), ""),
+}
+CUTS = 60  # of each configuration, unless --cuts says otherwise
+
+
+def refused(tapwire, image):
+    """Skips when `tapwire crawl` refuses a feature by name."""
+    done = tapwire.run("crawl", image)
+    if done.returncode == os.EX_UNAVAILABLE:
+        pytest.skip(done.stderr.decode(errors="replace").strip())
+
+
+def make_image(directory, mkfs):
+    image = directory / "disk.img"
+    guestdisk.make_image(image, "48M", mkfs)
+    return image
+
+
+def work(root, seed, ops, sync=None):
+    """Random operations on what is there, with a commit after each few."""
+    where = os.path.join(root, "work%d" % seed)
+    os.makedirs(where, exist_ok=True)
+    mix = Mix(where, seed, budget=6 << 20, big_dir=150)
+    mix.ops(ops, 25, sync or (lambda _: guestdisk.settle(root)))
+    mix.close()
+
+
+class Recording:
+    """A kernel's writes to a fresh disk. Clocks are made unique, so that the events of a record can
+    be told."""
+
+    def __init__(self, tapwire, directory, name, seed, ops):
+        mkfs, options = CONFIGS[name]
+        image = make_image(directory, mkfs)
+        with guestdisk.GuestDisk(directory, image, plugin=tapwire.plugin, options=options) as disk:
+            work(disk.root, seed, ops)
+        self.base, self.size = disk.base, os.path.getsize(image)
+        self.records = list(trace.read(disk.trace))
+        self.end_ns = time.time_ns()
+        self.layout = crash.Layout(image)
+        refused(tapwire, self.base)
+        refused(tapwire, image)  # the first mount has turned the journal's features on
+
+
+@contextlib.contextmanager
+def quick_scratch():
+    """A directory for copies of small images."""
+    directory = tempfile.mkdtemp(prefix="tapwire-test-", dir=crash.quick_directory())
+    try:
+        yield pathlib.Path(directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def differences(listing, shown, recording):
+    """Of a listing against what the kernel shows."""
+    return tree.diff(*reversed(crash.comparable(listing, shown, recording.end_ns)))
+
+
+def told(tapwire, recording, records):
+    """The tree that the events of these records give."""
+    lines, error = crash.infer(tapwire, recording.base, recording.size, records)
+    if error:
+        raise AssertionError(error)
+    state = tapwire.crawl(recording.base)
+    for line in lines:
+        state.apply(json.loads(line))
+    return state.listing()
+
+
+def check_cut(tapwire, recording, bench, cut):
+    """What is wrong, or None."""
+    try:
+        bench.make(cut)
+        crawled = tapwire.run("crawl", bench.image)
+        shown = bench.recovered()
+        if shown is None:  # as it may be with half a superblock
+            return None if crawled.returncode else "%s: only the kernel refuses it" % cut
+        if crawled.returncode:
+            return "%s: %s" % (cut, crawled.stderr.decode(errors="replace"))
+        crawled = tree.Tree.from_crawl(crawled.stdout.splitlines()).listing()
+        problems = differences(crawled, shown, recording)
+        if problems:
+            return "%s: crawl, against the kernel\n  %s" % (cut, "\n  ".join(problems))
+        for records in cut.captured(recording.records):
+            problems = differences(told(tapwire, recording, records), shown, recording)
+            if not problems:
+                return None
+        return "%s: events, against the kernel\n  %s" % (cut, "\n  ".join(problems))
+    except AssertionError as error:
+        return "%s: %s" % (cut, error)
+
+
+def check_cuts(tapwire, recording, directory, cuts):
+    """Checks all, on as many processors as there are; each has a run of neighbours."""
+    workers = os.cpu_count() or 1
+    share = -(-len(cuts) // workers)
+
+    def some(number):
+        with crash.Bench(directory / ("bench%d" % number), recording.base,
+                         recording.records) as bench:
+            return [check_cut(tapwire, recording, bench, cut)
+                    for cut in cuts[number * share:(number + 1) * share]]
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        wrong = [text for texts in pool.map(some, range(workers)) for text in texts if text]
+    assert not wrong, "%d of %d cuts:\n%s" % (len(wrong), len(cuts), "\n".join(wrong[:5]))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_cuts(tapwire, seed, name, request):
+    wanted = request.config.getoption("--cuts")
+    with quick_scratch() as directory:
+        recording = Recording(tapwire, directory, name, seed, request.config.getoption(
+            "--ops") if wanted else 250)
+        chosen = crash.cuts(recording.records, recording.layout,
+                            {None: CUTS, 0: None}.get(wanted, wanted), seed)
+        check_cuts(tapwire, recording, directory, chosen)
+
+
+test_cuts.seeds = [1]
+
+
+# --- the guest goes on after it ---
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_recovery_while_watched(tapwire, seed, name):
+    """The power fails again and again; each time the guest recovers its disk and goes on."""
+    mkfs, options = CONFIGS[name]
+    rnd = random.Random(seed)
+    with quick_scratch() as directory:
+        life = Life(tapwire, directory, make_image(directory, mkfs))
+        refused(tapwire, life.base)
+        for turn in range(5):
+            with life.booted(options) as root:
+                life.sync(root, "recovered %d" % turn)
+                work(root, seed * 100 + turn, 120, lambda _: life.sync(root))
+                life.sync(root, "end of %d" % turn)
+            refused(tapwire, life.image)
+            if turn < 4:
+                life.power_fails(crash.Cut(rnd.randrange(1, len(life.recent()))))
+        life.check()
+
+
+test_recovery_while_watched.seeds = [1]
+
+
+# --- the guest gives up its journal ---
+
+# include/uapi/linux/ext4.h; the flag says that neither data nor log are written any more.
+EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587d, 2
+
+
+def shut_down(root, _failing):
+    """The disk is gone, as far as the guest is concerned."""
+    descriptor = os.open(root, os.O_RDONLY)
+    fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
+    os.close(descriptor)
+
+
+def find_an_error(root, _failing):
+    """The guest's file system finds itself damaged."""
+    device = os.path.basename(guestdisk.run("findmnt", "-n", "-o", "SOURCE", root))
+    with open("/sys/fs/ext4/%s/trigger_fs_error" % device, "w", encoding="ascii") as trigger:
+        trigger.write("x")
+
+
+def fail_writes(root, failing):
+    """Writes fail: data is lost, and then the log cannot be written."""
+    failing.touch()
+    with contextlib.suppress(OSError), open(root + "/failed", "wb") as file:
+        file.write(b"x" * 5000)
+        os.fsync(file.fileno())
+    for number in range(20):
+        with contextlib.suppress(OSError, RuntimeError):
+            os.mkdir(root + "/failed%d" % number)
+            guestdisk.settle(root)
+    failing.unlink()
+
+
+ABORTS = (shut_down, find_an_error, fail_writes)
+
+
+def aborted(life, directory, options, abort, seed):
+    """One boot in which the journal is aborted in the middle of work."""
+    failing = directory / "failing"
+    with life.booted(",".join(filter(None, (options, "errors=remount-ro"))), (
+            "--filter=error", "error-pwrite=EIO", "error-pwrite-rate=100%",
+            "error-pwrite-file=%s" % failing)) as root:
+        work(root, seed, 150, lambda _: life.sync(root))
+        life.sync(root, "before the abort")
+        mix = Mix(os.path.join(root, "work%d" % seed), seed, big_dir=100)
+        os.mkdir(mix.root + b"/lost")
+        mix.root += b"/lost"
+        with contextlib.suppress(OSError):
+            mix.ops(60)
+        abort(root, failing)
+        with contextlib.suppress(OSError):
+            mix.ops(60)
+        with contextlib.suppress(OSError):
+            mix.close()
+        with pytest.raises(OSError):
+            os.mkdir(root + "/must-fail")
+
+
+@pytest.mark.parametrize("name", ["ordered", "journal", "no-checksums", "fast-commit"])
+@pytest.mark.parametrize("abort", ABORTS, ids=lambda abort: abort.__name__)
+def test_aborted_journal(tapwire, scratch, name, abort):
+    """The view stays at the last commit, and goes on from what the guest recovers."""
+    mkfs, options = CONFIGS[name]
+    life = Life(tapwire, scratch, make_image(scratch, mkfs))
+    refused(tapwire, life.base)
+    for turn in range(2):
+        aborted(life, scratch, options, abort, turn + 1)
+        end_ns = time.time_ns()
+        shown = life.shown()
+        told_, shown = crash.comparable(life.told(), shown, end_ns)
+        assert not tree.diff(shown, told_), "after abort %d" % turn
+    with life.booted(options) as root:
+        life.sync(root, "recovered")
+        work(root, 9, 60)
+        life.sync(root, "end")
+    life.check()
