@@ -2,6 +2,7 @@
 #include "inspect/volume.h"
 
 #include "base/log.h"
+#include "volume/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -82,6 +83,7 @@ void tw_disk_destroy(struct tw_disk *disk)
 	for (size_t i = 0; i < disk->nvolumes; i++)
 		tw_volume_destroy(disk->volumes[i]);
 	free(disk->volumes);
+	tw_layout_deinit(&disk->layout);
 	free(disk->image);
 	free(disk->subject);
 	if (disk->fd >= 0)
@@ -116,40 +118,40 @@ static struct tw_error *no_volume(const struct tw_disk *disk)
 	return tw_error_create(best->why_code, "%s: %s", disk->image, best->why);
 }
 
+static void log_unwatched(const struct tw_disk *disk)
+{
+	for (size_t i = 0; i < disk->nvolumes; i++)
+		if (!disk->volumes[i]->ops)
+			tw_log(disk->volumes[i]->place.expected ? TW_LOG_INFO : TW_LOG_WARN,
+				disk->volumes[i]->subject, "not watched: %s",
+				disk->volumes[i]->why);
+	if (disk->layout.more)
+		tw_log(TW_LOG_WARN, disk->subject, "not watched: all after the first %u volumes",
+			TW_LAYOUT_MAX_PLACES);
+}
+
 struct tw_error *tw_disk_crawl(struct tw_disk *disk, bool strict)
 {
-	struct tw_volume_place *places;
-	size_t n, watched = 0;
-	TW_TRY(tw_error_context(tw_probe(disk->fd, disk->bytes, &places, &n), "%s", disk->image));
-	struct tw_error *err = NULL;
-	for (size_t i = 0; i < n && !err; i++) {
+	size_t watched = 0;
+	TW_TRY(tw_error_context(
+		tw_probe(disk->source, disk->fd, &disk->layout), "%s", disk->image));
+	for (size_t i = 0; i < disk->layout.n; i++) {
 		struct tw_volume *volume;
-		err = tw_volume_add(disk, &places[i], &volume);
-		if (!err)
-			err = tw_volume_open(volume);
-		watched += !err && volume->ops;
+		TW_TRY(tw_volume_add(disk, &disk->layout.places[i], &volume));
+		TW_TRY(tw_volume_open(volume));
+		watched += volume->ops != NULL;
 	}
-	free(places);
-	TW_TRY(err);
 	if (strict && !watched)
 		return no_volume(disk);
-	for (size_t i = 0; i < n; i++)
-		if (!disk->volumes[i]->ops)
-			tw_log(TW_LOG_WARN, disk->volumes[i]->subject, "not watched: %s",
-				disk->volumes[i]->why);
+	log_unwatched(disk);
 	return NULL;
 }
 
 struct tw_error *tw_disk_attached(struct tw_disk *disk, struct tw_time now)
 {
 	TW_TRY(tw_disk_tell(disk, NULL, TW_EVENT_DISK_ATTACHED, now, NULL));
-	for (size_t i = 0; i < disk->nvolumes; i++) {
-		const struct tw_volume *volume = disk->volumes[i];
-		char reason[256];
-		snprintf(reason, sizeof(reason), "not watched: %s", volume->why ? volume->why : "");
-		TW_TRY(tw_disk_tell(
-			disk, volume, TW_EVENT_VOLUME_FOUND, now, volume->ops ? NULL : reason));
-	}
+	for (size_t i = 0; i < disk->nvolumes; i++)
+		TW_TRY(tw_volume_tell_found(disk->volumes[i], now));
 	return NULL;
 }
 
@@ -164,91 +166,58 @@ static struct tw_time time_of(const struct tw_record *record)
 		(int64_t)(record->time_ns / 1000000000), (uint32_t)(record->time_ns % 1000000000)};
 }
 
-/* The part of a record that lies in a volume, as a write to it. False: none does. */
-static bool in_volume(
-	const struct tw_volume *volume, const struct tw_record *record, struct tw_write *out)
+static uint64_t first_byte(const struct tw_record *record)
 {
-	uint64_t from = record->sector << TW_SECTOR_SHIFT;
-	uint64_t to = from + ((uint64_t)record->nsectors << TW_SECTOR_SHIFT);
-	uint64_t begin = volume->place.offset, end = begin + volume->place.bytes;
-	uint64_t first = from > begin ? from : begin, last = to < end ? to : end;
-	if (first >= last)
-		return false;
-	*out = (struct tw_write){
-		.offset = first - begin,
-		.length = last - first,
-		.payload =
-			record->payload ? (const uint8_t *)record->payload + (first - from) : NULL,
-		.flags = record->flags,
-		.time = time_of(record),
-	};
-	return true;
+	return record->sector << TW_SECTOR_SHIFT;
+}
+
+static uint64_t byte_count(const struct tw_record *record)
+{
+	return (uint64_t)record->nsectors << TW_SECTOR_SHIFT;
+}
+
+static struct tw_pieces pieces_of(const struct tw_volume *volume, const struct tw_record *record)
+{
+	return tw_pieces(&volume->place.segments, first_byte(record), byte_count(record));
 }
 
 bool tw_disk_wants(const struct tw_disk *disk, const struct tw_record *record)
 {
-	struct tw_write write;
+	struct tw_piece piece;
 	for (size_t i = 0; i < disk->nvolumes; i++) {
 		const struct tw_volume *volume = disk->volumes[i];
-		if (volume->ops && in_volume(volume, record, &write) &&
-			volume->ops->wants(volume->fs, write.offset, write.length))
-			return true;
+		struct tw_pieces pieces = pieces_of(volume, record);
+		while (volume->ops && tw_pieces_next(&pieces, &piece))
+			if (volume->ops->wants(volume->fs, piece.offset, piece.bytes))
+				return true;
 	}
 	return false;
 }
+
+/* A discard of a huge range that lies in small stripes: looking at the volume anew is less work. */
+#define MAX_PIECES (1u << 20)
 
 static struct tw_error *feed_volume(struct tw_volume *volume, const struct tw_record *record)
 {
-	struct tw_write write;
-	if (!volume->ops || !in_volume(volume, record, &write))
+	struct tw_piece piece;
+	struct tw_pieces pieces = pieces_of(volume, record);
+	if (!volume->ops)
 		return NULL;
-	return tw_error_context(volume->ops->write(volume->fs, &write), "%s", volume->subject);
-}
-
-/* Partition tables, and the superblocks of most file systems, begin in the first 68 KiB. */
-#define LAYOUT_BYTES (68u << 10)
-
-static bool shows_layout(const struct tw_disk *disk, const struct tw_record *record)
-{
-	struct tw_write write;
-	if (record->sector < LAYOUT_BYTES >> TW_SECTOR_SHIFT &&
-		(disk->nvolumes != 1 || disk->volumes[0]->place.partition))
-		return true;
-	for (size_t i = 0; i < disk->nvolumes; i++)
-		if (!disk->volumes[i]->ops && in_volume(disk->volumes[i], record, &write) &&
-			write.offset < LAYOUT_BYTES)
-			return true;
-	return false;
-}
-
-static bool same_place(const struct tw_volume_place *a, const struct tw_volume_place *b)
-{
-	return a->offset == b->offset && a->bytes == b->bytes && !strcmp(a->type, b->type);
-}
-
-bool tw_disk_layout_written(const struct tw_disk *disk)
-{
-	return disk->layout_written;
-}
-
-struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed)
-{
-	struct tw_volume_place *places;
-	size_t n;
-	*changed = false;
-	if (!disk->layout_written)
-		return NULL;
-	disk->layout_written = false;
-	TW_TRY(tw_probe(disk->fd, disk->bytes, &places, &n));
-	*changed = n != disk->nvolumes;
-	for (size_t i = 0; i < n && !*changed; i++) {
-		const struct tw_volume *volume = disk->volumes[i];
-		/* One that was damaged may have been in the making. */
-		bool again = !volume->ops && tw_fs_find(volume->place.type) &&
-			     volume->why_code == TW_BAD_DATA;
-		*changed = again || !same_place(&places[i], &volume->place);
+	for (unsigned n = 0; tw_pieces_next(&pieces, &piece); n++) {
+		const uint8_t *payload = record->payload;
+		const struct tw_write write = {
+			.offset = piece.offset,
+			.length = piece.bytes,
+			.payload = payload ? payload + (piece.disk - first_byte(record)) : NULL,
+			.flags = record->flags,
+			.time = time_of(record),
+		};
+		if (n == MAX_PIECES)
+			return tw_error_create(TW_GAP, "%s: one write to more than %u stripes",
+				volume->subject, MAX_PIECES);
+		TW_TRY(tw_error_context(
+			volume->ops->write(volume->fs, &write), "%s", volume->subject));
 	}
-	free(places);
 	return NULL;
 }
 
@@ -266,7 +235,7 @@ struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *reco
 			"record %llu: sectors %llu+%u are beyond the end of the disk at %llu",
 			(unsigned long long)record->sequence, (unsigned long long)record->sector,
 			record->nsectors, (unsigned long long)disk->bytes >> TW_SECTOR_SHIFT);
-	disk->layout_written |= shows_layout(disk, record);
+	tw_disk_note_layout(disk, record);
 	for (size_t i = 0; i < disk->nvolumes; i++)
 		TW_TRY(feed_volume(disk->volumes[i], record));
 	return NULL;

@@ -64,19 +64,6 @@ static struct tw_error *settle(struct tw_live *live)
 	return tw_live_feed(live, &flush);
 }
 
-/* Not a part of feeding: what is found depends on when one looks. */
-static struct tw_error *check_layout(struct tw_live *live)
-{
-	bool changed;
-	struct tw_error *err = tw_disk_check_layout(live->disk, &changed);
-	if (err)
-		tw_log(TW_LOG_WARN, live->id.vdev, "%s", tw_error_message(err));
-	tw_error_destroy(err);
-	if (changed)
-		tw_live_need_resync(live, "partitions or file systems have changed");
-	return NULL;
-}
-
 static void update_status(struct tw_live *live)
 {
 	struct tw_disk_stats stats;
@@ -114,9 +101,11 @@ static struct tw_error *farewell(struct tw_live *live)
 	unsigned n;
 	live->stop_fd = -1;
 	live->draining = true;
-	do
+	do {
 		TW_TRY(step(live, &n));
-	while (n);
+		if (!n)
+			tw_live_check_layout(live);
+	} while (n || live->resync);
 	TW_TRY(tw_live_close_gap(live));
 	TW_TRY(tw_disk_settle(live->disk, tw_live_clock(), true));
 	if (!tw_ring_reader_producer_alive(live->ring))
@@ -164,7 +153,7 @@ struct tw_error *tw_live_run(struct tw_live *live, int stop_fd)
 			TW_TRY(settle(live));
 		if (now - last_look >= IDLE_MS) {
 			last_look = now;
-			TW_TRY(check_layout(live));
+			tw_live_check_layout(live);
 		}
 		update_status(live);
 		int timeout = tw_live_status_due(&live->status);

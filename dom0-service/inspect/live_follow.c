@@ -105,6 +105,20 @@ struct tw_error *tw_live_feed(struct tw_live *live, const struct tw_record *reco
 	return tw_missed_add(&live->missed, record);
 }
 
+void tw_live_check_layout(struct tw_live *live)
+{
+	bool changed;
+	struct tw_error *err = tw_disk_check_layout(live->disk, &changed);
+	if (err)
+		tw_log(TW_LOG_WARN, live->id.vdev, "%s", tw_error_message(err));
+	tw_error_destroy(err);
+	if (!changed || live->resync)
+		return;
+	tw_live_need_resync(live, "partitions or file systems have changed");
+	/* Tables are written piece by piece: a moment later there is more to see. */
+	nanosleep(&(struct timespec){.tv_nsec = DOUBT_NS}, NULL);
+}
+
 /* A record of the log: it was followed before, or it stands for writes that were missed. */
 struct tw_error *tw_live_replay_record(const struct tw_record *record, void *arg)
 {
@@ -175,6 +189,9 @@ struct tw_error *tw_live_take_record(const struct tw_record *record, void *arg)
 	/* A range of a gap that came during a crawl, and that the crawl did not read. */
 	if (record->flags & TW_RECORD_GAP)
 		tw_live_need_resync(live, "the ring had no room");
+	/* Nothing is followed that may be in another place than it was. */
+	if (!live->resync && tw_disk_map_written(live->disk))
+		tw_live_check_layout(live);
 	if (live->resync)
 		return pass_record(record, live);
 	TW_TRY(log_record(live, record));

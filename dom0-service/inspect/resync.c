@@ -7,27 +7,77 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct tw_volume **find_place(struct tw_disk *disk, const struct tw_volume_place *place)
+#define NONE SIZE_MAX
+
+/* Which volume of the newer disk a volume is, by its place; one that has moved, by its file system's identity.
+ * to: an element for each of the old disk; NONE: it is gone. */
+struct match {
+	size_t *to;
+	bool *taken; /* of the newer disk */
+};
+
+static void match_places(const struct tw_disk *disk, const struct tw_disk *newer, struct match *m)
 {
-	for (size_t i = 0; i < disk->nvolumes; i++)
-		if (disk->volumes[i] && disk->volumes[i]->place.offset == place->offset)
-			return &disk->volumes[i];
+	for (size_t i = 0; i < disk->nvolumes; i++) {
+		m->to[i] = NONE;
+		for (size_t k = 0; k < newer->nvolumes && m->to[i] == NONE; k++)
+			if (!m->taken[k] && tw_volume_place_same(&disk->volumes[i]->place,
+						    &newer->volumes[k]->place))
+				m->to[i] = k;
+		if (m->to[i] != NONE)
+			m->taken[m->to[i]] = true;
+	}
+}
+
+static void match_moved(const struct tw_disk *disk, const struct tw_disk *newer, struct match *m)
+{
+	for (size_t i = 0; i < disk->nvolumes; i++) {
+		const struct tw_volume *old = disk->volumes[i];
+		for (size_t k = 0; old->ops && k < newer->nvolumes && m->to[i] == NONE; k++)
+			if (!m->taken[k] && newer->volumes[k]->ops == old->ops &&
+				!strcmp(newer->volumes[k]->place.uuid, old->place.uuid))
+				m->to[i] = k;
+		if (m->to[i] != NONE)
+			m->taken[m->to[i]] = true;
+	}
+}
+
+static void match_deinit(struct match *m)
+{
+	free(m->to);
+	free(m->taken);
+}
+
+static struct tw_error *match_init(
+	const struct tw_disk *disk, const struct tw_disk *newer, struct match *m)
+{
+	m->to = calloc(disk->nvolumes + 1, sizeof(*m->to));
+	m->taken = calloc(newer->nvolumes + 1, sizeof(*m->taken));
+	if (!m->to || !m->taken) {
+		match_deinit(m);
+		return tw_error_nomem();
+	}
+	match_places(disk, newer, m);
+	match_moved(disk, newer, m);
 	return NULL;
+}
+
+/* A range that lies in more stripes than this is taken for all that lies between. */
+#define MAX_PIECES 4096u
+
+static struct tw_error *add_missed(uint64_t offset, uint64_t bytes, void *arg)
+{
+	return tw_missed_add_range(arg, offset, bytes);
 }
 
 /* The missed bytes that lie in the volume, counted from its start; the caller clears. */
 static struct tw_error *missed_in(
 	const struct tw_volume *volume, const struct tw_missed *missed, struct tw_missed *out)
 {
-	uint64_t begin = volume->place.offset, end = begin + volume->place.bytes;
 	out->unwatched = missed->unwatched;
-	for (size_t i = 0; i < missed->n; i++) {
-		uint64_t from = missed->ranges[i].offset, to = from + missed->ranges[i].length;
-		from = from > begin ? from : begin;
-		to = to < end ? to : end;
-		if (from < to)
-			TW_TRY(tw_missed_add_range(out, from - begin, to - from));
-	}
+	for (size_t i = 0; i < missed->n; i++)
+		TW_TRY(tw_segments_each_range(&volume->place.segments, missed->ranges[i].offset,
+			missed->ranges[i].length, MAX_PIECES, add_missed, out));
 	return NULL;
 }
 
@@ -37,7 +87,7 @@ static struct tw_error *resync_volume(struct tw_volume *old, struct tw_volume *n
 	struct tw_missed mine = {0};
 	if (strcmp(old->place.uuid, new->place.uuid))
 		TW_TRY(tw_disk_tell(old->disk, new, TW_EVENT_VOLUME_FORMATTED, now, NULL));
-	old->place = new->place;
+	TW_TRY(tw_volume_move(old, &new->place));
 	struct tw_error *err = missed_in(new, missed, &mine);
 	if (!err)
 		err = old->ops->resync(old->fs, new->fs, &mine, now);
@@ -53,8 +103,16 @@ static struct tw_error *adopt_volume(
 	tw_volume_destroy(disk->volumes[index]);
 	disk->volumes[index] = new;
 	new->disk = disk;
-	TW_TRY(tw_disk_tell(disk, new, TW_EVENT_VOLUME_FOUND, now, new->why));
+	TW_TRY(tw_volume_tell_found(new, now));
 	return new->ops ? new->ops->announce(new->fs, now) : NULL;
+}
+
+/* One that is not watched is told of again only when there is something to tell. */
+static bool as_before(const struct tw_volume *old, const struct tw_volume *new)
+{
+	return old->why && new->why && !strcmp(old->why, new->why) &&
+	       !strcmp(old->place.type, new->place.type) &&
+	       !strcmp(old->place.name, new->place.name);
 }
 
 static struct tw_error *lose_volume(
@@ -77,18 +135,18 @@ static struct tw_error *lose_volume(
 }
 
 static struct tw_error *resync_known(struct tw_disk *disk, struct tw_disk *newer,
-	const struct tw_missed *missed, struct tw_time now)
+	const struct match *m, const struct tw_missed *missed, struct tw_time now)
 {
 	for (size_t i = disk->nvolumes; i-- > 0;) {
 		struct tw_volume *old = disk->volumes[i];
-		struct tw_volume **at = find_place(newer, &old->place), *new = at ? *at : NULL;
+		struct tw_volume *new = m->to[i] == NONE ? NULL : newer->volumes[m->to[i]];
 		if (old->ops && new &&new->ops == old->ops) {
 			TW_TRY(resync_volume(old, new, missed, now));
 			continue;
 		}
-		if (at)
-			*at = NULL;
-		if (new &&new->ops)
+		if (new)
+			newer->volumes[m->to[i]] = NULL;
+		if (new && (new->ops || (!old->ops && !as_before(old, new))))
 			TW_TRY(adopt_volume(disk, i, new, now));
 		else
 			TW_TRY(lose_volume(disk, i, new, now));
@@ -96,25 +154,16 @@ static struct tw_error *resync_known(struct tw_disk *disk, struct tw_disk *newer
 	return NULL;
 }
 
-bool tw_disk_lost_volumes(const struct tw_disk *disk, const struct tw_disk *newer)
-{
-	for (size_t i = 0; i < disk->nvolumes; i++) {
-		struct tw_volume **at =
-			find_place((struct tw_disk *)newer, &disk->volumes[i]->place);
-		if (disk->volumes[i]->ops && (!at || !(*at)->ops))
-			return true;
-	}
-	return false;
-}
-
-static struct tw_error *resync_new(struct tw_disk *disk, struct tw_disk *newer, struct tw_time now)
+static struct tw_error *resync_new(
+	struct tw_disk *disk, struct tw_disk *newer, const struct match *m, struct tw_time now)
 {
 	size_t known = disk->nvolumes;
 	for (size_t i = 0; i < newer->nvolumes; i++) {
+		struct tw_volume_place none = {0};
 		struct tw_volume *new = newer->volumes[i], *place;
-		if (!new || find_place(disk, &new->place))
+		if (m->taken[i])
 			continue;
-		TW_TRY(tw_volume_add(disk, &new->place, &place));
+		TW_TRY(tw_volume_add(disk, &none, &place));
 		newer->volumes[i] = NULL;
 		TW_TRY(adopt_volume(disk, disk->nvolumes - 1, new, now));
 	}
@@ -123,14 +172,39 @@ static struct tw_error *resync_new(struct tw_disk *disk, struct tw_disk *newer, 
 	return NULL;
 }
 
+bool tw_disk_lost_volumes(const struct tw_disk *disk, const struct tw_disk *newer)
+{
+	struct match m;
+	struct tw_error *err = match_init(disk, newer, &m);
+	tw_error_destroy(err);
+	if (err)
+		return true;
+	bool lost = false;
+	for (size_t i = 0; i < disk->nvolumes; i++)
+		lost |= disk->volumes[i]->ops &&
+			(m.to[i] == NONE || !newer->volumes[m.to[i]]->ops);
+	match_deinit(&m);
+	return lost;
+}
+
+static struct tw_error *resync(struct tw_disk *disk, struct tw_disk *newer,
+	const struct tw_missed *missed, struct tw_time now)
+{
+	struct match m;
+	TW_TRY(match_init(disk, newer, &m));
+	struct tw_error *err = resync_known(disk, newer, &m, missed, now);
+	if (!err)
+		err = resync_new(disk, newer, &m, now);
+	match_deinit(&m);
+	return err;
+}
+
 struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
 	const struct tw_missed *missed, struct tw_time now, const char *reason)
 {
-	struct tw_error *err = resync_known(disk, newer, missed, now);
-	if (!err)
-		err = resync_new(disk, newer, now);
+	struct tw_error *err = resync(disk, newer, missed, now);
+	tw_disk_take_layout(disk, &newer->layout);
 	tw_disk_destroy(newer);
 	TW_TRY(err);
-	disk->layout_written = false;
 	return tw_disk_tell(disk, NULL, TW_EVENT_DISK_RESYNCED, now, reason);
 }

@@ -8,16 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 
 static struct tw_error *save_volume(struct tw_volume *volume, struct tw_buf *out)
 {
 	const struct tw_volume_place *place = &volume->place;
-	tw_pack64(out, place->offset);
-	tw_pack64(out, place->bytes);
-	tw_pack32(out, place->partition);
+	tw_segments_save(&place->segments, out);
+	tw_pack_bytes(out, place->name, strlen(place->name));
+	tw_pack_bytes(out, place->id, strlen(place->id));
 	tw_pack_bytes(out, place->type, strlen(place->type));
 	tw_pack_bytes(out, place->uuid, strlen(place->uuid));
+	tw_pack_bytes(out, place->why, strlen(place->why));
+	tw_pack32(out, place->expected);
 	tw_pack32(out, volume->ops != NULL);
 	if (!volume->ops) {
 		tw_pack_bytes(out, volume->why, volume->why ? strlen(volume->why) : 0);
@@ -48,26 +50,39 @@ struct tw_error *tw_disk_save(struct tw_disk *disk, struct tw_buf *out)
 static void unpack_text(struct tw_unpack *in, char *out, size_t size)
 {
 	struct tw_span text = tw_unpack_bytes(in);
-	snprintf(out, size, "%.*s", text.len > 255 ? 255 : (int)text.len,
+	snprintf(out, size, "%.*s", text.len > 1023 ? 1023 : (int)text.len,
 		text.data ? (const char *)text.data : "");
+}
+
+static struct tw_error *load_place(
+	struct tw_disk *disk, struct tw_unpack *in, struct tw_volume_place *place)
+{
+	TW_TRY(tw_segments_load(&place->segments, in, disk->loaded_bytes));
+	unpack_text(in, place->name, sizeof(place->name));
+	unpack_text(in, place->id, sizeof(place->id));
+	unpack_text(in, place->type, sizeof(place->type));
+	unpack_text(in, place->uuid, sizeof(place->uuid));
+	unpack_text(in, place->why, sizeof(place->why));
+	place->expected = tw_unpack32(in);
+	return NULL;
 }
 
 static struct tw_error *load_volume(struct tw_disk *disk, struct tw_unpack *in)
 {
-	struct tw_volume_place place = {.offset = tw_unpack64(in)};
+	struct tw_volume_place place = {0};
 	struct tw_volume *volume;
-	place.bytes = tw_unpack64(in);
-	place.partition = tw_unpack32(in);
-	unpack_text(in, place.type, sizeof(place.type));
-	unpack_text(in, place.uuid, sizeof(place.uuid));
-	TW_TRY(tw_volume_add(disk, &place, &volume));
+	struct tw_error *err = load_place(disk, in, &place);
+	if (!err)
+		err = tw_volume_add(disk, &place, &volume);
+	tw_volume_place_deinit(&place);
+	TW_TRY(err);
 	bool watched = tw_unpack32(in);
 	struct tw_span state = tw_unpack_bytes(in);
 	if (!watched) {
 		volume->why = strndup(state.data ? (const char *)state.data : "", state.len);
 		return volume->why ? NULL : tw_error_nomem();
 	}
-	const struct tw_fs_ops *ops = tw_fs_find(place.type);
+	const struct tw_fs_ops *ops = tw_fs_find(volume->place.type);
 	if (!ops || in->failed)
 		return tw_error_create(TW_BAD_DATA, "the saved state is damaged");
 	struct tw_fs_env env = tw_volume_env(volume);
@@ -85,7 +100,7 @@ struct tw_error *tw_disk_load(struct tw_disk *disk, struct tw_span state)
 	if (version != STATE_VERSION || n > 256)
 		return tw_error_create(TW_BAD_DATA, "the saved state is of another version");
 	disk->loaded_bytes = bytes;
-	disk->layout_written = true; /* it may have been, just before the end */
+	disk->map_written = true; /* it may have been, just before the end */
 	disk->sequence = sequence;
 	for (uint64_t i = 0; i < n; i++)
 		TW_TRY(load_volume(disk, &in));

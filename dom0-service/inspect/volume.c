@@ -8,7 +8,7 @@
 static struct tw_error *read_volume(void *arg, uint64_t offset, void *buf, size_t len)
 {
 	const struct tw_volume *volume = arg;
-	return tw_source_read(volume->disk->source, volume->place.offset + offset, buf, len);
+	return tw_segments_read(&volume->place.segments, volume->disk->source, offset, buf, len);
 }
 
 static struct tw_error *number_event(struct tw_event *event, void *arg)
@@ -22,7 +22,7 @@ static struct tw_error *number_event(struct tw_event *event, void *arg)
 struct tw_fs_env tw_volume_env(struct tw_volume *volume)
 {
 	return (struct tw_fs_env){
-		.source = {read_volume, volume, volume->place.bytes},
+		.source = {read_volume, volume, volume->place.segments.bytes},
 		.emit = number_event,
 		.arg = volume,
 		.subject = volume->subject,
@@ -42,8 +42,9 @@ struct tw_error *tw_volume_open(struct tw_volume *volume)
 	const char *type = volume->place.type;
 	char why[128];
 	volume->ops = tw_fs_find(type);
-	if (!volume->ops && !*type)
-		return refuse(volume, TW_BAD_DATA, "no known file system");
+	if (*volume->place.why)
+		return refuse(
+			volume, *type ? TW_UNSUPPORTED : TW_BAD_DATA, volume->place.why);
 	if (!volume->ops && !strcmp(type, "jbd"))
 		return refuse(volume, TW_UNSUPPORTED,
 			"it is the journal of another file system (feature journal_dev)");
@@ -65,8 +66,14 @@ struct tw_error *tw_volume_open(struct tw_volume *volume)
 	return failed;
 }
 
+static void name_volume(struct tw_volume *volume)
+{
+	snprintf(volume->subject, sizeof(volume->subject), "%.48s/%s", volume->disk->subject,
+		volume->place.name);
+}
+
 struct tw_error *tw_volume_add(
-	struct tw_disk *disk, const struct tw_volume_place *place, struct tw_volume **out)
+	struct tw_disk *disk, struct tw_volume_place *place, struct tw_volume **out)
 {
 	struct tw_volume **volumes =
 		realloc(disk->volumes, (disk->nvolumes + 1) * sizeof(struct tw_volume *));
@@ -78,12 +85,21 @@ struct tw_error *tw_volume_add(
 		return tw_error_nomem();
 	volume->disk = disk;
 	volume->place = *place;
-	if (asprintf(&volume->subject, "%s/%u", disk->subject, place->partition) < 0) {
-		free(volume);
-		return tw_error_nomem();
-	}
+	place->segments = (struct tw_segments){0};
+	name_volume(volume);
 	disk->volumes[disk->nvolumes++] = volume;
 	*out = volume;
+	return NULL;
+}
+
+struct tw_error *tw_volume_move(
+	struct tw_volume *volume, const struct tw_volume_place *place)
+{
+	struct tw_volume_place copy;
+	TW_TRY(tw_volume_place_copy(&copy, place));
+	tw_volume_place_deinit(&volume->place);
+	volume->place = copy;
+	name_volume(volume);
 	return NULL;
 }
 
@@ -93,7 +109,7 @@ void tw_volume_destroy(struct tw_volume *volume)
 		return;
 	if (volume->ops)
 		volume->ops->destroy(volume->fs);
-	free(volume->subject);
+	tw_volume_place_deinit(&volume->place);
 	free(volume->why);
 	free(volume);
 }
@@ -111,4 +127,12 @@ struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volu
 		.resync = type == TW_EVENT_DISK_RESYNCED,
 	};
 	return disk->emit(&event, disk->arg);
+}
+
+struct tw_error *tw_volume_tell_found(struct tw_volume *volume, struct tw_time now)
+{
+	char reason[256];
+	snprintf(reason, sizeof(reason), "not watched: %s", volume->why ? volume->why : "");
+	return tw_disk_tell(volume->disk, volume, TW_EVENT_VOLUME_FOUND, now,
+		volume->ops ? NULL : reason);
 }

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Inside of a disk, shared by disk.c, walk.c, resync.c and state.c. */
+/* Inside of a disk, shared by disk.c, layout.c, walk.c, resync.c and state.c. */
 #ifndef TW_INSPECT_VOLUME_H
 #define TW_INSPECT_VOLUME_H
 
 #include "inspect/disk.h"
 #include "volume/fs.h"
-#include "volume/probe.h"
+#include "volume/layout.h"
 
 struct tw_volume {
 	struct tw_disk *disk;
 	struct tw_volume_place place;
-	char *subject;
+	char subject[320]; /* the disk's and the place's name; stays where it is */
 	const struct tw_fs_ops *ops; /* NULL: not watched */
 	void *fs;
 	char *why; /* not watched: the reason */
@@ -31,18 +31,30 @@ struct tw_disk {
 	size_t nvolumes;
 	uint64_t sequence;
 	uint64_t records;
-	bool layout_written; /* where a partition table or an unknown file system shows */
+	struct tw_layout layout; /* as it was looked at last; without its places */
+	bool map_written;        /* one of the layout's spots was */
+	bool unknown_written;    /* the head of a volume that is not watched was */
 };
 
-/* A place for one more volume at the end of the disk's table. */
-struct tw_error *tw_volume_add(struct tw_disk *disk, const struct tw_volume_place *place,
+/* One more volume at the end of the disk's table. It takes what the place holds, which is empty then. */
+struct tw_error *tw_volume_add(struct tw_disk *disk, struct tw_volume_place *place,
 	struct tw_volume **out) TW_MUST_CHECK;
+/* Gives the volume another place on its disk. */
+struct tw_error *tw_volume_move(
+	struct tw_volume *volume, const struct tw_volume_place *place) TW_MUST_CHECK;
 /* Opens the volume with its module; a file system that cannot be followed leaves ops NULL and says
  * why. */
 struct tw_error *tw_volume_open(struct tw_volume *volume) TW_MUST_CHECK;
 /* What a module of this volume is given. */
 struct tw_fs_env tw_volume_env(struct tw_volume *volume);
 void tw_volume_destroy(struct tw_volume *volume);
+/* Emits volume.found, with the reason when it is not watched. */
+struct tw_error *tw_volume_tell_found(
+	struct tw_volume *volume, struct tw_time now) TW_MUST_CHECK;
+/* Remembers whether a record was written where the layout shows. */
+void tw_disk_note_layout(struct tw_disk *disk, const struct tw_record *record);
+/* Takes a layout that was looked at, and gives the old one. */
+void tw_disk_take_layout(struct tw_disk *disk, struct tw_layout *layout);
 /* Emits an event about a volume or, with volume NULL, the disk. */
 struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volume,
 	enum tw_event_type type, struct tw_time now, const char *reason) TW_MUST_CHECK;
