@@ -9,13 +9,19 @@ FUZZ := $(FUZZ_SRC:%.c=$(BUILD)/%)
 FUZZ_COMMON := $(filter-out $(FUZZ_SRC),$(wildcard tests/fuzz/*.c))
 
 .PHONY: programs fuzz-replay check check-fast
-programs: $(PROGRAMS) $(BUILD)/tests/lib/replay
+programs: $(PROGRAMS) $(BUILD)/tests/lib/replay $(BUILD)/tests/lib/ext2read
 
 # An inspector that is killed and goes on, for tests/e2e/test_replay.py.
 $(BUILD)/tests/lib/%: tests/lib/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIB) $(PKG_LIBS)
+
+# A reader of volumes that has nothing of the product, for tests/lib/oracle.py.
+$(BUILD)/tests/lib/ext2read: tests/lib/ext2read.c
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $< $(shell pkg-config --libs ext2fs com_err)
 
 fuzz-replay: $(FUZZ)
 

@@ -220,10 +220,11 @@ class GuestDisk:
         if record:
             self._plugin_args.append("record=" + self.trace)
         self._stack = contextlib.ExitStack()
+        self.guard = None
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
-            guard = Guard()
+            self.guard = guard = Guard()
             stack.callback(guard.close)
             if not os.path.exists(self.base):
                 copy_image(self.image, self.base)

@@ -30,7 +30,7 @@ class AttrKinds(Model):
     WEIGHTS = {
         "chmod": 4, "chown": 3, "utimens": 4, "setxattr": 4, "setxattr_large": 2, "acl": 1.5,
         "label": 1, "removexattr": 2, "chattr": 1.5, "project": 0.5,
-        "orphan": 2, "tmpfile": 1, "close": 3,
+        "orphan": 2, "tmpfile": 1, "close": 3, "syncfs": 0.2,
     }
     clash = None  # a directory in which processes get into each other's way
 
@@ -139,6 +139,10 @@ class AttrKinds(Model):
             self.steps.do("project", number, self.random.choice((0, 1, 7, 100000)))
             return 1
         return self._with_file(work)
+
+    def _do_syncfs(self):
+        self.steps.do("syncfs")
+        return 1
 
     # --- inodes without a name ---
 

@@ -105,7 +105,7 @@ class Steps:
     # --- data ---
 
     def _span(self, number, start, end):
-        """[start, end) may change, and the block that the file ends in when it grows."""
+        """[start, end) may change, and what lies between a file's end and there when it grows."""
         descriptor, key = self._files.get(number, (None, None))
         if key is None:
             return
@@ -113,7 +113,7 @@ class Steps:
         spans = self.spans.setdefault(key, [])
         spans.append((start, end))
         if end > size:
-            spans.append((size, size + 1))
+            spans.append((size, end))
 
     def _pwrite(self, number, offset, noise):
         self._span(number, offset, offset + noise[2])

@@ -35,8 +35,8 @@ class Inode:
     def key(self):
         return (self.inode, self.generation)
 
-    def fields(self):
-        return {field: getattr(self, field) for field in FIELDS}
+    def fields(self, names=FIELDS):
+        return {field: getattr(self, field) for field in names}
 
 
 # --- what a mount shows ---
@@ -288,15 +288,15 @@ class Tree:
 
     # --- the tree as a listing ---
 
-    def listing(self):
+    def listing(self, names=FIELDS):
         """{path: fields}, comparable with listing()."""
-        found = {b"/": self.root.fields()}
+        found = {b"/": self.root.fields(names)}
         below = [(b"", self.root)]
         while below:
             prefix, directory = below.pop()
             for name, inode in directory.children.items():
                 path = prefix + b"/" + name
-                found[path] = inode.fields()
+                found[path] = inode.fields(names)
                 if inode.children:
                     below.append((path, inode))
         return found
@@ -324,7 +324,7 @@ def check_ranges(ranges):
         end = offset + length
 
 
-def diff(expected, actual, limit=20):
+def diff(expected, actual, limit=20, names=FIELDS):
     """Readable differences of two listings, [] when they are equal."""
     lines = []
     for path in sorted(expected.keys() - actual.keys()):
@@ -333,11 +333,11 @@ def diff(expected, actual, limit=20):
         lines.append("too many: %r %s" % (path, _brief(actual[path])))
     for path in sorted(expected.keys() & actual.keys()):
         one, other = expected[path], actual[path]
-        if one != other:
+        wrong = [field for field in names if one[field] != other[field]]
+        if wrong:
             lines.append("%r (inode %d): " % (path, one["inode"]) + ", ".join(
                 "%s is %s, should be %s" % (field, _value(field, other[field]),
-                                            _value(field, one[field]))
-                for field in FIELDS if one[field] != other[field]))
+                                            _value(field, one[field])) for field in wrong))
     if len(lines) > limit:
         lines[limit:] = ["... and %d more" % (len(lines) - limit)]
     return lines
