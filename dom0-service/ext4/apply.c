@@ -68,7 +68,21 @@ static struct tw_error *take_inode(
 	remap->mode = tracked ? now->attr.mode : 0;
 	remap->fast_symlink = ext4_inode_fast_symlink(now);
 	memcpy(remap->root, now->map, sizeof(remap->root));
+	remap->rest = now->rest;
+	if (remap->flags & EXT4_INLINE_DATA_FL)
+		remap->inlined = ext4_inline_digest(now);
 	return NULL;
+}
+
+/* The inode that a remap was made from. */
+static struct ext4_inode inode_of(const struct work *w, const struct ext4_remap *remap)
+{
+	const struct tw_inode *inode = tw_view_inode(w->fs->view, remap->ino);
+	struct ext4_inode as = {.flags = remap->flags, .rest = remap->rest};
+	if (inode)
+		as.attr = tw_view_attr(w->fs->view, inode);
+	memcpy(as.map, remap->root, sizeof(as.map));
+	return as;
 }
 
 static struct tw_error *apply_slot(struct work *w, uint32_t ino, struct tw_span raw)
@@ -168,9 +182,11 @@ static struct tw_error *apply_mappings(struct work *w)
 		struct ext4_remap *remap = &w->remaps[i];
 		struct tw_change *change = tw_changeset_find(fs->set, remap->ino);
 		TW_TRY(ext4_remap_walk(fs, remap, &w->reader));
-		if (S_ISREG(remap->mode) && change)
-			TW_TRY(ext4_extents_ranges(
-				fs, remap->ino, remap->map.extents, remap->map.n, change));
+		if (!S_ISREG(remap->mode) || !change)
+			continue;
+		TW_TRY(ext4_extents_ranges(
+			fs, remap->ino, remap->map.extents, remap->map.n, change));
+		TW_TRY(ext4_inline_ranges(fs, remap, inode_of(w, remap).attr.size, change));
 	}
 	for (size_t i = 0; i < w->nremaps; i++)
 		TW_TRY(ext4_remap_release(fs, &w->remaps[i]));
@@ -184,12 +200,9 @@ static struct tw_error *apply_targets(struct work *w)
 {
 	for (size_t i = 0; i < w->nremaps; i++) {
 		const struct ext4_remap *remap = &w->remaps[i];
-		const struct tw_inode *inode = tw_view_inode(w->fs->view, remap->ino);
-		if (!S_ISLNK(remap->mode) || !inode)
+		if (!S_ISLNK(remap->mode))
 			continue;
-		struct ext4_inode as = {
-			.attr = tw_view_attr(w->fs->view, inode), .flags = remap->flags};
-		memcpy(as.map, remap->root, sizeof(as.map));
+		struct ext4_inode as = inode_of(w, remap);
 		TW_TRY(ext4_attrs_target(w->fs, &as, remap->ino, &w->reader));
 	}
 	return NULL;
@@ -220,11 +233,16 @@ static struct tw_error *apply_directories(struct work *w)
 	struct tw_owners *owners = tw_view_owners(w->fs->view);
 	struct tw_owner owner;
 	for (size_t i = 0; i < w->nremaps; i++) {
-		const struct tw_inode *dir = tw_view_inode(w->fs->view, w->remaps[i].ino);
+		const struct ext4_remap *remap = &w->remaps[i];
+		const struct tw_inode *dir = tw_view_inode(w->fs->view, remap->ino);
 		if (dir && tw_inode_nblocks(dir))
 			TW_TRY(ext4_dirs_lost(w->fs, dir->ino));
-		if (dir && S_ISDIR(w->remaps[i].mode) && !S_ISDIR(w->remaps[i].old_mode))
+		if (dir && S_ISDIR(remap->mode) && !S_ISDIR(remap->old_mode))
 			TW_TRY(load_new_dir(w, dir));
+		if (dir && S_ISDIR(remap->mode) && remap->flags & EXT4_INLINE_DATA_FL) {
+			struct ext4_inode as = inode_of(w, remap);
+			TW_TRY(ext4_dirs_diff_inline(w->fs, dir->ino, &as));
+		}
 	}
 	while ((b = ext4_blockset_next(w->blocks, b)))
 		if (tw_owners_find(owners, b->block, 1, &owner) && owner.kind == TW_OWNER_DIR)

@@ -15,10 +15,28 @@ struct tw_error *ext4_attrs_xattrs(
 	TW_TRY(ext4_block_get(&fs->xattrs, block, &known));
 	if (fresh || !known->digest) {
 		TW_TRY(ext4_reader_block(reader, block, &data));
-		known->digest = ext4_xattr_block_digest(tw_span(data, fs->geo.blocksize)) | 1;
+		known->digest =
+			ext4_xattrs_digest(ext4_xattrs_of_block(tw_span(data, fs->geo.blocksize)));
 	}
 	inode->attr.xattrs += known->digest;
 	return NULL;
+}
+
+static struct tw_error *set_inline_target(struct tw_inode *view, const struct ext4_inode *inode)
+{
+	struct tw_buf target = TW_BUF_INIT;
+	uint64_t left = inode->attr.size;
+	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++) {
+		struct tw_span part = ext4_inline_part(inode, i);
+		size_t len = part.len < left ? part.len : (size_t)left;
+		tw_buf_append(&target, part.data, len);
+		left -= len;
+	}
+	struct tw_error *err = target.failed ? tw_error_nomem() : NULL;
+	if (!err)
+		err = tw_inode_set_target(view, target.data, (uint32_t)target.len);
+	tw_buf_deinit(&target);
+	return err;
 }
 
 struct tw_error *ext4_attrs_target(
@@ -30,6 +48,8 @@ struct tw_error *ext4_attrs_target(
 		return NULL;
 	if (ext4_inode_fast_symlink(inode))
 		return tw_inode_set_target(view, inode->map, (uint32_t)inode->attr.size);
+	if (inode->flags & EXT4_INLINE_DATA_FL)
+		return set_inline_target(view, inode);
 	struct tw_extent one;
 	uint32_t n;
 	const struct tw_extent *extents = tw_inode_extents(view, &one, &n);

@@ -96,11 +96,15 @@ static struct tw_error *load_inode(
 		.old_mode = now.attr.mode,
 		.fast_symlink = ext4_inode_fast_symlink(&now)};
 	memcpy(remap.root, now.map, sizeof(remap.root));
+	if (now.flags & EXT4_INLINE_DATA_FL)
+		remap.inlined = ext4_inline_digest(&now);
 	struct tw_error *err = ext4_remap_walk(fs, &remap, reader);
 	if (!err)
 		err = ext4_remap_claim(fs, &remap, reader);
 	ext4_map_deinit(&remap.map);
 	TW_TRY(err);
+	if (S_ISDIR(now.attr.mode) && now.flags & EXT4_INLINE_DATA_FL)
+		TW_TRY(ext4_dirs_load_inline(fs, ino, &now));
 	return ext4_attrs_target(fs, &now, ino, reader);
 }
 

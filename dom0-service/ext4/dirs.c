@@ -2,6 +2,7 @@
 #include "ext4/ext4.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 /* The entries of a block, and a hash table over them. Kept by the instance: it is as large as the
@@ -74,9 +75,20 @@ static bool take(struct ext4_newcomers *new, const struct tw_name *name)
 	return false;
 }
 
+static bool is_inline(const struct ext4 *fs, uint32_t dir)
+{
+	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
+	if (!inode)
+		return false;
+	struct tw_attr attr = tw_view_attr(fs->view, inode);
+	return S_ISDIR(attr.mode) && attr.flags & EXT4_INLINE_DATA_FL;
+}
+
 bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block)
 {
 	struct tw_owner owner;
+	if (block == EXT4_INLINE_BLOCK)
+		return is_inline(fs, dir);
 	return tw_owners_find(tw_view_owners(fs->view), block, 1, &owner) && owner.ino == dir &&
 	       owner.kind == TW_OWNER_DIR;
 }
@@ -89,16 +101,11 @@ static struct tw_error *lose_names(struct ext4 *fs, const struct tw_dirblock *ho
 	return NULL;
 }
 
-struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data)
+/* The names in block have become those that were entered. */
+static struct tw_error *diff(
+	struct ext4 *fs, uint32_t dir, uint64_t block, struct ext4_newcomers *new)
 {
 	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
-	struct ext4_newcomers *new;
-	TW_TRY(newcomers_get(fs, &new));
-	struct tw_span span = tw_span(data, fs->geo.blocksize);
-	struct ext4_dirent entry;
-	size_t off = 0;
-	while (ext4_dirent_next(&fs->geo, span, &off, &entry))
-		enter(new, &entry);
 	const struct tw_dirblock *holder = inode ? tw_view_dirblock(fs->view, inode, block) : NULL;
 	struct tw_error *err = NULL;
 	struct tw_name *name = holder ? tw_view_block_names(fs->view, holder) : NULL;
@@ -112,6 +119,32 @@ struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block, c
 	return err;
 }
 
+static void enter_all(const struct ext4 *fs, struct ext4_newcomers *new, struct tw_span span)
+{
+	struct ext4_dirent entry;
+	size_t off = 0;
+	while (ext4_dirent_next(&fs->geo, span, &off, &entry))
+		enter(new, &entry);
+}
+
+struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data)
+{
+	struct ext4_newcomers *new;
+	TW_TRY(newcomers_get(fs, &new));
+	enter_all(fs, new, tw_span(data, fs->geo.blocksize));
+	return diff(fs, dir, block, new);
+}
+
+struct tw_error *ext4_dirs_diff_inline(
+	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode)
+{
+	struct ext4_newcomers *new;
+	TW_TRY(newcomers_get(fs, &new));
+	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++)
+		enter_all(fs, new, ext4_inline_part(inode, i));
+	return diff(fs, dir, EXT4_INLINE_BLOCK, new);
+}
+
 struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir)
 {
 	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
@@ -123,13 +156,25 @@ struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir)
 	return NULL;
 }
 
-struct tw_error *ext4_dirs_load(struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data)
+static struct tw_error *load(struct ext4 *fs, uint32_t dir, uint64_t block, struct tw_span span)
 {
-	struct tw_span span = tw_span(data, fs->geo.blocksize);
 	struct ext4_dirent entry;
 	size_t off = 0;
 	while (ext4_dirent_next(&fs->geo, span, &off, &entry))
 		TW_TRY(tw_view_name_add(
 			fs->view, dir, block, entry.ino, entry.bytes, entry.len, NULL));
+	return NULL;
+}
+
+struct tw_error *ext4_dirs_load(struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data)
+{
+	return load(fs, dir, block, tw_span(data, fs->geo.blocksize));
+}
+
+struct tw_error *ext4_dirs_load_inline(
+	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode)
+{
+	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++)
+		TW_TRY(load(fs, dir, EXT4_INLINE_BLOCK, ext4_inline_part(inode, i)));
 	return NULL;
 }

@@ -6,8 +6,10 @@
 #ifndef TW_EXT4_EXT4_H
 #define TW_EXT4_EXT4_H
 
+#include "base/numtab.h"
 #include "base/span.h"
 #include "ext4/jbd2.h"
+#include "ext4/xattr.h"
 #include "view/change.h"
 #include "volume/fs.h"
 #include "base/hash.h"
@@ -19,6 +21,8 @@
 #define EXT4_JOURNAL_INO 8
 #define EXT4_MAP_BYTES 60 /* i_block */
 #define EXT4_EXTENTS_FL 0x80000u
+#define EXT4_INLINE_DATA_FL TW_FLAG_INLINE
+#define EXT4_ENCRYPT_FL 0x800u
 
 /* A block kept by number. */
 struct ext4_block {
@@ -64,6 +68,7 @@ struct ext4 {
 	struct ext4_block *nodes; /* extent and indirect blocks of the view's mappings */
 	struct ext4_root *roots;
 	struct ext4_block *xattrs; /* digests of extended attribute blocks */
+	struct tw_numtab inlines;  /* digests of inline data, by inode */
 	struct ext4_block *recent; /* digests of committed blocks that are not checkpointed yet */
 	struct ext4_block *direct; /* metadata written in place that is no checkpoint */
 	struct ext4_block
@@ -117,8 +122,10 @@ struct ext4_inode {
 	uint32_t dtime; /* deletion time; of an open inode without links: the next orphan's number,
 			   or 0 */
 	uint8_t map[EXT4_MAP_BYTES];
+	struct tw_span rest; /* behind the fields: where extended attributes stand */
 };
 
+/* The rest is borrowed from raw. */
 void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out);
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
 /* True when the view should know the inode: it has links, or is open without any and holds blocks.
@@ -126,15 +133,14 @@ bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
  * own any more. */
 bool ext4_inode_tracked(const struct ext4_geometry *geo, const struct ext4_inode *inode);
 bool ext4_inode_fast_symlink(const struct ext4_inode *inode);
+/* The parts of what an inode holds in place of a mapping: in i_block, then in the value of a hidden
+ * attribute. A directory's begin with entries; its parent's number, before them, is left out. */
+enum { EXT4_INLINE_PARTS = 2 };
+struct tw_span ext4_inline_part(const struct ext4_inode *inode, unsigned part);
+/* Of the content up to the file's end. */
+uint64_t ext4_inline_digest(const struct ext4_inode *inode);
 /* What the blocks of an inode are. */
 enum tw_owner_kind ext4_data_kind(const struct ext4_geometry *geo, uint32_t ino, uint16_t mode);
-
-/* --- xattr.c --- */
-
-/* Digests that do not depend on the order of entries, on padding, or on a block's reference count.
- */
-uint64_t ext4_xattr_inode_digest(struct tw_span region);
-uint64_t ext4_xattr_block_digest(struct tw_span block);
 
 /* --- map.c: from i_block to extents --- */
 
@@ -213,6 +219,8 @@ struct ext4_remap {
 	uint16_t mode;     /* 0: the inode has gone, and its mapping with it */
 	bool fast_symlink; /* the root holds the target, not a mapping */
 	bool bad;          /* nonsense: nothing of it is followed */
+	uint64_t inlined;  /* digest of inline data */
+	struct tw_span rest; /* of the inode, borrowed; counts with inline data only */
 	uint8_t root[EXT4_MAP_BYTES];
 	struct ext4_map map;
 };
@@ -234,6 +242,9 @@ bool ext4_same_mapping(
 	const struct ext4 *fs, const struct tw_inode *inode, const struct ext4_inode *now);
 bool ext4_same_extents(
 	const struct tw_extent *a, uint32_t n, const struct tw_extent *b, uint32_t m);
+/* Reports the bytes of a file that change when its content becomes, or was, inline data. */
+struct tw_error *ext4_inline_ranges(const struct ext4 *fs, const struct ext4_remap *remap,
+	uint64_t size, struct tw_change *change) TW_MUST_CHECK;
 /* The mapping as it is kept between transactions, for inodes with nodes; else NULL. */
 struct ext4_root *ext4_root_find(const struct ext4 *fs, uint32_t ino);
 void ext4_roots_clear(struct ext4 *fs);
@@ -257,16 +268,25 @@ struct tw_error *ext4_crawl(struct ext4 *fs) TW_MUST_CHECK;
 
 /* --- dirs.c --- */
 
+/* What stands for the block of names in an inode: no directory has it. */
+#define EXT4_INLINE_BLOCK 0
+
+
 bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block);
 /* Reports the names that came and went in one block of a directory. */
 struct tw_error *ext4_dirs_diff(
 	struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data) TW_MUST_CHECK;
+/* The same for a directory that is inline data. */
+struct tw_error *ext4_dirs_diff_inline(
+	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode) TW_MUST_CHECK;
 /* Reports the names in blocks that the directory does not own any more as gone. */
 struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir) TW_MUST_CHECK;
 void ext4_newcomers_destroy(struct ext4_newcomers *new); /* NULL is fine */
 /* Enters the names of a directory block into the view, for a crawl. */
 struct tw_error *ext4_dirs_load(
 	struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data) TW_MUST_CHECK;
+struct tw_error *ext4_dirs_load_inline(
+	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode) TW_MUST_CHECK;
 
 /* --- apply.c --- */
 

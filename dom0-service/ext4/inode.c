@@ -30,9 +30,9 @@ enum {
 	I_BASE_BYTES = 0x80,
 };
 
-/* The flags that chattr can set (EXT4_FL_USER_MODIFIABLE and verity), without those that the kernel
- * keeps for itself (extents, htree index, huge file). */
-#define USER_FLAGS 0x6213c0ffu
+/* The flags that chattr can set (EXT4_FL_USER_MODIFIABLE), encrypt, verity and inline data, without
+ * those that the kernel keeps for itself (extents, htree index, huge file). */
+#define KEPT_FLAGS (0x6213c0ffu | EXT4_ENCRYPT_FL | EXT4_INLINE_DATA_FL)
 
 static struct tw_time decode_time(struct tw_span raw, size_t base, size_t extra, size_t end)
 {
@@ -73,7 +73,7 @@ void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out)
 								     << 16,
 				.nlink = tw_le16(raw, I_LINKS),
 				.generation = tw_le32(raw, I_GENERATION),
-				.flags = tw_le32(raw, I_FLAGS) & USER_FLAGS,
+				.flags = tw_le32(raw, I_FLAGS) & KEPT_FLAGS,
 				.mtime = decode_time(raw, I_MTIME, I_MTIME_EXTRA, end),
 				.ctime = decode_time(raw, I_CTIME, I_CTIME_EXTRA, end),
 			},
@@ -87,8 +87,31 @@ void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out)
 	memcpy(out->map, map.data, map.len);
 	if (S_ISCHR(out->attr.mode) || S_ISBLK(out->attr.mode))
 		out->attr.rdev = decode_rdev(raw);
-	if (raw.len > end)
-		out->attr.xattrs = ext4_xattr_inode_digest(tw_span_sub(raw, end, raw.len));
+	out->rest = tw_span_sub(raw, end, raw.len);
+	out->attr.xattrs = ext4_xattrs_digest(ext4_xattrs_of_inode(out->rest));
+}
+
+struct tw_span ext4_inline_part(const struct ext4_inode *inode, unsigned part)
+{
+	enum { PARENT_BYTES = 4 };
+	struct tw_span map = tw_span(inode->map, sizeof(inode->map));
+	if (!(inode->flags & EXT4_INLINE_DATA_FL))
+		return tw_span(NULL, 0);
+	if (part)
+		return ext4_xattr_inline_data(inode->rest);
+	return S_ISDIR(inode->attr.mode) ? tw_span_sub(map, PARENT_BYTES, map.len) : map;
+}
+
+uint64_t ext4_inline_digest(const struct ext4_inode *inode)
+{
+	uint64_t digest = 0, left = S_ISDIR(inode->attr.mode) ? UINT64_MAX : inode->attr.size;
+	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++) {
+		struct tw_span part = ext4_inline_part(inode, i);
+		size_t len = part.len < left ? part.len : (size_t)left;
+		digest = XXH64(part.data, len, digest);
+		left -= len;
+	}
+	return digest;
 }
 
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b)
@@ -109,6 +132,7 @@ bool ext4_inode_tracked(const struct ext4_geometry *geo, const struct ext4_inode
 	return inode->attr.nlink || (inode->sectors && open);
 }
 
+/* Inline data that fits looks the same. */
 bool ext4_inode_fast_symlink(const struct ext4_inode *inode)
 {
 	return S_ISLNK(inode->attr.mode) && !(inode->flags & EXT4_EXTENTS_FL) &&

@@ -44,7 +44,7 @@ static struct tw_error *add_extent(
 	struct walk *w, uint32_t lblk, uint64_t block, uint32_t count, bool unwritten)
 {
 	struct ext4_map *map = w->map;
-	if (!count || lblk < w->next_lblk || block < w->geo->first_data_block ||
+	if (!count || lblk < w->next_lblk || !block || block < w->geo->first_data_block ||
 		block >= w->geo->nblocks || count > w->geo->nblocks - block)
 		return bad(w, "an extent is out of order or out of range");
 	w->total += count;

@@ -32,9 +32,11 @@ static struct tw_error *read_node(void *arg, uint64_t block, const uint8_t **out
 	return ext4_reader_block(arg, block, out);
 }
 
-/* Devices, fifos and fast symlinks keep something else in i_block. */
+/* Devices, fifos, fast symlinks and inline data keep something else in i_block. */
 static bool has_map(const struct ext4_remap *remap)
 {
+	if (remap->flags & EXT4_INLINE_DATA_FL)
+		return false;
 	if (S_ISREG(remap->mode) || S_ISDIR(remap->mode))
 		return true;
 	return S_ISLNK(remap->mode) && !remap->fast_symlink;
@@ -82,24 +84,35 @@ static struct tw_error *no_node(void *arg, uint64_t block, const uint8_t **out)
 	return tw_error_create(TW_GAP, "not in the inode");
 }
 
+static bool same_inline(const struct ext4 *fs, const struct ext4_inode *now, uint32_t ino)
+{
+	uint64_t digest;
+	bool was = tw_numtab_get(&fs->inlines, ino, &digest);
+	if (!(now->flags & EXT4_INLINE_DATA_FL))
+		return !was;
+	return was && digest == ext4_inline_digest(now);
+}
+
 bool ext4_same_mapping(
 	const struct ext4 *fs, const struct tw_inode *inode, const struct ext4_inode *now)
 {
 	const struct ext4_root *root = ext4_root_find(fs, inode->ino);
-	struct ext4_remap remap = {.mode = now->attr.mode};
+	struct ext4_remap remap = {.mode = now->attr.mode, .flags = now->flags};
 	struct ext4_map map = {0};
 	struct tw_extent one;
 	uint32_t n, len;
 	remap.fast_symlink = ext4_inode_fast_symlink(now);
 	if (root)
-		return !((root->flags ^ now->flags) & EXT4_EXTENTS_FL) &&
+		return !((root->flags ^ now->flags) & (EXT4_EXTENTS_FL | EXT4_INLINE_DATA_FL)) &&
 		       !memcmp(root->map, now->map, sizeof(root->map));
 	const struct tw_extent *extents = tw_inode_extents(inode, &one, &n);
 	const char *target = tw_inode_target(inode, &len);
 	if (remap.fast_symlink)
 		return !n && target && len == now->attr.size && !memcmp(target, now->map, len);
 	if (!has_map(&remap))
-		return !n;
+		return !n && same_inline(fs, now, inode->ino);
+	if (!same_inline(fs, now, inode->ino))
+		return false;
 	struct tw_error *err =
 		ext4_map_walk(&fs->geo, inode->ino, now->flags, now->map, no_node, NULL, &map);
 	bool same = !err && ext4_same_extents(extents, n, map.extents, map.n);
@@ -236,6 +249,10 @@ struct tw_error *ext4_remap_claim(
 			m.new_end - m.from, ext4_data_kind(&fs->geo, remap->ino, remap->mode)));
 	TW_TRY(keep_nodes(fs, remap, reader));
 	TW_TRY(keep_root(fs, remap));
+	if (remap->mode && remap->flags & EXT4_INLINE_DATA_FL)
+		TW_TRY(tw_numtab_set(&fs->inlines, remap->ino, remap->inlined));
+	else
+		tw_numtab_drop(&fs->inlines, remap->ino);
 	return inode ? tw_inode_set_extents(inode, remap->map.extents, remap->map.n) : NULL;
 }
 
@@ -283,4 +300,19 @@ struct tw_error *ext4_extents_ranges(const struct ext4 *fs, uint32_t ino,
 				(end - lblk) << fs->geo.blockbits));
 		lblk = end;
 	}
+}
+
+struct tw_error *ext4_inline_ranges(const struct ext4 *fs, const struct ext4_remap *remap,
+	uint64_t size, struct tw_change *change)
+{
+	uint64_t digest, most;
+	bool was = tw_numtab_get(&fs->inlines, remap->ino, &digest);
+	bool is = remap->flags & EXT4_INLINE_DATA_FL;
+	if (!(was || is) || (was && is && digest == remap->inlined))
+		return NULL;
+	/* A content of so few bytes is told of as a whole, as a block would be. */
+	most = was ? change->old.size : 0;
+	if (is && size > most)
+		most = size;
+	return tw_changeset_range(change, 0, most);
 }

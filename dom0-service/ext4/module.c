@@ -18,6 +18,7 @@ void ext4_destroy(void *arg)
 	ext4_block_clear(&fs->recent);
 	ext4_block_clear(&fs->direct);
 	ext4_block_clear(&fs->early);
+	tw_numtab_clear(&fs->inlines);
 	ext4_newcomers_destroy(fs->newcomers);
 	ext4_geometry_deinit(&fs->geo);
 	free(fs);

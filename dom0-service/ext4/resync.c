@@ -28,7 +28,11 @@ static struct tw_error *move_inode(
 	struct tw_change *change;
 	struct tw_attr was = inode ? tw_view_attr(fs->view, inode) : (struct tw_attr){0};
 	struct tw_attr now = tw_view_attr(newer->view, to);
-	if (inode && ext4_same_attr(&was, &now) && same_mapping(inode, to))
+	uint64_t old_inline = 0, new_inline = 0;
+	tw_numtab_get(&fs->inlines, to->ino, &old_inline);
+	tw_numtab_get(&newer->inlines, to->ino, &new_inline);
+	if (inode && ext4_same_attr(&was, &now) && same_mapping(inode, to) &&
+		old_inline == new_inline)
 		return NULL;
 	struct tw_extent one;
 	uint32_t n, len;
@@ -40,6 +44,9 @@ static struct tw_error *move_inode(
 		change->nranges = 0;
 	if (S_ISREG(now.mode)) {
 		TW_TRY(ext4_extents_ranges(fs, to->ino, extents, n, change));
+		struct ext4_remap remap = {
+			.ino = to->ino, .flags = now.flags, .inlined = new_inline};
+		TW_TRY(ext4_inline_ranges(fs, &remap, now.size, change));
 		if (unwatched && touched(&change->old, &now))
 			TW_TRY(tw_changeset_range(change, 0, now.size));
 	}
@@ -187,6 +194,7 @@ static struct tw_error *forget_all(struct ext4 *fs, const struct ext4 *newer)
 {
 	tw_changeset_destroy(fs->set);
 	tw_view_destroy(fs->view);
+	tw_numtab_clear(&fs->inlines);
 	fs->set = NULL;
 	fs->view = NULL;
 	TW_TRY(tw_view_create(newer->geo.ninodes, EXT4_ROOT_INO, newer->geo.nblocks,

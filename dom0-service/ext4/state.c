@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 4u
+#define STATE_VERSION 5u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -57,8 +57,10 @@ static void pack_names(struct tw_buf *out, const struct tw_view *view, const str
 	tw_pack32(out, 0); /* no directory: the end of the names */
 }
 
-static void pack_inode(struct tw_buf *out, const struct tw_view *view, const struct tw_inode *inode)
+static void pack_inode(struct tw_buf *out, const struct ext4 *fs, const struct tw_inode *inode)
 {
+	const struct tw_view *view = fs->view;
+	uint64_t inlined = 0;
 	struct tw_attr attr = tw_view_attr(view, inode);
 	struct tw_extent one;
 	uint32_t n, len;
@@ -67,6 +69,9 @@ static void pack_inode(struct tw_buf *out, const struct tw_view *view, const str
 	tw_pack32(out, inode->ino);
 	pack_attr(out, &attr);
 	tw_pack_bytes(out, target, len);
+	tw_numtab_get(&fs->inlines, inode->ino, &inlined);
+	if (attr.flags & EXT4_INLINE_DATA_FL)
+		tw_pack64(out, inlined);
 	tw_pack32(out, n);
 	for (; n--; e++) {
 		tw_pack64(out, e->block);
@@ -195,7 +200,7 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 	tw_pack64(out, tw_view_inode_count(fs->view));
 	const struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
 	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1))
-		pack_inode(out, fs->view, inode);
+		pack_inode(out, fs, inode);
 	pack_roots(out, fs);
 	pack_blocks(out, fs->nodes, fs->geo.blocksize);
 	pack_blocks(out, fs->xattrs, fs->geo.blocksize);
@@ -244,6 +249,8 @@ static struct tw_error *unpack_inode(struct tw_unpack *in, struct ext4 *fs)
 	if (S_ISLNK(attr.mode))
 		TW_TRY(tw_inode_set_target(
 			inode, target.len ? target.data : (const void *)"", (uint32_t)target.len));
+	if (attr.flags & EXT4_INLINE_DATA_FL)
+		TW_TRY(tw_numtab_set(&fs->inlines, inode->ino, tw_unpack64(in)));
 	TW_TRY(unpack_extents(in, fs, inode));
 	uint32_t dir;
 	while ((dir = tw_unpack32(in)) && !in->failed) {

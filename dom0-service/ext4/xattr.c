@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ext4/xattr.h"
 
-#include "ext4/ext4.h"
-
 #include <xxhash.h>
 
 /* attributes.rst: both headers begin with the magic; in an inode the entries follow it at once. */
@@ -103,14 +101,4 @@ struct tw_span ext4_xattr_inline_data(struct tw_span region)
 			return tw_span_sub(list.base, tw_le16(list.entries, at + E_VALUE_OFFS),
 				tw_le32(list.entries, at + E_VALUE_SIZE));
 	return (struct tw_span){0};
-}
-
-uint64_t ext4_xattr_inode_digest(struct tw_span region)
-{
-	return ext4_xattrs_digest(ext4_xattrs_of_inode(region));
-}
-
-uint64_t ext4_xattr_block_digest(struct tw_span block)
-{
-	return ext4_xattrs_digest(ext4_xattrs_of_block(block));
 }

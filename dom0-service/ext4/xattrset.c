@@ -104,8 +104,8 @@ static struct tw_error *make_sets(struct ext4_xattr_sets **sets)
 	return *sets ? NULL : tw_error_nomem();
 }
 
-struct tw_error *ext4_xattr_sets_keep(struct ext4_xattr_sets **sets, uint64_t digest,
-	struct ext4_xattrs list, uint64_t more)
+struct tw_error *ext4_xattr_sets_keep(
+	struct ext4_xattr_sets **sets, uint64_t digest, struct ext4_xattrs list, uint64_t more)
 {
 	if (!digest || find(*sets, digest))
 		return NULL;
@@ -117,8 +117,8 @@ struct tw_error *ext4_xattr_sets_keep(struct ext4_xattr_sets **sets, uint64_t di
 	while (fits && ext4_xattr_next(&list, &xattr)) {
 		fits = TW_GROW(entries, n, cap);
 		if (fits)
-			entries[n++] = (struct entry){
-				xattr.value, xattr.name, xattr.index, xattr.len};
+			entries[n++] =
+				(struct entry){xattr.value, xattr.name, xattr.index, xattr.len};
 	}
 	const struct set *other = find(*sets, more);
 	while (fits && next(other, &off, &entry)) {

@@ -88,6 +88,8 @@ static struct tw_error *all_content(struct tw_changeset *set, struct tw_change *
 	change->nranges = 0;
 	if (tw_mode_kind(attr->mode) != TW_KIND_FILE)
 		return NULL;
+	if (attr->flags & TW_FLAG_INLINE)
+		return tw_changeset_range(change, 0, attr->size);
 	for (; n--; e++)
 		if (!e->unwritten)
 			TW_TRY(tw_changeset_range(
@@ -266,7 +268,7 @@ static struct tw_error *tell_inode(
 	tidy_ranges(change, now->size);
 	bool modified = file ? change->nranges > 0 : change->entries || now->size != was->size;
 	bool attributes = was->mode != now->mode || was->uid != now->uid || was->gid != now->gid ||
-			  was->flags != now->flags || was->xattrs != now->xattrs;
+			  (was->flags ^ now->flags) & ~TW_FLAG_INLINE || was->xattrs != now->xattrs;
 	bool touched = !same_time(was->mtime, now->mtime) || !same_time(was->ctime, now->ctime) ||
 		       was->nlink != now->nlink;
 

@@ -24,13 +24,16 @@ struct tw_attr {
 	struct tw_time ctime;
 	uint64_t xattrs; /* digest of all extended attributes, 0 without any */
 	uint32_t generation;
-	uint32_t flags; /* those that a user can set (chattr) */
+	uint32_t flags; /* FS_*_FL of linux/fs.h: those that a user can set (chattr), and the next */
 	uint32_t uid;
 	uint32_t gid;
 	uint32_t nlink; /* at most 65,535 */
 	uint32_t rdev;  /* major << 20 | minor */
 	uint16_t mode;  /* type and permissions; 0: the inode is free */
 };
+
+/* The content is in the inode, not in extents: told of as content, not as an attribute. */
+#define TW_FLAG_INLINE 0x10000000u
 
 /* No file system of Linux makes longer files. */
 #define TW_SIZE_MAX ((1ull << 48) - 1)

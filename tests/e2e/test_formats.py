@@ -2,13 +2,15 @@
 """What ext2, ext3 and ext4 keep on a disk in other ways: clusters, inline data, values in inodes,
 encryption, large blocks. Each is followed on a kernel's mount where the kernel here has it."""
 import os
+import random
 import re
+import shutil
 
 import pytest
 
-from lib import guestdisk, offline, property
+from lib import guestdisk, named, offline, property, tree
 from lib.workload import Mix
-from test_property import random_mix
+from test_property import random_mix, record
 from test_replay import Recorded
 
 pytestmark = pytest.mark.usefixtures("mountable")
@@ -25,6 +27,10 @@ FORMATS = {
     "orphan-file": (("-O", "orphan_file"), ()),
     "stable-inodes": (("-O", "stable_inodes"), ()),
     "meta-groups": (("-O", "meta_bg,^resize_inode"), ()),
+    "inline-data": (("-O", "inline_data"), ()),
+    "inline-data-1024": (("-O", "inline_data", "-I", "1024"), ()),
+    "inline-data-1k": (("-O", "inline_data", "-b", "1024", "-I", "512", "-J", "size=4"), ()),
+    "inline-data-clusters": (("-O", "inline_data,bigalloc"), ("shift",)),
     "no-file-types": (("-O", "^filetype"), ()),
     "ext3": (("-O", "none,has_journal,ext_attr,resize_inode,dir_index,filetype,sparse_super,large_file",
              "-I", "128"), ("allocate", "shift", "zero", "sparse")),
@@ -37,6 +43,111 @@ def test_random_mix(tapwire, scratch, name, request):
     mkfs, without = FORMATS[name]
     random_mix(tapwire, scratch, 7, mkfs, 3000, request, "",
                [kind for kind in Mix.WEIGHTS if kind not in without])
+
+
+def inline_data(root, sync):
+    """Files, directories and symlinks at the size where they leave the inode, and on both sides."""
+    rnd = random.Random(23)
+    os.mkdir(root + "/files")
+    names = [root + "/files/f%d" % number for number in range(60)]
+    for number, name in enumerate(names):
+        named.write_file(name, rnd.randbytes(number * 3))
+    sync("made")
+    for turn in range(12):
+        for name in rnd.sample(names, 25):
+            change_small(rnd, name)
+        for number in range(40):  # a directory that grows out of its inode
+            if rnd.random() < 0.3:
+                os.makedirs(root + "/dirs/d%d" % (number % 7), exist_ok=True)
+                named.write_file(root + "/dirs/d%d/n%d" % (number % 7, turn * 40 + number), b"x" * number)
+        sync("turn %d" % turn)
+    for number in range(7):
+        directory = root + "/dirs/d%d" % number
+        entries = sorted(os.listdir(directory))
+        for name in entries[:-3]:
+            os.unlink(directory + "/" + name)
+        if number % 2:
+            os.rename(directory, root + "/moved%d" % number)
+        sync("thinned %d" % number)
+    for length in (1, 59, 60, 61, 100, 150, 158, 159, 160, 161, 500):
+        os.symlink("t" * length, root + "/s%d" % length)
+    sync("symlinks")
+    shutil.rmtree(root + "/files")
+    sync("removed")
+
+
+def change_small(rnd, name):
+    """One change of a small file."""
+    size = os.path.getsize(name)
+    form = rnd.randrange(8)
+    if form == 0:
+        os.truncate(name, rnd.randint(0, size))
+    elif form == 1:
+        os.truncate(name, size + rnd.choice((1, 10, 100, 5000)))
+    elif form == 2:
+        os.setxattr(name, b"user.n%d" % rnd.randrange(3), rnd.randbytes(rnd.randint(0, 60)))
+    elif form == 3:
+        os.utime(name, ns=(0, rnd.randrange(10**18)))
+    elif form == 4:
+        named.write_file(name, rnd.randbytes(rnd.choice((0, 1, 59, 60, 61, 100, 156, 160, 164, 1000))))
+    elif form == 5:
+        os.rename(name, name + "~")
+        named.write_file(name, rnd.randbytes(rnd.randint(0, 200)))
+        os.unlink(name + "~")
+    else:
+        with open(name, "r+b") as file:
+            file.seek(rnd.randint(0, size))
+            file.write(rnd.randbytes(rnd.randint(1, 20)))
+
+
+INLINE = {"256": (), "1024": ("-I", "1024"), "1k-blocks": ("-b", "1024", "-I", "512"),
+          "block-maps": ("-O", "^extent,^64bit")}
+
+
+@pytest.mark.parametrize("name", INLINE)
+def test_inline_data(tapwire, scratch, name):
+    disk = record(tapwire, scratch, inline_data, ("-O", "inline_data", *INLINE[name]))
+    events = property.check(tapwire, disk)
+    assert len(events) > 500
+
+
+@pytest.mark.parametrize("name", INLINE)
+def test_inline_data_told_exactly(tapwire, scratch, name):
+    """Content is told of when it changes, and only then; where it lies is no attribute."""
+    def work(root, sync):
+        named.write_file(root + "/f", b"a" * 50)
+        sync("made")
+        os.utime(root + "/f", ns=(0, 5))
+        sync("touched")
+        os.setxattr(root + "/f", b"user.a", b"1")
+        sync("attribute")
+        with open(root + "/f", "r+b") as file:
+            file.write(b"b")
+        sync("overwritten")
+        with open(root + "/f", "ab") as file:
+            file.write(b"c" * 20)
+        sync("appended")
+        os.truncate(root + "/f", 10)
+        sync("cut")
+        with open(root + "/f", "ab") as file:
+            file.write(b"c" * 9000)
+        sync("in blocks")
+    disk = record(tapwire, scratch, work, ("-O", "inline_data", *INLINE[name]))
+    told = {}
+    left = [event for event in tapwire.infer(disk.base, disk.trace) if event.get("subject") == "/f"]
+    for sync in disk.syncs:
+        told[sync.label] = []
+        while left and tree.rfc3339(left[0]["observedtime"]) <= sync.clock_ns:
+            event = left.pop(0)
+            told[sync.label].append((event["type"][len(tree.PREFIX):], event["data"].get("ranges")))
+    assert told["made"] == [("created", [[0, 50]])]
+    assert told["touched"] == [("attributes", None)]
+    assert told["attribute"] == [("attributes", None)]
+    assert told["overwritten"] == [("modified", [[0, 50]])]
+    assert told["appended"] == [("modified", [[0, 70]])]
+    assert told["cut"][0][0] == "truncated"
+    assert ("modified", [[0, 9010]]) in told["in blocks"]
+    assert {verb for verb, _ in told["in blocks"]} == {"modified"}
 
 
 # --- what no kernel here mounts: libext2fs writes it, in place or as a transaction ---

@@ -21,6 +21,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const struct ext4_geometry geo = { .ninodes = 4096 };
 	ext4_inode_tracked(&geo, &inode);
 	free(raw);
-	ext4_xattr_block_digest(tw_span(in.data, in.size));
+	ext4_xattrs_digest(ext4_xattrs_of_block(tw_span(in.data, in.size)));
 	return 0;
 }
