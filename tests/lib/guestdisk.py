@@ -124,7 +124,7 @@ def mounted(image, where, options="", offset=0, guard=None, readonly=False):
         finally:
             guard.pop()
     finally:
-        _detach(loop)
+        detach(loop)
         guard.pop()
         if own:
             guard.close()
@@ -139,7 +139,8 @@ def _unmount(where):
     raise RuntimeError(done.stderr.decode(errors="replace"))
 
 
-def _detach(loop):
+def detach(loop):
+    """Until the loop device is free again."""
     run("losetup", "-d", loop)
     backing = "/sys/block/%s/loop/backing_file" % os.path.basename(loop)
     for _ in range(200):
