@@ -88,11 +88,11 @@ static uint64_t first_block(const struct crawl *c, uint32_t ino)
 static void a_feature_that_is_not_followed_is_named(void **state)
 {
 	struct crawl *c = *state;
-	c->image->bytes[1024 + 0x61] |= 0x80; /* inline_data */
+	c->image->bytes[1024 + 0x61] |= 0x10; /* dirdata */
 	struct tw_error *err = again(c);
 	assert_non_null(err);
 	assert_int_equal(tw_error_code(err), TW_UNSUPPORTED);
-	assert_non_null(strstr(tw_error_message(err), "inline_data"));
+	assert_non_null(strstr(tw_error_message(err), "dirdata"));
 	tw_error_destroy(err);
 }
 

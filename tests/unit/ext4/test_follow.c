@@ -105,6 +105,11 @@ static int setup_ext3(void **state)
 	return setup_with(state, "-O ^extent");
 }
 
+static int setup_inline(void **state)
+{
+	return setup_with(state, "-O inline_data -I 256");
+}
+
 static int teardown(void **state)
 {
 	struct follow *f = *state;
@@ -311,6 +316,7 @@ static void random_commands_are_followed(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST_INLINE(f) { #f " (inline data)", f, setup_inline, teardown, NULL }
 #define TEST3(f) { #f " (block maps)", f, setup_ext3, teardown, NULL }
 	const struct CMUnitTest tests[] = {
 		TEST(what_debugfs_does_is_followed),
@@ -319,6 +325,9 @@ int main(void)
 		TEST3(random_commands_are_followed),
 		TEST(a_growing_directory_is_followed),
 		TEST3(a_growing_directory_is_followed),
+		TEST_INLINE(what_debugfs_does_is_followed),
+		TEST_INLINE(random_commands_are_followed),
+		TEST_INLINE(a_growing_directory_is_followed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

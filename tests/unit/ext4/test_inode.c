@@ -189,6 +189,75 @@ static void short_targets_are_in_the_inode(void **state)
 	assert_false(ext4_inode_fast_symlink(&inode));
 }
 
+/* Inline data: content in i_block, and the rest of it in the value of a hidden attribute. */
+static void inline_data(struct raw *raw, uint16_t mode, uint32_t size, const char *rest)
+{
+	static const uint8_t entry[] = { 0, 0, 2, 0xea, 4, 7, 40, 0, 0, 0, 0, 0 };
+	memset(raw, 0, sizeof(*raw));
+	le16(raw, 0x00, mode);
+	le16(raw, 0x1a, 1);
+	le32(raw, 0x04, size);
+	le32(raw, 0x20, EXT4_INLINE_DATA_FL);
+	le16(raw, 0x80, 32);
+	for (uint8_t i = 0; i < 60; i++)
+		raw->bytes[0x28 + i] = i;
+	memcpy(raw->bytes + 160, entry, sizeof(entry));
+	le32(raw, 172, (uint32_t)strlen(rest));
+	memcpy(raw->bytes + 180, "data", 4);
+	memcpy(raw->bytes + 164 + 40, rest, strlen(rest));
+}
+
+static void inline_data_has_two_parts(void **state)
+{
+	(void)state;
+	struct raw raw;
+	struct ext4_inode inode;
+	inline_data(&raw, S_IFREG | 0644, 65, "abcde");
+	ext4_inode_decode(tw_span(raw.bytes, 256), &inode);
+	struct tw_span first = ext4_inline_part(&inode, 0), second = ext4_inline_part(&inode, 1);
+	assert_int_equal(first.len, 60);
+	assert_memory_equal(first.data, raw.bytes + 0x28, 60);
+	assert_int_equal(second.len, 5);
+	assert_memory_equal(second.data, "abcde", 5);
+	assert_true(inode.attr.xattrs == 0); /* no attribute of anybody's */
+	inline_data(&raw, S_IFDIR | 0755, 65, "abcde");
+	ext4_inode_decode(tw_span(raw.bytes, 256), &inode);
+	first = ext4_inline_part(&inode, 0);
+	assert_int_equal(first.len, 56); /* without its parent */
+	assert_memory_equal(first.data, raw.bytes + 0x2c, 56);
+	le32(&raw, 0x20, EXT4_EXTENTS_FL);
+	ext4_inode_decode(tw_span(raw.bytes, 256), &inode);
+	assert_int_equal(ext4_inline_part(&inode, 0).len + ext4_inline_part(&inode, 1).len, 0);
+}
+
+static uint64_t digest_of(uint16_t mode, uint32_t size, const char *rest, int at)
+{
+	struct raw raw;
+	struct ext4_inode inode;
+	inline_data(&raw, mode, size, rest);
+	if (at >= 0)
+		raw.bytes[at] ^= 1;
+	ext4_inode_decode(tw_span(raw.bytes, 256), &inode);
+	return ext4_inline_digest(&inode);
+}
+
+static void the_digest_of_inline_data_is_of_the_content(void **state)
+{
+	(void)state;
+	uint64_t is = digest_of(S_IFREG, 64, "abcdefgh", -1);
+	assert_true(is == digest_of(S_IFREG, 64, "abcdef", -1)); /* room is no content */
+	assert_true(is == digest_of(S_IFREG, 64, "abcdefgh", 164 + 40 + 4));
+	assert_true(is != digest_of(S_IFREG, 64, "abcdefgh", 164 + 40 + 3));
+	assert_true(is != digest_of(S_IFREG, 64, "abcdefgh", 0x28));
+	assert_true(is != digest_of(S_IFREG, 64, "abcdefgh", 0x28 + 59));
+	assert_true(is != digest_of(S_IFREG, 63, "abcdefgh", -1));
+	assert_true(digest_of(S_IFREG, 3, "", 0x28 + 3) == digest_of(S_IFREG, 3, "", -1));
+	/* A directory's parent is not in it, all entries are. */
+	is = digest_of(S_IFDIR, 60, "abcdefgh", -1);
+	assert_true(is == digest_of(S_IFDIR, 60, "abcdefgh", 0x28));
+	assert_true(is != digest_of(S_IFDIR, 60, "abcdefgh", 164 + 40 + 7));
+}
+
 static void reserved_inodes_own_blocks_of_their_own_kind(void **state)
 {
 	(void)state;
@@ -213,6 +282,8 @@ int main(void)
 		cmocka_unit_test(a_truncated_slot_is_decoded_without_harm),
 		cmocka_unit_test(an_inode_counts_with_links_or_blocks),
 		cmocka_unit_test(short_targets_are_in_the_inode),
+		cmocka_unit_test(inline_data_has_two_parts),
+		cmocka_unit_test(the_digest_of_inline_data_is_of_the_content),
 		cmocka_unit_test(reserved_inodes_own_blocks_of_their_own_kind),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -62,6 +62,9 @@ static inline void dump_inodes(const struct ext4 *fs, bool in_order, struct tw_b
 		const struct ext4_root *root = ext4_root_find(fs, inode->ino);
 		for (uint32_t i = 0; root && i < root->nnodes; i++)
 			tw_buf_printf(out, " node %llu\n", (unsigned long long)root->nodes[i]);
+		uint64_t digest;
+		if (tw_numtab_get(&fs->inlines, inode->ino, &digest))
+			tw_buf_printf(out, " inline %llx\n", (unsigned long long)digest);
 	}
 }
 
