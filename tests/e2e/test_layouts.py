@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where volumes are on a disk: logical volumes, logical partitions, several volumes, and all of that changed
+while it is watched."""
+import os
+import signal
+import subprocess
+
+import pytest
+
+from lib import guestdisk, layout, lvm, tree
+from lib.guard import Guard
+from lib.layout import MIB, Watched, partition_table, uuid_of
+from lib.workload import Mix
+
+pytestmark = pytest.mark.usefixtures("mountable")
+
+
+def make_image(scratch, size):
+    image = scratch / "disk.img"
+    guestdisk.run("truncate", "-s", size, image)
+    return image
+
+
+@pytest.fixture
+def lvm2():
+    reason = lvm.missing()
+    if reason:
+        pytest.skip("no logical volumes here: " + reason)
+
+
+class Prepared:
+    """An image before it is watched."""
+
+    def __init__(self, scratch, image):
+        self.scratch, self.image = scratch, image
+        self.guard = Guard()
+        self.count = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.guard.close()
+
+    def group(self, ranges):
+        return lvm.Group(self.image, ranges, self.guard)
+
+    def _directory(self):
+        self.count += 1
+        return os.path.join(self.scratch, "prepared%d" % self.count)
+
+    def fill(self, device, *mkfs, seed=1, ops=150):
+        """A file system with some files; its uuid."""
+        guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", *mkfs, device)
+        with guestdisk.mounted(device, self._directory(), guard=self.guard) as root:
+            work(root, seed, ops)
+        return uuid_of(device)
+
+    def fill_logical(self, parts, *mkfs, seed=1):
+        with lvm.mapped(self.image, parts, self._directory(), self.guard) as device:
+            return self.fill(device, *mkfs, seed=seed)
+
+    def fill_partition(self, offset, size, *mkfs, seed=1):
+        loop = guestdisk.run("losetup", "-f", "--show", "--offset", offset, "--sizelimit", size, self.image)
+        self.guard.push("losetup", "-d", loop)
+        try:
+            return self.fill(loop, *mkfs, seed=seed)
+        finally:
+            guestdisk.detach(loop)
+            self.guard.pop()
+
+
+def work(root, seed, ops=300):
+    directory = os.path.join(root, "work%d" % seed)
+    os.makedirs(directory, exist_ok=True)
+    mix = Mix(directory, seed)
+    mix.ops(ops)
+    mix.close()
+    guestdisk.settle(root)
+
+
+# --- logical volumes ---
+
+TWO = [(MIB, 255 * MIB), (256 * MIB, 255 * MIB)]
+TWO_PARTITIONS = "label: gpt\nstart=2048,size=255M\nstart=256MiB,size=255M\n"
+
+
+def two_volumes(prepared):
+    """Two physical volumes on one disk; a linear volume in two segments and a striped one over both. Returns
+    {name: (uuid, parts)}."""
+    partition_table(prepared.image, TWO_PARTITIONS)
+    with prepared.group(TWO) as group:
+        group.make("vg0")
+        group.create("-L", "64M", "-n", "plain", "vg0")
+        group.create("-i", "2", "-I", "64k", "-L", "96M", "-n", "striped", "vg0")
+        group.run("lvextend", "-L", "+32M", "vg0/plain")
+        parts = {name: group.parts("vg0/" + name) for name in ("plain", "striped")}
+    assert len(parts["plain"]) == 2 and len(parts["striped"][0][2]) == 2
+    return {name: (prepared.fill_logical(parts[name], seed=seed), parts[name])
+            for seed, name in enumerate(parts, 1)}
+
+
+def test_linear_and_striped_volumes(tapwire, scratch, lvm2):
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+    with Watched(tapwire, scratch, image) as watched:
+        for seed, (uuid, parts) in enumerate(volumes.values(), 11):
+            with watched.logical(parts) as device, watched.mounted(device) as root:
+                work(root, seed, 600)
+                watched.expect(uuid, root)
+        watched.service.kill("tapwire-inspect")
+        uuid, parts = volumes["striped"]
+        with watched.logical(parts) as device, watched.mounted(device) as root:
+            work(root, 21)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert not [event for event in events if event["data"].get("resync")]
+
+
+def told(events, uuid, resync=None):
+    """The events about files of a volume; with resync set, those that are flagged so or not."""
+    return [event for event in events if event["type"].startswith(tree.PREFIX) and layout.about(event) == uuid
+            and (resync is None or bool(event["data"].get("resync")) == resync)]
+
+
+def test_a_logical_volume_grows_and_shrinks(tapwire, scratch, lvm2):
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+    with Watched(tapwire, scratch, image) as watched:
+        for name, (uuid, _) in volumes.items():
+            for seed, change in enumerate((("+64M", ""), ("", "100M")), 31):
+                with watched.group(TWO) as group:
+                    if change[0]:
+                        group.run("lvextend", "-L", change[0], "vg0/" + name)
+                    parts = group.parts("vg0/" + name)
+                with watched.logical(parts) as device:
+                    subprocess.run(["e2fsck", "-fy", device], stdout=subprocess.DEVNULL)
+                    guestdisk.run("resize2fs", device, *filter(None, change[1:]))
+                if change[1]:
+                    with watched.group(TWO) as group:
+                        group.run("lvreduce", "-f", "-L", change[1], "vg0/" + name)
+                        parts = group.parts("vg0/" + name)
+                with watched.logical(parts) as device, watched.mounted(device) as root:
+                    work(root, seed)
+                    watched.expect(uuid, root)
+        events = watched.stop()
+    assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
+
+
+def test_a_logical_volume_comes_and_goes(tapwire, scratch, lvm2):
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+    with Watched(tapwire, scratch, image) as watched:
+        with watched.group(TWO) as group:
+            group.create("-L", "32M", "-n", "new", "vg0")
+            parts = group.parts("vg0/new")
+        with watched.logical(parts) as device:
+            guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", device)
+            uuid = uuid_of(device)
+            with watched.mounted(device) as root:
+                work(root, 41)
+                watched.expect(uuid, root)
+        with watched.group(TWO) as group:
+            group.run("lvremove", "-f", "vg0/plain")
+        watched.expect_event("volume.lost", lambda event: layout.about(event) == volumes["plain"][0])
+        uuid, parts = volumes["striped"]
+        with watched.logical(parts) as device, watched.mounted(device) as root:
+            work(root, 42)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert not told(events, volumes["plain"][0])
+    assert not told(events, volumes["striped"][0], resync=True)
+
+
+def test_nothing_is_followed_where_a_volume_was(tapwire, scratch, lvm2):
+    """All of it has happened when the inspector looks: what is written to extents that were a volume's belongs to the
+    volume that has them now."""
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+    with Watched(tapwire, scratch, image) as watched:
+        inspector = watched.service.pid("tapwire-inspect")
+        os.kill(inspector, signal.SIGSTOP)
+        with watched.group(TWO) as group:
+            group.run("lvremove", "-f", "vg0/plain")
+            group.create("-L", "8M", "-n", "first", "vg0")
+            group.create("-L", "48M", "-n", "other", "vg0")
+            parts = group.parts("vg0/other")
+        assert volumes["plain"][1][0][2][0] < parts[0][2][0] < volumes["plain"][1][0][2][0] + (64 << 20)
+        with watched.logical(parts) as device:
+            guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", device)
+            uuid = uuid_of(device)
+            with watched.mounted(device) as root:
+                work(root, 51, 600)
+                os.kill(inspector, signal.SIGCONT)
+                watched.expect(uuid, root)
+        events = watched.stop()
+    assert not told(events, volumes["plain"][0])
+    lost = [event for event in events if event["type"] == "org.tapwire.volume.lost"]
+    assert [layout.about(event) for event in lost] == [volumes["plain"][0]]
+
+
+def test_a_volume_is_moved(tapwire, scratch, lvm2):
+    """What pvmove leaves: the same volume in other extents, of another physical volume."""
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+    uuid, before = volumes["plain"]
+    text = scratch / "metadata"
+    with Watched(tapwire, scratch, image) as watched:
+        with watched.group(TWO) as group:
+            group.run("vgcfgbackup", "-f", text, "vg0")
+            moved = text.read_text().replace('"pv0", 0\n', '"pv1", 30\n', 1)
+            assert moved != text.read_text()
+            target = before[0][2][0] + TWO[1][0] - TWO[0][0] + 30 * 4 * MIB
+            with open(watched.disk, "r+b") as disk:
+                disk.seek(before[0][2][0])
+                data = disk.read(before[0][0])
+                disk.seek(target)
+                disk.write(data)
+                disk.flush()
+                os.fsync(disk.fileno())
+            text.write_text(moved)
+            group.run("vgcfgrestore", "-f", text, "vg0")
+            parts = group.parts("vg0/plain")
+        assert parts[0][2][0] == target
+        watched.expect_event("disk.resynced")
+        with watched.logical(parts) as device, watched.mounted(device) as root:
+            work(root, 61)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert not told(events, uuid, resync=True)
+    assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
+
+
+# --- partitions ---
+
+LOGICAL = """label: dos
+start=2048, size=64M, type=83
+start=66MiB, type=5
+start=67MiB, size=48M, type=83
+start=116MiB, size=48M, type=83
+"""
+
+
+def logical_partitions(prepared):
+    """Two primary ones, one of them extended, with two logical ones in it. Returns the uuids of 1, 5 and 6."""
+    partition_table(prepared.image, LOGICAL)
+    return [prepared.fill_partition(start * MIB, size * MIB, seed=seed)
+            for seed, (start, size) in enumerate(((1, 64), (67, 48), (116, 48)), 1)]
+
+
+def test_logical_partitions(tapwire, scratch):
+    image = make_image(scratch, "256M")
+    with Prepared(scratch, image) as prepared:
+        uuids = logical_partitions(prepared)
+    with Watched(tapwire, scratch, image) as watched:
+        for uuid, start, size in zip(uuids, (1, 67, 116), (64, 48, 48)):
+            with watched.partition(start * MIB, size * MIB) as device, watched.mounted(device) as root:
+                work(root, 100 + start)
+                watched.expect(uuid, root)
+        events = watched.stop()
+    assert sorted(layout.about(event) for event in events if event["type"].endswith("volume.found")) == sorted(uuids)
+    assert not [event for event in events if event["data"].get("resync")]
+
+
+def test_a_logical_partition_is_added_and_removed(tapwire, scratch):
+    """Only records within the extended partition are written, far from the disk's first sectors."""
+    image = make_image(scratch, "256M")
+    with Prepared(scratch, image) as prepared:
+        uuids = logical_partitions(prepared)
+    with Watched(tapwire, scratch, image) as watched:
+        partition_table(watched.disk, LOGICAL + "start=170MiB, size=40M, type=83\n")
+        with watched.partition(170 * MIB, 40 * MIB) as device:
+            guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", device)
+            uuid = uuid_of(device)
+            with watched.mounted(device) as root:
+                work(root, 71)
+                watched.expect(uuid, root)
+        without = "".join(line for line in LOGICAL.splitlines(True) if "67MiB" not in line)
+        partition_table(watched.disk, without + "start=170MiB, size=40M, type=83\n")
+        watched.expect_event("volume.lost", lambda event: layout.about(event) == uuids[1])
+        with watched.partition(116 * MIB, 48 * MIB) as device, watched.mounted(device) as root:
+            work(root, 72)
+            watched.expect(uuids[2], root)
+        events = watched.stop()
+    assert [layout.about(event) for event in events if event["type"].endswith(".lost")] == [uuids[1]]
+    assert not told(events, uuids[0]) and not told(events, uuids[1]) and not told(events, uuids[2], resync=True)
+
+
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+def test_a_partition_is_moved(tapwire, scratch, label):
+    """With its content, as `sfdisk --move-data` does it: the file system is the same one."""
+    image = make_image(scratch, "256M")
+    script = "label: %s\nstart=1MiB,size=64M\nstart=%%dMiB,size=64M\n" % label
+    with Prepared(scratch, image) as prepared:
+        partition_table(image, script % 65)
+        first = prepared.fill_partition(MIB, 64 * MIB)
+        uuid = prepared.fill_partition(65 * MIB, 64 * MIB)
+    with Watched(tapwire, scratch, image) as watched:
+        with open(watched.disk, "r+b") as disk:
+            data = os.pread(disk.fileno(), 64 * MIB, 65 * MIB)
+            os.pwrite(disk.fileno(), data, 150 * MIB)
+            os.fsync(disk.fileno())
+        partition_table(watched.disk, script % 150)
+        watched.expect_event("disk.resynced")
+        with watched.partition(150 * MIB, 64 * MIB) as device, watched.mounted(device) as root:
+            work(root, 81)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert not told(events, first) and not told(events, uuid, resync=True)
+    assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
+
+
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+def test_a_partition_grows_and_shrinks(tapwire, scratch, label):
+    image = make_image(scratch, "256M")
+    script = "label: %s\nstart=1MiB,size=%%dM\n" % label
+    with Prepared(scratch, image) as prepared:
+        partition_table(image, script % 64)
+        uuid = prepared.fill_partition(MIB, 64 * MIB)
+    with Watched(tapwire, scratch, image) as watched:
+        partition_table(watched.disk, script % 200)
+        with watched.partition(MIB, 200 * MIB) as device:
+            subprocess.run(["e2fsck", "-fy", device], stdout=subprocess.DEVNULL)
+            guestdisk.run("resize2fs", device)
+            with watched.mounted(device) as root:
+                work(root, 91, 600)
+                watched.expect(uuid, root)
+            subprocess.run(["e2fsck", "-fy", device], stdout=subprocess.DEVNULL)
+            guestdisk.run("resize2fs", device, "48M")
+        partition_table(watched.disk, script % 48)
+        with watched.partition(MIB, 48 * MIB) as device, watched.mounted(device) as root:
+            work(root, 92)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
+
+
+def test_a_volume_is_formatted(tapwire, scratch, lvm2):
+    """Over a partition, and over a logical volume; the neighbours go on."""
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+    with Watched(tapwire, scratch, image) as watched:
+        with watched.logical(volumes["striped"][1]) as device:
+            guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", device)
+            uuid = uuid_of(device)
+            with watched.mounted(device) as root:
+                work(root, 93)
+                watched.expect(uuid, root)
+        formatted = watched.expect_event("volume.formatted")
+        uuid = volumes["plain"][0]
+        with watched.logical(volumes["plain"][1]) as device, watched.mounted(device) as root:
+            work(root, 94)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert layout.about(formatted) not in (uuid, volumes["striped"][0])
+    assert not told(events, uuid, resync=True)
