@@ -270,16 +270,30 @@ static struct tw_error *check_overlap(const struct map *m, const struct tw_segme
 	return NULL;
 }
 
+/* What is written to an origin goes to its own extents; only a snapshot's content is spread. */
+static bool is_snapshot(const struct map *m, const struct tw_lvm_node *lv)
+{
+	for (size_t i = 0; i < m->nsnapshots; i++)
+		if (tw_lvm_same(m->snapshots[i].store, lv->key))
+			return true;
+	return false;
+}
+
+static bool is_merged_into(const struct map *m, const struct tw_lvm_node *lv)
+{
+	for (size_t i = 0; i < m->nsnapshots; i++)
+		if (m->snapshots[i].merging && tw_lvm_same(m->snapshots[i].origin, lv->key))
+			return true;
+	return false;
+}
+
 static struct tw_error *map_volume(
 	struct map *m, const struct tw_lvm_node *lv, struct tw_volume_place *place)
 {
-	for (size_t i = 0; i < m->nsnapshots; i++) {
-		const struct snapshot *snapshot = &m->snapshots[i];
-		if (tw_lvm_same(snapshot->store, lv->key))
-			return refused("it is an LVM snapshot (type snapshot)");
-		if (snapshot->merging && tw_lvm_same(snapshot->origin, lv->key))
-			return refused("an LVM snapshot is being merged into it");
-	}
+	if (is_snapshot(m, lv))
+		return refused("LVM volumes of type snapshot are not followed");
+	if (is_merged_into(m, lv))
+		return refused("an LVM snapshot is being merged into it");
 	TW_TRY(map_segments(m, lv, &place->segments));
 	return check_overlap(m, &place->segments);
 }
@@ -312,7 +326,8 @@ static struct tw_error *map_all(struct map *m, const struct tw_lvm_pv *pvs, size
 	TW_TRY(find_members(m, pvs, npvs));
 	TW_TRY(find_snapshots(m));
 	for (const struct tw_lvm_node *lv = m->volumes->child; lv; lv = lv->next)
-		if (lv->kind == TW_LVM_SECTION && tw_lvm_has(lv, "status", "VISIBLE"))
+		if (lv->kind == TW_LVM_SECTION &&
+			(tw_lvm_has(lv, "status", "VISIBLE") || is_snapshot(m, lv)))
 			TW_TRY(add_volume(m, lv));
 	return NULL;
 }
