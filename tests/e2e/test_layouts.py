@@ -2,6 +2,8 @@
 """Where volumes are on a disk: logical volumes, logical partitions, several volumes, and all of that changed
 while it is watched."""
 import os
+import re
+import shutil
 import signal
 import subprocess
 
@@ -360,3 +362,146 @@ def test_a_volume_is_formatted(tapwire, scratch, lvm2):
         events = watched.stop()
     assert layout.about(formatted) not in (uuid, volumes["striped"][0])
     assert not told(events, uuid, resync=True)
+
+
+# --- what is not followed ---
+
+def identity(number):
+    """Of LVM: 32 letters and digits with dashes."""
+    text = "%032d" % number
+    return "-".join((text[:6], text[6:10], text[10:14], text[14:18], text[18:22], text[22:26], text[26:]))
+
+
+def logical_volume(number, name, segment, count, visible=True):
+    """The metadata of a logical volume of one segment."""
+    return """
+    %s { id = "%s" status = ["READ", "WRITE"%s] flags = [] creation_time = 0 creation_host = "test"
+        segment_count = 1
+        segment1 { start_extent = 0 extent_count = %d %s } }""" % (
+            name, identity(number), ', "VISIBLE"' if visible else "", count, segment)
+
+
+def linear(volume, extent):
+    return 'type = "striped" stripe_count = 1 stripes = ["%s", %d]' % (volume, extent)
+
+
+# The kinds that lvcreate makes with a device mapper only: {the reason's type: [(name, segment, extents, visible)]}.
+KINDS = {
+    "raid1": [
+        ("r", 'type = "raid1" device_count = 2 region_size = 4096 '
+              'raids = ["r_rmeta_0", "r_rimage_0", "r_rmeta_1", "r_rimage_1"]', 2, True),
+        ("r_rmeta_0", linear("pv0", 40), 1, False), ("r_rimage_0", linear("pv0", 41), 2, False),
+        ("r_rmeta_1", linear("pv1", 40), 1, False), ("r_rimage_1", linear("pv1", 41), 2, False)],
+    "mirror": [
+        ("m", 'type = "mirror" mirror_count = 2 region_size = 1024 mirrors = ["m_mimage_0", 0, "m_mimage_1", 0]',
+         2, True),
+        ("m_mimage_0", linear("pv0", 45), 2, False), ("m_mimage_1", linear("pv1", 45), 2, False)],
+    "thin": [
+        ("t", 'type = "thin" thin_pool = "p" transaction_id = 0 device_id = 1', 2, True),
+        ("p", 'type = "thin-pool" metadata = "p_tmeta" pool = "p_tdata" transaction_id = 1 chunk_size = 128 '
+              'discards = "passdown" zero_new_blocks = 1', 2, True),
+        ("p_tmeta", linear("pv1", 48), 1, False), ("p_tdata", linear("pv0", 48), 2, False)],
+    "cache": [
+        ("c", 'type = "cache" cache_pool = "cp_cpool" origin = "c_corig"', 2, True),
+        ("cp_cpool", 'type = "cache-pool" data = "cp_cpool_cdata" metadata = "cp_cpool_cmeta" chunk_size = 128 '
+                     'metadata_format = 2 cache_mode = "writethrough" policy = "smq"', 2, False),
+        ("c_corig", linear("pv0", 51), 2, False), ("cp_cpool_cdata", linear("pv1", 51), 2, False),
+        ("cp_cpool_cmeta", linear("pv1", 54), 1, False)],
+    "snapshot": [
+        ("s", linear("pv0", 54), 2, True),
+        ("snapshot0", 'type = "snapshot" chunk_size = 8 origin = "plain" cow_store = "s"', 32, False)],
+}
+
+
+def add_kinds(group, text):
+    """Writes metadata with a volume of each of KINDS."""
+    group.run("vgcfgbackup", "-f", text, "vg0")
+    volumes = [(identity_and_volume, kind) for kind in KINDS.values() for identity_and_volume in kind]
+    more = "".join(logical_volume(number, name, segment, count, visible)
+                   for number, ((name, segment, count, visible), _) in enumerate(volumes, 1))
+    head, found, tail = text.read_text().partition("logical_volumes {\n")
+    assert found
+    text.write_text(head + found + more + "\n" + tail)
+    group.run("vgcfgrestore", "--force", "-f", text, "vg0")
+
+
+def test_kinds_of_logical_volumes_that_are_not_followed(tapwire, scratch, lvm2):
+    """Each is named; the others go on, the origin of a snapshot as well."""
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+        with prepared.group(TWO) as group:
+            add_kinds(group, scratch / "metadata")
+    with Watched(tapwire, scratch, image) as watched:
+        for seed, (uuid, parts) in enumerate(volumes.values(), 11):
+            with watched.logical(parts) as device, watched.mounted(device) as root:
+                work(root, seed)
+                watched.expect(uuid, root)
+        reasons = watched.reasons()
+        watched.stop()
+    for kind in (*KINDS, "thin-pool"):
+        assert any("type %s" % kind in reason for reason in reasons), (kind, reasons)
+    assert len(reasons) == 2 + 2 + 6  # partitions, volumes that are followed, and those above
+
+
+def test_a_part_on_another_disk(tapwire, scratch, lvm2):
+    """A group over two disks, of which one is watched."""
+    image, other = make_image(scratch, "256M"), scratch / "other.img"
+    guestdisk.run("truncate", "-s", "256M", other)
+    with Prepared(scratch, image) as prepared:
+        with lvm.Group(image, [(0, 256 * MIB)], prepared.guard) as group, \
+                lvm.Group(other, [(0, 256 * MIB)], prepared.guard) as second:
+            group.add(second)
+            group.make("vg1")
+            group.create("-L", "64M", "-n", "here", "vg1", group.devices[0])
+            group.create("-L", "64M", "-n", "there", "vg1", group.devices[1])
+            group.create("-L", "64M", "-i", "2", "-n", "both", "vg1")
+            parts = group.parts("vg1/here")
+        uuid = prepared.fill_logical(parts)
+    with Watched(tapwire, scratch, image) as watched:
+        with watched.logical(parts) as device, watched.mounted(device) as root:
+            work(root, 12)
+            watched.expect(uuid, root)
+        reasons = watched.reasons()
+        watched.stop()
+    assert sum("on another disk" in reason for reason in reasons) == 2
+    assert sum("physical volume of the LVM group vg1" in reason for reason in reasons) == 1
+
+
+def test_what_is_no_file_system(tapwire, scratch):
+    """Swap space, another system's file system, nothing, and an ext4 that cannot be followed: each is told of with its
+    reason, and the volume among them is followed."""
+    image = make_image(scratch, "256M")
+    partition_table(image, "label: gpt\n" + "size=32M\n" * 6)
+    with Prepared(scratch, image) as prepared:
+        uuid = prepared.fill_partition(MIB, 32 * MIB)
+        with lvm.Group(image, [(at * MIB, 32 * MIB) for at in (33, 65, 97, 129)], prepared.guard) as group:
+            guestdisk.run("mkswap", group.devices[0])
+            guestdisk.run("mkfs.btrfs" if shutil.which("mkfs.btrfs") else "mkfs.minix", group.devices[1])
+            guestdisk.run("mke2fs", "-q", "-O", "journal_dev", "-b", "4096", group.devices[2])
+            guestdisk.run("mke2fs", "-q", "-t", "ext4", group.devices[3])
+            with open(group.devices[3], "r+b") as device:  # a feature that is none
+                device.seek(1024 + 96)
+                features = device.read(4)
+                device.seek(1024 + 96)
+                device.write((int.from_bytes(features, "little") | 1 << 31).to_bytes(4, "little"))
+            guestdisk.run("blockdev", "--flushbufs", group.devices[3])
+    with Watched(tapwire, scratch, image) as watched:
+        with watched.partition(MIB, 32 * MIB) as device, watched.mounted(device) as root:
+            work(root, 13)
+            watched.expect(uuid, root)
+        # And swap space that is used is no sign of anything.
+        with watched.partition(33 * MIB, 32 * MIB) as device:
+            guestdisk.run("mkswap", "-L", "again", device)
+        with watched.partition(MIB, 32 * MIB) as device, watched.mounted(device) as root:
+            work(root, 14)
+            watched.expect(uuid, root)
+        found = watched.of_type("volume.found")
+        events = watched.stop()
+    reasons = sorted(event["data"].get("reason", "") for event in found)
+    print(reasons)
+    assert len(reasons) == 6 and reasons[0] == ""
+    for part in ("it is swap space", "no known file system", "type (btrfs|minix) is not followed",
+                 "journal of another file system", "not watched: .*feature"):
+        assert any(re.search(part, reason) for reason in reasons), (part, reasons)
+    assert not [event for event in events if event["data"].get("resync")]

@@ -47,6 +47,11 @@ class Group:
         guestdisk.detach(loop)
         self._guard.pop()
 
+    def add(self, other):
+        """Takes another disk's devices to its own; their volumes have no parts here."""
+        self.devices += other.devices
+        self._ranges = self._ranges + [(1 << 62, size) for _, size in other._ranges]
+
     def _config(self):
         accept = "".join('"a|^%s$|",' % device for device in self.devices)
         return ('devices { filter=[%s"r|.*|"] use_devicesfile=0 obtain_device_list_from_udev=0 '
