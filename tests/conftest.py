@@ -23,6 +23,8 @@ def pytest_addoption(parser):
                      help="run the random mix with this seed (may be repeated)")
     parser.addoption("--cuts", type=int, default=None,
                      help="power failures of each recording (default: a sample; 0: wherever there may be one)")
+    parser.addoption("--scale", type=int, default=1,
+                     help="so many times the work of each real workload (default: 1)")
     parser.addoption("--ops", type=int, default=20000, help="operations of a random mix")
 
 
@@ -77,15 +79,27 @@ def asan(tapwire):
     return programs if os.path.exists(programs.program) else tapwire
 
 
-@pytest.fixture
-def scratch():
-    """A directory for images; TAPWIRE_KEEP=1 keeps it for a look afterwards."""
-    directory = tempfile.mkdtemp(prefix="tapwire-test-")
+def _scratch(parent):
+    directory = tempfile.mkdtemp(prefix="tapwire-test-", dir=parent)
     yield pathlib.Path(directory)
     if os.environ.get("TAPWIRE_KEEP"):
         print("kept:", directory)
     else:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def scratch():
+    """A directory for images; TAPWIRE_KEEP=1 keeps it for a look afterwards."""
+    yield from _scratch(None)
+
+
+@pytest.fixture
+def memory():
+    """The same in memory, if there is enough: for what syncs a lot, or copies images again and again."""
+    shm = "/dev/shm"
+    enough = os.path.isdir(shm) and shutil.disk_usage(shm).free > 6 << 30
+    yield from _scratch(shm if enough else None)
 
 
 @pytest.fixture

@@ -6,11 +6,8 @@ import contextlib
 import fcntl
 import json
 import os
-import pathlib
 import random
-import shutil
 import struct
-import tempfile
 import time
 
 import pytest
@@ -80,16 +77,6 @@ class Recording:
         refused(tapwire, image)  # the first mount has turned the journal's features on
 
 
-@contextlib.contextmanager
-def quick_scratch():
-    """A directory for copies of small images."""
-    directory = tempfile.mkdtemp(prefix="tapwire-test-", dir=crash.quick_directory())
-    try:
-        yield pathlib.Path(directory)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 def differences(listing, shown, recording):
     """Of a listing against what the kernel shows."""
     return tree.diff(*reversed(crash.comparable(listing, shown, recording.end_ns)))
@@ -145,14 +132,13 @@ def check_cuts(tapwire, recording, directory, cuts):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_cuts(tapwire, seed, name, request):
+def test_cuts(tapwire, memory, seed, name, request):
     wanted = request.config.getoption("--cuts")
-    with quick_scratch() as directory:
-        recording = Recording(tapwire, directory, name, seed, request.config.getoption(
-            "--ops") if wanted else 250)
-        chosen = crash.cuts(recording.records, recording.layout,
-                            {None: CUTS, 0: None}.get(wanted, wanted), seed)
-        check_cuts(tapwire, recording, directory, chosen)
+    ops = 250 if wanted is None else request.config.getoption("--ops")
+    recording = Recording(tapwire, memory, name, seed, ops)
+    chosen = crash.cuts(recording.records, recording.layout, {None: CUTS, 0: None}.get(wanted, wanted),
+                        seed)
+    check_cuts(tapwire, recording, memory, chosen)
 
 
 test_cuts.seeds = [1]
@@ -161,22 +147,21 @@ test_cuts.seeds = [1]
 # --- the guest goes on after it ---
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_recovery_while_watched(tapwire, seed, name):
+def test_recovery_while_watched(tapwire, memory, seed, name):
     """The power fails again and again; each time the guest recovers its disk and goes on."""
     mkfs, options = CONFIGS[name]
     rnd = random.Random(seed)
-    with quick_scratch() as directory:
-        life = Life(tapwire, directory, make_image(directory, mkfs))
-        refused(tapwire, life.base)
-        for turn in range(5):
-            with life.booted(options) as root:
-                life.sync(root, "recovered %d" % turn)
-                work(root, seed * 100 + turn, 120, lambda _: life.sync(root))
-                life.sync(root, "end of %d" % turn)
-            refused(tapwire, life.image)
-            if turn < 4:
-                life.power_fails(crash.Cut(rnd.randrange(1, len(life.recent()))))
-        life.check()
+    life = Life(tapwire, memory, make_image(memory, mkfs))
+    refused(tapwire, life.base)
+    for turn in range(5):
+        with life.booted(options) as root:
+            life.sync(root, "recovered %d" % turn)
+            work(root, seed * 100 + turn, 120, lambda _: life.sync(root))
+            life.sync(root, "end of %d" % turn)
+        refused(tapwire, life.image)
+        if turn < 4:
+            life.power_fails(crash.Cut(rnd.randrange(1, len(life.recent()))))
+    life.check()
 
 
 test_recovery_while_watched.seeds = [1]
@@ -242,13 +227,13 @@ def aborted(life, directory, options, abort, seed):
 
 @pytest.mark.parametrize("name", ["ordered", "journal", "no-checksums", "fast-commit"])
 @pytest.mark.parametrize("abort", ABORTS, ids=lambda abort: abort.__name__)
-def test_aborted_journal(tapwire, scratch, name, abort):
+def test_aborted_journal(tapwire, memory, name, abort):
     """The view stays at the last commit, and goes on from what the guest recovers."""
     mkfs, options = CONFIGS[name]
-    life = Life(tapwire, scratch, make_image(scratch, mkfs))
+    life = Life(tapwire, memory, make_image(memory, mkfs))
     refused(tapwire, life.base)
     for turn in range(2):
-        aborted(life, scratch, options, abort, turn + 1)
+        aborted(life, memory, options, abort, turn + 1)
         end_ns = time.time_ns()
         shown = life.shown()
         told_, shown = crash.comparable(life.told(), shown, end_ns)

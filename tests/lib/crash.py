@@ -17,12 +17,6 @@ KINDS = (*sorted(set(TYPES.values())), "log", "table", "data", "flush")
 TABLES = re.compile(r"(?:Inode table|Block bitmap|Inode bitmap|superblock) at (\d+)(?:-(\d+))?")
 
 
-def quick_directory():
-    """Where many short-lived copies of an image may lie: memory, if there is enough of it."""
-    shm = "/dev/shm"
-    return shm if os.path.isdir(shm) and shutil.disk_usage(shm).free > 4 << 30 else None
-
-
 class Layout:
     """Which blocks of an image are its journal, and which are tables of the file system."""
 
