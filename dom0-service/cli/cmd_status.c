@@ -138,6 +138,36 @@ static struct tw_error *add_disks(yajl_val service, struct tw_table *table)
 	return NULL;
 }
 
+static struct tw_error *add_volumes_of(yajl_val disk, struct tw_table *table)
+{
+	yajl_val places = at(disk, "inspector", "places");
+	for (size_t i = 0; YAJL_IS_ARRAY(places) && i < YAJL_GET_ARRAY(places)->len; i++) {
+		yajl_val place = YAJL_GET_ARRAY(places)->values[i];
+		const char *const cells[] = {
+			scalar(at(disk, "name", NULL)),
+			scalar(at(place, "place", NULL)),
+			scalar(at(place, "fstype", NULL)),
+			scalar(at(place, "bytes", NULL)),
+			scalar(at(place, "watched", NULL)),
+			scalar(at(place, "reason", NULL)),
+			NULL,
+		};
+		TW_TRY(add_cells(table, cells));
+	}
+	return NULL;
+}
+
+static struct tw_error *add_volumes(yajl_val service, struct tw_table *table)
+{
+	static const char *const head[] = { "DISK", "PLACE", "FSTYPE", "BYTES", "WATCHED", "REASON",
+		NULL };
+	TW_TRY(add_cells(table, head));
+	yajl_val disks = at(service, "disks", NULL);
+	for (size_t i = 0; YAJL_IS_ARRAY(disks) && i < YAJL_GET_ARRAY(disks)->len; i++)
+		TW_TRY(add_volumes_of(YAJL_GET_ARRAY(disks)->values[i], table));
+	return NULL;
+}
+
 /* The courier knows best what there is to say about a target: its keys are the columns. */
 static struct tw_error *add_targets(yajl_val courier, struct tw_table *table)
 {
@@ -162,19 +192,25 @@ static struct tw_error *add_targets(yajl_val courier, struct tw_table *table)
 static struct tw_error *print_tables(const char *dir, yajl_val service, yajl_val courier)
 {
 	struct tw_table disks = TW_TABLE_INIT;
+	struct tw_table volumes = TW_TABLE_INIT;
 	struct tw_table targets = TW_TABLE_INIT;
 	struct tw_error *err = add_disks(service, &disks);
+	if (!err)
+		err = add_volumes(service, &volumes);
 	if (!err)
 		err = add_targets(courier, &targets);
 	if (!err) {
 		printf("tapwire %s, pid %s, %s, in %s\n\n", scalar(at(service, "version", NULL)),
 			scalar(at(service, "pid", NULL)), scalar(at(service, "state", NULL)), dir);
 		tw_table_print(&disks, stdout);
+		putchar('\n');
+		tw_table_print(&volumes, stdout);
 		if (targets.rows)
 			putchar('\n');
 		tw_table_print(&targets, stdout);
 	}
 	tw_table_deinit(&disks);
+	tw_table_deinit(&volumes);
 	tw_table_deinit(&targets);
 	return err;
 }

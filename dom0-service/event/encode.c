@@ -282,6 +282,14 @@ static bool truncated(struct tw_bytes path)
 
 /* path_whole: the subject is the path's bytes. Else they go here: an attribute's name has letters and
  * digits only. */
+static void text_if(struct tw_put *put, const char *key, const char *text)
+{
+	if (!text)
+		return;
+	tw_put_text(put, key, strlen(key));
+	tw_put_string(put, text, strlen(text));
+}
+
 static void put_data(struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event,
 	bool path_whole)
 {
@@ -296,10 +304,9 @@ static void put_data(struct tw_encoder *encoder, struct tw_put *put, const struc
 	number_if(put, ",\"transaction\":", event->transaction);
 	mark_if(put, ",\"resync\":true", event->resync);
 	mark_if(put, ",\"exchange\":true", event->exchange);
-	if (event->reason) {
-		tw_put_literal(put, ",\"reason\":");
-		tw_put_string(put, event->reason, strlen(event->reason));
-	}
+	text_if(put, ",\"place\":", event->place);
+	text_if(put, ",\"fstype\":", event->fstype);
+	text_if(put, ",\"reason\":", event->reason);
 	tw_put_text(put, encoder->end.data, encoder->end.len);
 }
 

@@ -92,6 +92,8 @@ struct tw_event {
 	bool resync;
 	bool exchange;
 	const char *reason; /* volume and disk events: plain text, or NULL */
+	const char *place;  /* volume events: which of the disk's volumes it is, or NULL */
+	const char *fstype; /* volume events: libblkid's name of what is there, or NULL */
 };
 
 /* "org.tapwire.file.created" and so on; "?" for no type. */

@@ -83,6 +83,9 @@ struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
  * path and the inode. */
 struct tw_error *tw_disk_walk(struct tw_disk *disk, tw_disk_emit_fn each, void *arg) TW_MUST_CHECK;
 
+/* Appends a JSON array that says of each volume where it is, what is in it and why it is not watched. */
+struct tw_error *tw_disk_describe(const struct tw_disk *disk, struct tw_buf *out) TW_MUST_CHECK;
+
 /* The number of the last event. */
 uint64_t tw_disk_sequence(const struct tw_disk *disk);
 void tw_disk_stats(const struct tw_disk *disk, struct tw_disk_stats *out);

@@ -262,6 +262,7 @@ struct tw_error *tw_live_crawl(struct tw_live *live)
 			live, &ops));
 	} while (live->doubts);
 	live->status.state = "live";
+	tw_live_status_places(&live->status, live->disk);
 	return NULL;
 }
 

@@ -154,6 +154,7 @@ struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
 		TW_TRY(tw_live_give_back(live));
 	}
 	live->status.state = "live";
+	tw_live_status_places(&live->status, live->disk);
 	tw_live_status_write(&live->status, live->state);
 	return NULL;
 }
@@ -183,6 +184,7 @@ void tw_live_destroy(struct tw_live *live)
 	if (!live)
 		return;
 	tw_disk_destroy(live->disk);
+	tw_live_status_deinit(&live->status);
 	if (live->ring)
 		tw_ring_reader_destroy(live->ring);
 	tw_uplink_destroy(live->link);

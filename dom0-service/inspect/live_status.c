@@ -23,9 +23,40 @@ static void render(const struct tw_live_status *s, char *out, size_t size)
 		"{\"state\":\"%s\",\"volumes\":%" PRIu64 ",\"files\":%" PRIu64
 		",\"events\":%" PRIu64 ",\"sequence\":%" PRIu64 ",\"gaps\":%" PRIu64
 		",\"resyncs\":%" PRIu64 ",\"lag_bytes\":%" PRIu64 ",\"waiting_bytes\":%" PRIu64
-		",\"courier\":%s}\n",
+		",\"courier\":%s",
 		s->state, s->volumes, s->files, s->events, s->events, s->gaps, s->resyncs,
 		s->lag_bytes, s->waiting_bytes, s->courier ? "true" : "false");
+}
+
+void tw_live_status_places(struct tw_live_status *status, const struct tw_disk *disk)
+{
+	tw_buf_reset(&status->places);
+	struct tw_error *err = tw_disk_describe(disk, &status->places);
+	if (err)
+		tw_log(TW_LOG_WARN, "", "%s", tw_error_message(err));
+	tw_error_destroy(err);
+	status->places_written = false;
+}
+
+void tw_live_status_deinit(struct tw_live_status *status)
+{
+	tw_buf_deinit(&status->places);
+}
+
+static struct tw_error *write_text(
+	const struct tw_live_status *status, const char *head, const struct tw_statefile *state)
+{
+	struct tw_buf text = TW_BUF_INIT;
+	tw_buf_puts(&text, head);
+	if (status->places.len) {
+		tw_buf_puts(&text, ",\"places\":");
+		tw_buf_append(&text, status->places.data, status->places.len);
+	}
+	tw_buf_append(&text, "}\n", 3);
+	struct tw_error *err =
+		text.failed ? tw_error_nomem() : tw_statefile_status(state, text.data);
+	tw_buf_deinit(&text);
+	return err;
 }
 
 void tw_live_status_write(struct tw_live_status *status, const struct tw_statefile *state)
@@ -35,13 +66,14 @@ void tw_live_status_write(struct tw_live_status *status, const struct tw_statefi
 	if (status->written_ms && now - status->written_ms < EVERY_MS)
 		return;
 	render(status, text, sizeof(text));
-	if (!strcmp(text, status->written))
+	if (!strcmp(text, status->written) && status->places_written)
 		return;
-	struct tw_error *err = tw_statefile_status(state, text);
+	struct tw_error *err = write_text(status, text, state);
 	if (err)
 		tw_log(TW_LOG_WARN, "", "%s", tw_error_message(err));
 	tw_error_destroy(err);
 	memcpy(status->written, text, sizeof(text));
+	status->places_written = true;
 	status->written_ms = now;
 }
 
@@ -49,7 +81,7 @@ int tw_live_status_due(const struct tw_live_status *status)
 {
 	char text[sizeof(status->written)];
 	render(status, text, sizeof(text));
-	if (!strcmp(text, status->written))
+	if (!strcmp(text, status->written) && status->places_written)
 		return -1;
 	int64_t left = status->written_ms + EVERY_MS - now_ms();
 	return left > 0 ? (int)left : 0;

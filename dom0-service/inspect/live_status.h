@@ -4,6 +4,7 @@
 #ifndef TW_INSPECT_LIVE_STATUS_H
 #define TW_INSPECT_LIVE_STATUS_H
 
+#include "base/buf.h"
 #include "inspect/statefile.h"
 #include <stdbool.h>
 
@@ -11,11 +12,16 @@ struct tw_live_status {
 	const char *state; /* starting crawling live resync stopped, "waiting for the courier" */
 	uint64_t volumes, files, events, gaps, resyncs, lag_bytes, waiting_bytes;
 	bool courier; /* connected */
+	struct tw_buf places; /* tw_disk_describe() of the disk as it was crawled or loaded */
 	/* the writer's own */
+	bool places_written;
 	int64_t written_ms;
 	char written[512];
 };
 
+/* Says anew where the disk's volumes are. */
+void tw_live_status_places(struct tw_live_status *status, const struct tw_disk *disk);
+void tw_live_status_deinit(struct tw_live_status *status);
 /* Writes the file if it is due; a failure is logged and changes nothing else. */
 void tw_live_status_write(struct tw_live_status *status, const struct tw_statefile *state);
 /* Milliseconds until an unwritten change is due; -1: there is none. */

@@ -124,6 +124,8 @@ struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volu
 		.time = now,
 		.observed = now,
 		.reason = reason,
+		.place = volume ? volume->place.name : NULL,
+		.fstype = volume && *volume->place.type ? volume->place.type : NULL,
 		.resync = type == TW_EVENT_DISK_RESYNCED,
 	};
 	return disk->emit(&event, disk->arg);

@@ -18,7 +18,7 @@
  * not keep the service. The ring survives the kill. */
 #define NBDKIT_PATIENCE_MS 2000
 #define DRAIN_PATIENCE_MS 60000
-#define STATUS_MAX 65536
+#define STATUS_MAX (256 << 10)
 
 struct tw_watch {
 	const struct tw_disk_spec *spec;
