@@ -2,6 +2,7 @@
 #include "base/numtab.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define LEAST_PLACES 16u
 
@@ -86,6 +87,16 @@ void tw_numtab_drop(struct tw_numtab *tab, uint32_t key)
 	/* Without memory for a smaller one it stays as large as it is. */
 	if (tab->mask >= LEAST_PLACES * 2 && tab->n < tab->mask / 8)
 		tw_error_destroy(resize(tab, (tab->mask + 1) / 4));
+}
+
+void tw_numtab_empty(struct tw_numtab *tab)
+{
+	if (tab->mask >= 1024 && tab->n < tab->mask / 16)
+		tw_numtab_clear(tab);
+	if (!tab->n)
+		return;
+	memset(tab->keys, 0, (tab->mask + 1ul) * sizeof(*tab->keys));
+	tab->n = 0;
 }
 
 void tw_numtab_clear(struct tw_numtab *tab)

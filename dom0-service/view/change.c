@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "base/mem.h"
 #include "view/changeset.h"
+#include "view/ranges.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,16 +20,29 @@ struct tw_error *tw_changeset_create(
 	return NULL;
 }
 
-static void drop_change(struct tw_changeset *set, struct tw_change *change)
+/* What a change holds besides its place. */
+static void release_change(struct tw_change *change)
 {
-	HASH_DEL(set->changes, change);
 	free(change->old_target);
-	free(change->ranges);
-	free(change);
+	if (change->capranges)
+		free(change->ranges);
 }
+
+/* Memory that one transaction needed is kept for the next one, up to so much. */
+#define KEPT_CHUNKS 64u
+#define KEPT_NAMES 65536u
+#define KEPT_TEXT (1u << 20)
 
 static void forget_names(struct tw_changeset *set)
 {
+	if (set->capremoved > KEPT_NAMES || set->capadded > KEPT_NAMES || set->text.cap > KEPT_TEXT) {
+		free(set->removed);
+		free(set->added);
+		tw_buf_deinit(&set->text);
+		set->removed = NULL;
+		set->added = NULL;
+		set->capremoved = set->capadded = 0;
+	}
 	set->nremoved = 0;
 	set->nadded = 0;
 	tw_buf_reset(&set->text);
@@ -36,9 +50,12 @@ static void forget_names(struct tw_changeset *set)
 
 static void reset(struct tw_changeset *set)
 {
-	struct tw_change *change, *next;
-	HASH_ITER (hh, set->changes, change, next)
-		drop_change(set, change);
+	for (size_t i = 0; i < set->nchanges; i++)
+		release_change(tw_changeset_at(set, i));
+	set->nchanges = 0;
+	while (set->nchunks > KEPT_CHUNKS)
+		free(set->chunks[--set->nchunks]);
+	tw_numtab_empty(&set->numbers);
 	forget_names(set);
 }
 
@@ -48,8 +65,14 @@ void tw_changeset_destroy(struct tw_changeset *set)
 		return;
 	tw_nameops_release(set);
 	reset(set);
+	while (set->nchunks)
+		free(set->chunks[--set->nchunks]);
+	free(set->chunks);
 	free(set->removed);
 	free(set->added);
+	free(set->dirops);
+	tw_numtab_clear(&set->numbers);
+	tw_numtab_clear(&set->dirs);
 	tw_buf_deinit(&set->text);
 	tw_buf_deinit(&set->path);
 	tw_buf_deinit(&set->old_path);
@@ -58,38 +81,65 @@ void tw_changeset_destroy(struct tw_changeset *set)
 
 struct tw_change *tw_changeset_find(struct tw_changeset *set, uint32_t ino)
 {
-	struct tw_change *change;
-	HASH_FIND(hh, set->changes, &ino, sizeof(ino), change);
-	return change;
+	uint64_t i;
+	return tw_numtab_get(&set->numbers, ino, &i) ? tw_changeset_at(set, i) : NULL;
+}
+
+/* What the inode is now is what it was before the change. */
+static void begin_change(const struct tw_changeset *set, struct tw_change *change)
+{
+	const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
+	uint32_t len = 0;
+	const char *target = inode ? tw_inode_target(inode, &len) : NULL;
+	change->old = inode ? tw_view_attr(set->view, inode) : (struct tw_attr){0};
+	free(change->old_target);
+	change->old_target = target ? tw_memdup(target, len) : NULL;
+	change->old_target_len = change->old_target ? len : 0;
+}
+
+static struct tw_error *add_change(
+	struct tw_changeset *set, uint32_t ino, struct tw_change **out)
+{
+	if (set->nchanges >> TW_CHANGE_SHIFT == set->nchunks) {
+		if (!TW_GROW(set->chunks, set->nchunks, set->capchunks))
+			return tw_error_nomem();
+		struct tw_change *chunk = malloc(sizeof(*chunk) << TW_CHANGE_SHIFT);
+		if (!chunk)
+			return tw_error_nomem();
+		set->chunks[set->nchunks++] = chunk;
+	}
+	TW_TRY(tw_numtab_set(&set->numbers, ino, set->nchanges));
+	*out = tw_changeset_at(set, set->nchanges++);
+	**out = (struct tw_change){.ino = ino};
+	begin_change(set, *out);
+	return NULL;
 }
 
 struct tw_error *tw_changeset_inode(struct tw_changeset *set, uint32_t ino, struct tw_change **out)
 {
-	struct tw_change *change = tw_changeset_find(set, ino);
-	if (!change) {
-		change = calloc(1, sizeof(*change));
-		if (!change)
-			return tw_error_nomem();
-		change->ino = ino;
-		const struct tw_inode *inode = tw_view_inode(set->view, ino);
-		if (inode) {
-			uint32_t len;
-			const char *target = tw_inode_target(inode, &len);
-			change->old = tw_view_attr(set->view, inode);
-			if (target) {
-				change->old_target = tw_memdup(target, len);
-				change->old_target_len = change->old_target ? len : 0;
-			}
-		}
-		HASH_ADD(hh, set->changes, ino, sizeof(change->ino), change);
-	}
-	*out = change;
+	*out = tw_changeset_find(set, ino);
+	return *out ? NULL : add_change(set, ino, out);
+}
+
+/* Data may be written for long before a transaction tells of it, all over a file. */
+#define MAX_WAITING_RANGES 65536u
+
+static struct tw_error *more_ranges(struct tw_change *change)
+{
+	size_t cap = change->capranges ? change->capranges * 2 : 4;
+	struct tw_range *ranges = reallocarray(
+		change->capranges ? change->ranges : NULL, cap, sizeof(*ranges));
+	if (!ranges)
+		return tw_error_nomem();
+	if (!change->capranges)
+		ranges[0] = change->one;
+	change->ranges = ranges;
+	change->capranges = cap;
 	return NULL;
 }
 
 struct tw_error *tw_changeset_range(struct tw_change *change, uint64_t offset, uint64_t length)
 {
-	change->content = true;
 	if (!length)
 		return NULL;
 	/* Writes mostly come in order: join with the last one where that is enough. */
@@ -102,13 +152,14 @@ struct tw_error *tw_changeset_range(struct tw_change *change, uint64_t offset, u
 			return NULL;
 		}
 	}
-	if (!(change->nranges & (change->nranges - 1))) {
-		size_t cap = change->nranges ? change->nranges * 2 : 1;
-		struct tw_range *ranges = realloc(change->ranges, cap * sizeof(*ranges));
-		if (!ranges)
-			return tw_error_nomem();
-		change->ranges = ranges;
+	if (change->nranges == MAX_WAITING_RANGES) {
+		size_t n = tw_ranges_tidy(change->ranges, change->nranges, UINT64_MAX);
+		change->nranges = tw_ranges_limit(change->ranges, n, MAX_WAITING_RANGES / 2);
 	}
+	if (!change->capranges && !change->nranges)
+		change->ranges = &change->one;
+	else if (change->nranges == (change->capranges ? change->capranges : 1))
+		TW_TRY(more_ranges(change));
 	change->ranges[change->nranges++] = (struct tw_range){offset, length};
 	return NULL;
 }
@@ -120,7 +171,7 @@ struct tw_error *tw_changeset_remove_name(struct tw_changeset *set, struct tw_na
 	if (!TW_GROW(set->removed, set->nremoved, set->capremoved))
 		return tw_error_nomem();
 	name->removed = true;
-	set->removed[set->nremoved++] = name;
+	set->removed[set->nremoved++] = (struct tw_oldname){name, NULL};
 	return NULL;
 }
 
@@ -179,8 +230,8 @@ static struct tw_error *replace_names(struct tw_changeset *set, const struct tw_
  */
 static struct tw_error *replace_identities(struct tw_changeset *set)
 {
-	struct tw_change *change, *tmp;
-	HASH_ITER (hh, set->changes, change, tmp) {
+	for (size_t i = 0; i < set->nchanges; i++) {
+		const struct tw_change *change = tw_changeset_at(set, i);
 		const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
 		if (inode && change->old.mode && tw_changeset_replaced(set, change, inode))
 			TW_TRY(replace_names(set, inode));
@@ -190,12 +241,13 @@ static struct tw_error *replace_identities(struct tw_changeset *set)
 
 void tw_changeset_save_ranges(const struct tw_changeset *set, struct tw_buf *out)
 {
-	for (const struct tw_change *change = set->changes; change; change = change->hh.next) {
+	for (size_t i = 0; i < set->nchanges; i++) {
+		const struct tw_change *change = tw_changeset_at(set, i);
 		tw_pack32(out, change->ino);
 		tw_pack64(out, change->nranges);
-		for (size_t i = 0; i < change->nranges; i++) {
-			tw_pack64(out, change->ranges[i].offset);
-			tw_pack64(out, change->ranges[i].length);
+		for (size_t k = 0; k < change->nranges; k++) {
+			tw_pack64(out, change->ranges[k].offset);
+			tw_pack64(out, change->ranges[k].length);
 		}
 	}
 	tw_pack32(out, 0);
@@ -216,27 +268,30 @@ struct tw_error *tw_changeset_load_ranges(struct tw_changeset *set, struct tw_un
 	return NULL;
 }
 
+/* The inode of the view is what was told of it, or else what it was. */
+static void abandon_change(struct tw_changeset *set, struct tw_change *change)
+{
+	struct tw_inode *inode = tw_view_inode(set->view, change->ino);
+	/* What inodes share was there before, so this needs no memory. */
+	if (inode && !change->told)
+		tw_error_destroy(tw_view_set_attr(set->view, inode, &change->old));
+	else if (inode)
+		begin_change(set, change);
+	change->told = change->created = change->entries = false;
+}
+
 void tw_changeset_abandon(struct tw_changeset *set)
 {
 	/* The ops say which of the names are left; before they are derived, all are. */
 	for (size_t i = 0; !set->ops && i < set->nremoved; i++)
-		set->removed[i]->removed = false;
+		set->removed[i].name->removed = false;
 	for (size_t i = 0; i < set->nops; i++)
 		if (set->ops[i].from)
 			set->ops[i].from->removed = false;
 	tw_nameops_release(set);
-	struct tw_change *change, *next;
-	HASH_ITER (hh, set->changes, change, next) {
-		struct tw_inode *inode = tw_view_inode(set->view, change->ino);
-		/* What inodes share was there before, so this needs no memory. */
-		if (inode && !change->told)
-			tw_error_destroy(tw_view_set_attr(set->view, inode, &change->old));
-		else if (inode)
-			change->old = tw_view_attr(set->view, inode);
-		change->told = change->created = change->entries = false;
-		if (!change->nranges)
-			drop_change(set, change);
-	}
+	/* Those without ranges stay as changes of nothing. */
+	for (size_t i = 0; i < set->nchanges; i++)
+		abandon_change(set, tw_changeset_at(set, i));
 	forget_names(set);
 }
 

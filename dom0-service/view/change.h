@@ -11,7 +11,6 @@
 
 #include "base/pack.h"
 #include "view/view.h"
-#include "base/hash.h"
 
 /* Takes one event; the sequence is filled in by the receiver. The event is borrowed. */
 typedef struct tw_error *(*tw_emit_fn)(struct tw_event *event, void *arg);
@@ -22,13 +21,14 @@ struct tw_change {
 	struct tw_attr old; /* mode 0: it was not there */
 	char *old_target;   /* symlink; owned */
 	uint32_t old_target_len;
-	bool content; /* data or mapping changed: ranges say where */
 	bool entries; /* directory: names came or went */
 	bool told;    /* an event of this transaction carried its new state */
 	bool created;
+	/* of bytes that changed, in the order in which they were reported */
 	struct tw_range *ranges;
 	size_t nranges;
-	UT_hash_handle hh;
+	size_t capranges;    /* 0: ranges is one, or nothing */
+	struct tw_range one; /* most changes have no more */
 };
 
 /* When and by what the changes came. */
@@ -51,7 +51,8 @@ struct tw_error *tw_changeset_inode(
 	struct tw_changeset *set, uint32_t ino, struct tw_change **out) TW_MUST_CHECK;
 /* The change of an inode that was begun, or NULL. */
 struct tw_change *tw_changeset_find(struct tw_changeset *set, uint32_t ino);
-/* Adds bytes of the file that changed, in any order. */
+/* Adds bytes of the file that changed, in any order. Of very many, those next to each other are joined over what lies
+ * between them. */
 struct tw_error *tw_changeset_range(
 	struct tw_change *change, uint64_t offset, uint64_t length) TW_MUST_CHECK;
 /* The name goes. It stays in the view until emission. */

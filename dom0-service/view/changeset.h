@@ -4,6 +4,7 @@
 #ifndef TW_VIEW_CHANGESET_H
 #define TW_VIEW_CHANGESET_H
 
+#include "base/numtab.h"
 #include "view/change.h"
 
 enum tw_nameop_kind {
@@ -37,12 +38,20 @@ struct tw_nameop {
 	struct tw_nameop *next_in_dir; /* ops that take a name from the same directory */
 };
 
-/* Who takes a name out of a slot. Key: directory and bytes. */
+/* Who takes a name out of a slot, which is a directory and bytes. */
 struct tw_slot {
-	struct tw_name *name;
+	struct tw_name *name; /* NULL: nobody, after all */
 	struct tw_nameop *op;
-	UT_hash_handle hh;
-	uint8_t key[4 + 255];
+	size_t bytes; /* offset in the set's text */
+	uint32_t dir;
+	uint32_t next; /* of the slots with this hash: index + 1 */
+	uint8_t len;
+};
+
+/* A name that goes. */
+struct tw_oldname {
+	struct tw_name *name;
+	struct tw_slot *slot; /* while emitting */
 };
 
 /* The ops that wait for, or make, a directory. */
@@ -50,15 +59,20 @@ struct tw_dirops {
 	uint32_t dir;
 	struct tw_nameop *leaving; /* list by next_in_dir */
 	struct tw_nameop *making;
-	UT_hash_handle hh;
 };
+
+/* Changes live in chunks: they never move. */
+#define TW_CHANGE_SHIFT 7
 
 struct tw_changeset {
 	struct tw_view *view;
 	tw_emit_fn emit;
 	void *arg;
-	struct tw_change *changes; /* by ino */
-	struct tw_name **removed;
+	struct tw_change **chunks;
+	size_t nchunks, capchunks;
+	size_t nchanges;          /* in the order in which they began */
+	struct tw_numtab numbers; /* inode to change */
+	struct tw_oldname *removed;
 	size_t nremoved, capremoved;
 	struct tw_newname *added;
 	size_t nadded, capadded;
@@ -66,7 +80,12 @@ struct tw_changeset {
 	/* while emitting */
 	const struct tw_commit *commit;
 	struct tw_slot *slots;
+	size_t nslots;
+	uint32_t *places; /* hash to slot: index + 1 */
+	uint32_t mask;
 	struct tw_dirops *dirops;
+	size_t ndirops, capdirops;
+	struct tw_numtab dirs; /* directory to dirops */
 	struct tw_nameop *ops;
 	size_t nops;
 	struct tw_buf path, old_path;
@@ -78,13 +97,28 @@ static inline const char *tw_newname_bytes(
 	return set->text.data + name->bytes;
 }
 
+static inline struct tw_change *tw_changeset_at(const struct tw_changeset *set, size_t i)
+{
+	return &set->chunks[i >> TW_CHANGE_SHIFT][i & ((1u << TW_CHANGE_SHIFT) - 1)];
+}
+
+/* What is there for a directory, or NULL. */
+static inline struct tw_dirops *tw_changeset_dirops(const struct tw_changeset *set, uint32_t dir)
+{
+	uint64_t i;
+	return tw_numtab_get(&set->dirs, dir, &i) ? &set->dirops[i] : NULL;
+}
+
 /* The entry for the slot, or NULL when nobody leaves it. */
 struct tw_slot *tw_changeset_slot(
-	struct tw_changeset *set, uint32_t dir, const void *bytes, uint8_t len);
+	const struct tw_changeset *set, uint32_t dir, const void *bytes, uint8_t len);
 
 /* True when the number of a changed inode means another inode than before. */
 bool tw_changeset_replaced(const struct tw_changeset *set, const struct tw_change *change,
 	const struct tw_inode *inode);
+
+/* True when an inode is a directory, or still has names in it from when its number was one's. */
+bool tw_changeset_is_dir(const struct tw_changeset *set, uint32_t ino);
 
 /* Derives set->ops from the names that came and went. */
 struct tw_error *tw_nameops_derive(struct tw_changeset *set) TW_MUST_CHECK;

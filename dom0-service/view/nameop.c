@@ -2,39 +2,63 @@
 /* From names that went and came to what happened to them. */
 #include "view/changeset.h"
 
+#include "base/mem.h"
+
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
-static unsigned slot_key(uint8_t key[4 + 255], uint32_t dir, const void *bytes, uint8_t len)
+static uint32_t hash_of(uint32_t dir, const void *bytes, uint8_t len)
 {
-	memcpy(key, &dir, sizeof(dir));
-	memcpy(key + sizeof(dir), bytes, len);
-	return (unsigned)sizeof(dir) + len;
+	return (uint32_t)XXH3_64bits_withSeed(bytes, len, dir);
 }
 
 struct tw_slot *tw_changeset_slot(
-	struct tw_changeset *set, uint32_t dir, const void *bytes, uint8_t len)
+	const struct tw_changeset *set, uint32_t dir, const void *bytes, uint8_t len)
 {
-	uint8_t key[4 + 255];
-	unsigned keylen = slot_key(key, dir, bytes, len);
-	struct tw_slot *slot;
-	HASH_FIND(hh, set->slots, key, keylen, slot);
-	return slot;
+	if (!set->nslots)
+		return NULL;
+	uint32_t i = set->places[hash_of(dir, bytes, len) & set->mask];
+	for (; i; i = set->slots[i - 1].next) {
+		struct tw_slot *slot = &set->slots[i - 1];
+		if (slot->name && slot->dir == dir && slot->len == len &&
+			!memcmp(set->text.data + slot->bytes, bytes, len))
+			return slot;
+	}
+	return NULL;
+}
+
+/* A slot keeps its bytes: it outlives its name. */
+static struct tw_error *enter_slot(struct tw_changeset *set, struct tw_oldname *old)
+{
+	const struct tw_name *name = old->name;
+	struct tw_slot *slot = &set->slots[set->nslots++];
+	*slot = (struct tw_slot){.name = old->name,
+		.bytes = set->text.len,
+		.dir = tw_view_name_dir(set->view, name),
+		.len = name->len};
+	uint32_t *place = &set->places[hash_of(slot->dir, name->bytes, name->len) & set->mask];
+	slot->next = *place;
+	*place = (uint32_t)set->nslots;
+	old->slot = slot;
+	tw_buf_append(&set->text, name->bytes, name->len);
+	return set->text.failed ? tw_error_nomem() : NULL;
 }
 
 static struct tw_error *index_removed(struct tw_changeset *set)
 {
-	for (size_t i = 0; i < set->nremoved; i++) {
-		struct tw_name *name = set->removed[i];
-		struct tw_slot *slot = malloc(sizeof(*slot));
-		if (!slot)
-			return tw_error_nomem();
-		slot->name = name;
-		slot->op = NULL;
-		unsigned keylen = slot_key(
-			slot->key, tw_view_name_dir(set->view, name), name->bytes, name->len);
-		HASH_ADD_KEYPTR(hh, set->slots, slot->key, keylen, slot);
-	}
+	size_t places = 8;
+	if (!set->nremoved)
+		return NULL;
+	while (places < set->nremoved)
+		places *= 2;
+	set->slots = malloc(set->nremoved * sizeof(*set->slots));
+	set->places = calloc(places, sizeof(*set->places));
+	if (!set->slots || !set->places)
+		return tw_error_nomem();
+	set->mask = (uint32_t)(places - 1);
+	for (size_t i = 0; i < set->nremoved; i++)
+		TW_TRY(enter_slot(set, &set->removed[i]));
 	return NULL;
 }
 
@@ -52,18 +76,17 @@ static struct tw_error *cancel_moves(struct tw_changeset *set)
 		struct tw_newname *to = &set->added[i];
 		struct tw_slot *slot =
 			tw_changeset_slot(set, to->dir, tw_newname_bytes(set, to), to->len);
-		if (!slot || !slot->name->removed || slot->name->ino != to->ino ||
+		if (!slot || slot->name->ino != to->ino ||
 			identity_changed(set, to->ino) || identity_changed(set, to->dir))
 			continue;
 		TW_TRY(tw_view_name_rehome(set->view, slot->name, to->block));
 		slot->name->removed = false;
+		slot->name = NULL;
 		to->moved = true;
-		HASH_DEL(set->slots, slot);
-		free(slot);
 	}
 	size_t n = 0;
 	for (size_t i = 0; i < set->nremoved; i++)
-		if (set->removed[i]->removed)
+		if (set->removed[i].slot->name)
 			set->removed[n++] = set->removed[i];
 	set->nremoved = n;
 	n = 0;
@@ -76,7 +99,8 @@ static struct tw_error *cancel_moves(struct tw_changeset *set)
 
 static int by_ino_removed(const void *a, const void *b, void *view)
 {
-	const struct tw_name *x = *(struct tw_name *const *)a, *y = *(struct tw_name *const *)b;
+	const struct tw_name *x = ((const struct tw_oldname *)a)->name;
+	const struct tw_name *y = ((const struct tw_oldname *)b)->name;
 	if (x->ino != y->ino)
 		return x->ino < y->ino ? -1 : 1;
 	uint32_t dir = tw_view_name_dir(view, x), other = tw_view_name_dir(view, y);
@@ -103,39 +127,36 @@ static bool keeps_a_name(const struct tw_changeset *set, const struct tw_inode *
 	return false;
 }
 
-static struct tw_dirops *dirops_get(struct tw_changeset *set, uint32_t dir)
+static struct tw_error *dirops_get(struct tw_changeset *set, uint32_t dir, struct tw_dirops **out)
 {
-	struct tw_dirops *ops;
-	HASH_FIND(hh, set->dirops, &dir, sizeof(dir), ops);
-	if (ops)
-		return ops;
-	ops = calloc(1, sizeof(*ops));
-	if (!ops)
+	/* Names of a directory mostly come together. */
+	struct tw_dirops *last = set->ndirops ? &set->dirops[set->ndirops - 1] : NULL;
+	*out = last && last->dir == dir ? last : tw_changeset_dirops(set, dir);
+	if (*out)
 		return NULL;
-	ops->dir = dir;
-	HASH_ADD(hh, set->dirops, dir, sizeof(ops->dir), ops);
-	return ops;
+	if (!TW_GROW(set->dirops, set->ndirops, set->capdirops))
+		return tw_error_nomem();
+	TW_TRY(tw_numtab_set(&set->dirs, dir, set->ndirops));
+	*out = &set->dirops[set->ndirops++];
+	**out = (struct tw_dirops){.dir = dir};
+	return NULL;
 }
 
 static struct tw_error *add_op(struct tw_changeset *set, enum tw_nameop_kind kind, uint32_t ino,
-	struct tw_name *from, const struct tw_newname *to)
+	const struct tw_oldname *from, const struct tw_newname *to)
 {
 	struct tw_nameop *op = &set->ops[set->nops++];
-	*op = (struct tw_nameop){.kind = kind, .ino = ino, .from = from, .to = to};
+	struct tw_dirops *dirops;
+	*op = (struct tw_nameop){.kind = kind, .ino = ino, .from = from ? from->name : NULL, .to = to};
 	if (from) {
-		uint32_t dir = tw_view_name_dir(set->view, from);
-		tw_changeset_slot(set, dir, from->bytes, from->len)->op = op;
-		struct tw_dirops *leaving = dirops_get(set, dir);
-		if (!leaving)
-			return tw_error_nomem();
-		op->next_in_dir = leaving->leaving;
-		leaving->leaving = op;
+		from->slot->op = op;
+		TW_TRY(dirops_get(set, from->slot->dir, &dirops));
+		op->next_in_dir = dirops->leaving;
+		dirops->leaving = op;
 	}
-	if (kind == TW_NAMEOP_CREATE) {
-		struct tw_dirops *making = dirops_get(set, ino);
-		if (!making)
-			return tw_error_nomem();
-		making->making = op;
+	if (kind == TW_NAMEOP_CREATE && tw_changeset_is_dir(set, ino)) {
+		TW_TRY(dirops_get(set, ino, &dirops));
+		dirops->making = op;
 	}
 	return NULL;
 }
@@ -150,7 +171,7 @@ static struct tw_nameop *chain(struct tw_changeset *set, struct tw_nameop *befor
 
 /* The ops of one inode: n names went, m came. */
 static struct tw_error *derive_inode(struct tw_changeset *set, uint32_t ino,
-	struct tw_name **removed, size_t n, const struct tw_newname *added, size_t m)
+	const struct tw_oldname *removed, size_t n, const struct tw_newname *added, size_t m)
 {
 	const struct tw_inode *inode = tw_view_inode(set->view, ino);
 	bool replaced = identity_changed(set, ino);
@@ -160,11 +181,11 @@ static struct tw_error *derive_inode(struct tw_changeset *set, uint32_t ino,
 	struct tw_nameop *before = NULL;
 
 	for (size_t i = 0; i < pairs; i++)
-		TW_TRY(add_op(set, TW_NAMEOP_RENAME, ino, removed[i], &added[i]));
+		TW_TRY(add_op(set, TW_NAMEOP_RENAME, ino, &removed[i], &added[i]));
 	for (size_t i = pairs; i < n; i++) {
 		bool last = !stays && i == n - 1;
 		TW_TRY(add_op(
-			set, last ? TW_NAMEOP_DELETE : TW_NAMEOP_UNLINK, ino, removed[i], NULL));
+			set, last ? TW_NAMEOP_DELETE : TW_NAMEOP_UNLINK, ino, &removed[i], NULL));
 		before = chain(set, before);
 	}
 	for (size_t i = pairs; i < m; i++) {
@@ -185,17 +206,17 @@ struct tw_error *tw_nameops_derive(struct tw_changeset *set)
 	if (!set->ops)
 		return tw_error_nomem();
 	if (set->nremoved)
-		qsort_r(set->removed, set->nremoved, sizeof(struct tw_name *), by_ino_removed,
+		qsort_r(set->removed, set->nremoved, sizeof(*set->removed), by_ino_removed,
 			set->view);
 	if (set->nadded)
 		qsort(set->added, set->nadded, sizeof(*set->added), by_ino_added);
 	size_t r = 0, a = 0;
 	while (r < set->nremoved || a < set->nadded) {
-		uint32_t ino = r < set->nremoved ? set->removed[r]->ino : UINT32_MAX;
+		uint32_t ino = r < set->nremoved ? set->removed[r].name->ino : UINT32_MAX;
 		if (a < set->nadded && set->added[a].ino < ino)
 			ino = set->added[a].ino;
 		size_t n = 0, m = 0;
-		while (r + n < set->nremoved && set->removed[r + n]->ino == ino)
+		while (r + n < set->nremoved && set->removed[r + n].name->ino == ino)
 			n++;
 		while (a + m < set->nadded && set->added[a + m].ino == ino)
 			m++;
@@ -208,17 +229,12 @@ struct tw_error *tw_nameops_derive(struct tw_changeset *set)
 
 void tw_nameops_release(struct tw_changeset *set)
 {
-	struct tw_slot *slot, *next_slot;
-	HASH_ITER (hh, set->slots, slot, next_slot) {
-		HASH_DEL(set->slots, slot);
-		free(slot);
-	}
-	struct tw_dirops *ops, *next_ops;
-	HASH_ITER (hh, set->dirops, ops, next_ops) {
-		HASH_DEL(set->dirops, ops);
-		free(ops);
-	}
+	free(set->slots);
+	free(set->places);
 	free(set->ops);
+	set->slots = NULL;
+	set->places = NULL;
 	set->ops = NULL;
-	set->nops = 0;
+	set->nslots = set->nops = set->ndirops = 0;
+	tw_numtab_empty(&set->dirs);
 }

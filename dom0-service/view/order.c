@@ -9,18 +9,11 @@
 
 #include <stdlib.h>
 
-static struct tw_dirops *dirops_find(const struct tw_changeset *set, uint32_t dir)
-{
-	struct tw_dirops *ops;
-	HASH_FIND(hh, set->dirops, &dir, sizeof(dir), ops);
-	return ops;
-}
-
 /* The op that must make the parent first, or NULL. */
 static struct tw_nameop *waits_for_parent(
 	const struct tw_changeset *set, const struct tw_nameop *op)
 {
-	const struct tw_dirops *ops = dirops_find(set, op->to->dir);
+	const struct tw_dirops *ops = tw_changeset_dirops(set, op->to->dir);
 	if (!ops || !ops->making || ops->making == op || ops->making->state == TW_NAMEOP_DONE)
 		return NULL;
 	return ops->making;
@@ -63,16 +56,16 @@ static struct tw_nameop *waits_for_children(
 	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
 	if (!inode || !tw_inode_nentries(inode))
 		return NULL;
-	struct tw_dirops *ops = dirops_find(set, op->ino);
+	struct tw_dirops *ops = tw_changeset_dirops(set, op->ino);
 	/* Done ones are passed over for good, so that a big directory is walked once. */
 	while (ops && ops->leaving && ops->leaving->state == TW_NAMEOP_DONE)
 		ops->leaving = ops->leaving->next_in_dir;
 	return ops ? ops->leaving : NULL;
 }
 
-static bool is_dir(const struct tw_changeset *set, const struct tw_nameop *op)
+bool tw_changeset_is_dir(const struct tw_changeset *set, uint32_t ino)
 {
-	const struct tw_inode *inode = tw_view_inode(set->view, op->ino);
+	const struct tw_inode *inode = tw_view_inode(set->view, ino);
 	return inode && (tw_inode_nblocks(inode) ||
 				tw_mode_kind(tw_view_mode(set->view, inode)) == TW_KIND_DIR);
 }
@@ -86,7 +79,7 @@ static struct tw_nameop *dependency(struct tw_changeset *set, const struct tw_na
 		on = waits_for_parent(set, op);
 		if (!on)
 			on = waits_for_slot(set, op);
-		if (!on && op->kind == TW_NAMEOP_RENAME && is_dir(set, op))
+		if (!on && op->kind == TW_NAMEOP_RENAME && tw_changeset_is_dir(set, op->ino))
 			on = waits_for_ancestor(set, op);
 	} else if (op->kind == TW_NAMEOP_DELETE) {
 		on = waits_for_children(set, op);
@@ -113,8 +106,8 @@ static bool holds(const struct tw_changeset *set, uint32_t ino, uint32_t dir)
 static void relocated(
 	struct tw_changeset *set, struct tw_nameop *op, uint32_t old_dir, struct tw_slot *slot)
 {
-	struct tw_dirops *from = dirops_find(set, old_dir);
-	struct tw_dirops *to = dirops_find(set, tw_view_name_dir(set->view, op->from));
+	struct tw_dirops *from = tw_changeset_dirops(set, old_dir);
+	struct tw_dirops *to = tw_changeset_dirops(set, tw_view_name_dir(set->view, op->from));
 	for (struct tw_nameop **at = from ? &from->leaving : NULL; at && *at;
 		at = &(*at)->next_in_dir) {
 		if (*at == op) {
@@ -221,10 +214,10 @@ struct tw_error *tw_nameops_perform(struct tw_changeset *set)
 	/* What is replaced or gone first, then directories, so that the rest is spoken of by its
 	 * new path. */
 	for (size_t i = 0; i < set->nops && !err; i++)
-		if (!set->ops[i].to && !is_dir(set, &set->ops[i]))
+		if (!set->ops[i].to && !tw_changeset_is_dir(set, set->ops[i].ino))
 			err = perform(set, stack, &set->ops[i]);
 	for (size_t i = 0; i < set->nops && !err; i++)
-		if (set->ops[i].kind == TW_NAMEOP_RENAME && is_dir(set, &set->ops[i]))
+		if (set->ops[i].kind == TW_NAMEOP_RENAME && tw_changeset_is_dir(set, set->ops[i].ino))
 			err = perform(set, stack, &set->ops[i]);
 	for (size_t i = 0; i < set->nops && !err; i++)
 		err = perform(set, stack, &set->ops[i]);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The events of a changeset, each told while the view is just there where the event leaves it. */
 #include "view/changeset.h"
+#include "view/ranges.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,43 +32,10 @@ static bool name_path(struct tw_changeset *set, const struct tw_name *name, stru
 	return tw_view_path(set->view, name, out);
 }
 
-static int by_offset(const void *a, const void *b)
-{
-	const struct tw_range *x = a, *y = b;
-	return x->offset < y->offset ? -1 : x->offset > y->offset;
-}
-
-/* Sorts and joins the ranges and cuts them at the file's size. */
 static void tidy_ranges(struct tw_change *change, uint64_t size)
 {
-	struct tw_range *r = change->ranges;
-	size_t n = 0;
-	if (change->nranges)
-		qsort(r, change->nranges, sizeof(*r), by_offset);
-	for (size_t i = 0; i < change->nranges; i++) {
-		if (r[i].offset >= size)
-			break;
-		if (r[i].length > size - r[i].offset)
-			r[i].length = size - r[i].offset;
-		if (n && r[i].offset <= r[n - 1].offset + r[n - 1].length) {
-			uint64_t end = r[i].offset + r[i].length;
-			if (end > r[n - 1].offset + r[n - 1].length)
-				r[n - 1].length = end - r[n - 1].offset;
-		} else {
-			r[n++] = r[i];
-		}
-	}
-	while (n > MAX_RANGES) {
-		size_t m = 0;
-		for (size_t i = 0; i < n; i += 2) {
-			struct tw_range both = r[i];
-			if (i + 1 < n)
-				both.length = r[i + 1].offset + r[i + 1].length - both.offset;
-			r[m++] = both;
-		}
-		n = m;
-	}
-	change->nranges = n;
+	size_t n = tw_ranges_tidy(change->ranges, change->nranges, size);
+	change->nranges = tw_ranges_limit(change->ranges, n, MAX_RANGES);
 }
 
 static struct tw_error *send(struct tw_changeset *set, struct tw_event *event)
@@ -292,21 +260,50 @@ static struct tw_error *tell_inode(
 	return NULL;
 }
 
-static int by_ino(const struct tw_change *a, const struct tw_change *b)
+static struct tw_error *tell_change(struct tw_changeset *set, struct tw_change *change)
 {
-	return a->ino < b->ino ? -1 : a->ino > b->ino;
+	const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
+	bool named = inode && (tw_inode_named(inode) || inode->ino == tw_view_root(set->view));
+	return named && !change->created ? tell_inode(set, change, inode) : NULL;
+}
+
+static int by_ino(const void *a, const void *b)
+{
+	const struct tw_change *x = *(struct tw_change *const *)a, *y = *(struct tw_change *const *)b;
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
+}
+
+/* The changes by inode number; the caller frees. NULL: no memory. */
+static struct tw_change **sorted_changes(const struct tw_changeset *set)
+{
+	struct tw_change **sorted = malloc((set->nchanges + 1) * sizeof(struct tw_change *));
+	for (size_t i = 0; sorted && i < set->nchanges; i++)
+		sorted[i] = tw_changeset_at(set, i);
+	if (sorted)
+		qsort(sorted, set->nchanges, sizeof(struct tw_change *), by_ino);
+	return sorted;
+}
+
+/* Inode tables mostly come in order. */
+static bool in_order(const struct tw_changeset *set)
+{
+	for (size_t i = 1; i < set->nchanges; i++)
+		if (tw_changeset_at(set, i)->ino < tw_changeset_at(set, i - 1)->ino)
+			return false;
+	return true;
 }
 
 struct tw_error *tw_tell_inodes(struct tw_changeset *set)
 {
-	struct tw_change *change, *next;
-	HASH_SORT(set->changes, by_ino);
-	HASH_ITER (hh, set->changes, change, next) {
-		const struct tw_inode *inode = tw_view_inode(set->view, change->ino);
-		bool named =
-			inode && (tw_inode_named(inode) || inode->ino == tw_view_root(set->view));
-		if (named && !change->created)
-			TW_TRY(tell_inode(set, change, inode));
+	struct tw_error *err = NULL;
+	struct tw_change **sorted = NULL;
+	if (!in_order(set)) {
+		sorted = sorted_changes(set);
+		if (!sorted)
+			return tw_error_nomem();
 	}
-	return NULL;
+	for (size_t i = 0; i < set->nchanges && !err; i++)
+		err = tell_change(set, sorted ? sorted[i] : tw_changeset_at(set, i));
+	free(sorted);
+	return err;
 }

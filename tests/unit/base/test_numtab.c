@@ -67,12 +67,34 @@ static void random_changes_are_those_of_an_array(void **state)
 	free(is);
 }
 
+static void an_emptied_table_is_an_empty_one(void **state)
+{
+	(void)state;
+	struct tw_numtab tab = { 0 };
+	uint64_t value;
+	tw_numtab_empty(&tab);
+	for (uint32_t n = 1; n < 100000; n *= 7) {
+		for (uint32_t key = 1; key <= n; key++)
+			ok(tw_numtab_set(&tab, key * 3, n));
+		tw_numtab_empty(&tab);
+		for (uint32_t key = 1; key <= n * 3; key++)
+			assert_false(tw_numtab_get(&tab, key, &value));
+	}
+	for (uint32_t i = 0; i < 2; i++) {
+		ok(tw_numtab_set(&tab, 5, 1));
+		tw_numtab_empty(&tab);
+	}
+	assert_true(tab.mask < 64); /* nobody needs the room any more */
+	tw_numtab_clear(&tab);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_empty_table_has_nothing),
 		cmocka_unit_test(a_value_is_replaced),
 		cmocka_unit_test(random_changes_are_those_of_an_array),
+		cmocka_unit_test(an_emptied_table_is_an_empty_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
