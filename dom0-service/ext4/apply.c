@@ -247,7 +247,7 @@ static struct tw_error *apply_directories(struct work *w)
 	while ((b = ext4_blockset_next(w->blocks, b)))
 		if (tw_owners_find(owners, b->block, 1, &owner) && owner.kind == TW_OWNER_DIR)
 			TW_TRY(ext4_dirs_diff(w->fs, owner.ino, b->block, b->data));
-	return NULL;
+	return w->fs->fast_ends ? ext4_fast_end(w->fs) : NULL;
 }
 
 static void drop_gone(struct work *w)
@@ -288,7 +288,7 @@ struct tw_error *ext4_apply(
 		err = apply_targets(&w);
 	if (!err)
 		err = apply_directories(&w);
-	fs->data_waits = false;
+	fs->data_waits = fs->flushed = fs->fast_ends = false;
 	if (!err)
 		err = tw_changeset_emit(fs->set, commit);
 	if (!err)

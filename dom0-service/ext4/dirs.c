@@ -89,6 +89,8 @@ bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block)
 	struct tw_owner owner;
 	if (block == EXT4_INLINE_BLOCK)
 		return is_inline(fs, dir);
+	if (block == EXT4_FAST_BLOCK)
+		return true;
 	return tw_owners_find(tw_view_owners(fs->view), block, 1, &owner) && owner.ino == dir &&
 	       owner.kind == TW_OWNER_DIR;
 }
@@ -154,6 +156,14 @@ struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir)
 			TW_TRY(lose_names(fs, holder));
 	}
 	return NULL;
+}
+
+struct tw_error *ext4_dirs_lose(struct ext4 *fs, uint32_t dir, uint64_t block)
+{
+	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
+	const struct tw_dirblock *holder =
+		inode ? tw_view_dirblock(fs->view, inode, block) : NULL;
+	return holder ? lose_names(fs, holder) : NULL;
 }
 
 static struct tw_error *load(struct ext4 *fs, uint32_t dir, uint64_t block, struct tw_span span)

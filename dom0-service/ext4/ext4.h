@@ -8,6 +8,7 @@
 
 #include "base/numtab.h"
 #include "base/span.h"
+#include "ext4/fastcommit.h"
 #include "ext4/jbd2.h"
 #include "ext4/xattr.h"
 #include "view/change.h"
@@ -65,6 +66,11 @@ struct ext4 {
 	struct tw_changeset
 		*set; /* always open: file data that was written waits in it for its transaction */
 	struct tw_jbd2 *journal;  /* NULL: the file system has none */
+	struct ext4_fc *fast;     /* fast commits; NULL before the first one */
+	struct ext4_block *fast_dirs; /* directories in which they changed names */
+	bool fast_applied;            /* some were applied since the last commit */
+	bool fast_ends;               /* what is applied now follows on them */
+	bool flushed;                 /* since the data was written that waits */
 	struct ext4_block *nodes; /* extent and indirect blocks of the view's mappings */
 	struct ext4_root *roots;
 	struct ext4_block *xattrs; /* digests of extended attribute blocks */
@@ -219,6 +225,7 @@ struct ext4_remap {
 	uint16_t mode;     /* 0: the inode has gone, and its mapping with it */
 	bool fast_symlink; /* the root holds the target, not a mapping */
 	bool bad;          /* nonsense: nothing of it is followed */
+	bool extents_only; /* the root and its nodes stay as they are known */
 	uint64_t inlined;  /* digest of inline data */
 	struct tw_span rest; /* of the inode, borrowed; counts with inline data only */
 	uint8_t root[EXT4_MAP_BYTES];
@@ -270,6 +277,8 @@ struct tw_error *ext4_crawl(struct ext4 *fs) TW_MUST_CHECK;
 
 /* What stands for the block of names in an inode: no directory has it. */
 #define EXT4_INLINE_BLOCK 0
+/* ... and for that of names which a fast commit brought. */
+#define EXT4_FAST_BLOCK UINT64_MAX
 
 
 bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block);
@@ -281,6 +290,9 @@ struct tw_error *ext4_dirs_diff_inline(
 	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode) TW_MUST_CHECK;
 /* Reports the names in blocks that the directory does not own any more as gone. */
 struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir) TW_MUST_CHECK;
+/* Reports the names of one block of a directory as gone; those that come elsewhere in the directory
+ * have moved. */
+struct tw_error *ext4_dirs_lose(struct ext4 *fs, uint32_t dir, uint64_t block) TW_MUST_CHECK;
 void ext4_newcomers_destroy(struct ext4_newcomers *new); /* NULL is fine */
 /* Enters the names of a directory block into the view, for a crawl. */
 struct tw_error *ext4_dirs_load(
@@ -294,11 +306,35 @@ struct tw_error *ext4_dirs_load_inline(
 struct tw_error *ext4_apply(struct ext4 *fs, const struct ext4_blockset *blocks,
 	const struct tw_commit *commit) TW_MUST_CHECK;
 
+/* --- fast.c --- */
+
+/* Moves the view by a fast commit, and emits the events. *taken false: it has what only the commit
+ * after it can tell, and nothing has happened. */
+struct tw_error *ext4_fast_apply(struct ext4 *fs, const struct ext4_fc_op *ops, size_t n,
+	const struct tw_commit *commit, bool *taken) TW_MUST_CHECK;
+/* The commit that follows is being applied, and has brought the directories' blocks: names that are
+ * in none of them have gone. */
+struct tw_error *ext4_fast_end(struct ext4 *fs) TW_MUST_CHECK;
+
 /* --- follow.c: the module's write and settle --- */
 
 struct tw_error *ext4_write(void *fs, const struct tw_write *write) TW_MUST_CHECK;
 bool ext4_wants(void *fs, uint64_t offset, uint64_t length);
 struct tw_error *ext4_settle(void *fs, struct tw_time now, bool last) TW_MUST_CHECK;
+/* Applies what was written in place, and tells of the data that waits. */
+struct tw_error *ext4_direct_apply(struct ext4 *fs, struct tw_time now) TW_MUST_CHECK;
+/* TW_GAP: the superblock is not the one of the geometry that we follow. */
+struct tw_error *ext4_superblock_check(const struct ext4 *fs) TW_MUST_CHECK;
+
+/* --- journal.c --- */
+
+/* Follows a write of one block of the journal. */
+struct tw_error *ext4_journal_block(struct ext4 *fs, uint32_t log_block, const uint8_t *data,
+	struct tw_time now) TW_MUST_CHECK;
+/* Makes room for fast commits; the journal has an area for them. */
+struct tw_error *ext4_fast_open(struct ext4 *fs) TW_MUST_CHECK;
+/* Applies the fast commits that the journal of a fresh view holds. */
+struct tw_error *ext4_fast_crawl(struct ext4 *fs) TW_MUST_CHECK;
 /* Loads one block of the journal for jbd2. */
 struct tw_error *ext4_journal_load(void *fs, uint32_t log_block, void *buf) TW_MUST_CHECK;
 

@@ -105,6 +105,11 @@ void ext4_fc_set_position(struct ext4_fc *fc, uint32_t sequence, uint32_t index)
 	rewind_to(fc, fc->given_up ? 0 : index);
 }
 
+uint32_t ext4_fc_sequence(const struct ext4_fc *fc)
+{
+	return fc->sequence;
+}
+
 uint32_t ext4_fc_position(const struct ext4_fc *fc)
 {
 	return fc->given_up ? UINT32_MAX : fc->begin;
@@ -261,6 +266,11 @@ struct tw_error *ext4_fc_next(struct ext4_fc *fc, uint32_t sequence, bool *ready
 	*ops = fc->ops;
 	*n = fc->nops;
 	return NULL;
+}
+
+uint32_t ext4_fc_wanted(const struct ext4_fc *fc)
+{
+	return fc->given_up || fc->whole || fc->stuck ? UINT32_MAX : fc->at;
 }
 
 void ext4_fc_release(struct ext4_fc *fc)

@@ -58,7 +58,13 @@ void ext4_fc_release(struct ext4_fc *fc);
 /* Takes no more fast commits of this transaction. */
 void ext4_fc_give_up(struct ext4_fc *fc);
 
-/* Where the next fast commit of the transaction begins; UINT32_MAX: none is taken any more. */
+/* The block that has to come before ext4_fc_next gives more; UINT32_MAX: none of those that are
+ * missing. */
+uint32_t ext4_fc_wanted(const struct ext4_fc *fc);
+
+/* The transaction under way as it was last told. */
+uint32_t ext4_fc_sequence(const struct ext4_fc *fc);
+/* Where its next fast commit begins; UINT32_MAX: none is taken any more. */
 uint32_t ext4_fc_position(const struct ext4_fc *fc);
 void ext4_fc_set_position(struct ext4_fc *fc, uint32_t sequence, uint32_t index);
 /* Calls each(index, data, arg) for every block that is held. */

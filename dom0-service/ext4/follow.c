@@ -12,28 +12,10 @@
 /* Blocks that may turn out to be metadata: no more bytes are kept at a time. */
 #define MAX_EARLY (64u << 20)
 
-struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
-{
-	const struct ext4 *fs = arg;
-	const struct tw_inode *journal = tw_view_inode(fs->view, fs->geo.journal_ino);
-	struct tw_extent one;
-	uint32_t n = 0;
-	const struct tw_extent *e = journal ? tw_inode_extents(journal, &one, &n) : NULL;
-	for (; n--; e++) {
-		if (log_block < e->lblk || log_block - e->lblk >= e->count)
-			continue;
-		uint64_t block = e->block + (log_block - e->lblk);
-		return tw_source_read(
-			&fs->env.source, block << fs->geo.blockbits, buf, fs->geo.blocksize);
-	}
-	return tw_error_create(TW_BAD_DATA, "the journal has no block %u", log_block);
-}
-
 /* super.rst: where the superblock is, whatever the block size. */
 enum { SB_AT = EXT4_SUPERBLOCK_AT, SB_BYTES = EXT4_SUPERBLOCK_BYTES };
 
-/* A superblock that is not the one of the geometry that we follow. */
-static struct tw_error *check_superblock(const struct ext4 *fs)
+struct tw_error *ext4_superblock_check(const struct ext4 *fs)
 {
 	const char *what =
 		ext4_geometry_changed(&fs->geo, tw_span(fs->superblock, sizeof(fs->superblock)));
@@ -55,64 +37,7 @@ static struct tw_error *superblock_written(struct ext4 *fs, const struct tw_writ
 		memset(fs->superblock + (from - SB_AT), 0, to - from);
 	else
 		return tw_error_create(TW_GAP, "the superblock was overwritten unseen");
-	return check_superblock(fs);
-}
-
-/* A resize comes as a transaction. */
-static struct tw_error *superblock_committed(struct ext4 *fs, const struct ext4_blockset *blocks)
-{
-	uint64_t block = SB_AT >> fs->geo.blockbits;
-	const uint8_t *data = ext4_blockset_find(blocks, block);
-	if (!data)
-		return NULL;
-	memcpy(fs->superblock, data + (SB_AT - (block << fs->geo.blockbits)), SB_BYTES);
-	return check_superblock(fs);
-}
-
-static struct tw_error *apply_transaction(
-	struct ext4 *fs, const struct tw_jbd2_transaction *txn, struct tw_time now)
-{
-	struct ext4_blockset *blocks = ext4_blockset_create();
-	struct tw_error *err = blocks ? NULL : tw_error_nomem();
-	for (size_t i = 0; i < txn->nblocks && !err; i++)
-		err = ext4_blockset_add(blocks, txn->blocks[i].block, txn->blocks[i].data);
-	const struct ext4_blockset_entry *b = NULL;
-	while (!err && (b = ext4_blockset_next(blocks, b))) {
-		struct ext4_block *recent;
-		err = ext4_block_get(&fs->recent, b->block, &recent);
-		if (!err)
-			recent->digest = ext4_digest(b->data, fs->geo.blocksize);
-		/* What was written in place before the commit is older than the commit. */
-		ext4_block_drop(&fs->direct, b->block);
-	}
-	/* A revoked block is not checkpointed any more: it may be file data next. */
-	for (size_t i = 0; i < txn->nrevoked && !err; i++)
-		if (!ext4_blockset_find(blocks, txn->revoked[i]))
-			ext4_block_drop(&fs->recent, txn->revoked[i]);
-	struct tw_commit commit = {txn->time, now, txn->sequence, false};
-	if (!err)
-		err = superblock_committed(fs, blocks);
-	if (!err)
-		err = ext4_apply(fs, blocks, &commit);
-	ext4_block_clear(&fs->early);
-	ext4_blockset_destroy(blocks);
-	return tw_error_context(err, "transaction %u", txn->sequence);
-}
-
-static struct tw_error *journal_block(
-	struct ext4 *fs, uint32_t log_block, const uint8_t *data, struct tw_time now)
-{
-	TW_TRY(tw_jbd2_write(fs->journal, log_block, data));
-	for (;;) {
-		struct tw_jbd2_transaction txn;
-		bool ready;
-		TW_TRY(tw_jbd2_next(fs->journal, false, &ready, &txn));
-		if (!ready)
-			return NULL;
-		struct tw_error *err = apply_transaction(fs, &txn, now);
-		tw_jbd2_release(fs->journal, &txn);
-		TW_TRY(err);
-	}
+	return ext4_superblock_check(fs);
 }
 
 /* True when a table of blocks holds more than so many bytes. */
@@ -185,7 +110,7 @@ static struct tw_error *metadata_written(struct ext4 *fs, const struct tw_owner 
 		const uint8_t *data;
 		TW_TRY(block_content(fs, write, block, &data));
 		if (owner->kind == TW_OWNER_JOURNAL)
-			TW_TRY(journal_block(fs, owner->lblk + (uint32_t)(block - owner->block),
+			TW_TRY(ext4_journal_block(fs, owner->lblk + (uint32_t)(block - owner->block),
 				data, write->time));
 		else
 			TW_TRY(home_block(fs, owner, block, data, write->time));
@@ -279,19 +204,8 @@ struct tw_error *ext4_write(void *arg, const struct tw_write *write)
 	return follow(fs, write);
 }
 
-struct tw_error *ext4_settle(void *arg, struct tw_time now, bool last)
+struct tw_error *ext4_direct_apply(struct ext4 *fs, struct tw_time now)
 {
-	struct ext4 *fs = arg;
-	if (tw_jbd2_stalled(fs->journal))
-		return tw_error_create(TW_GAP, "blocks of transaction %u are missing",
-			tw_jbd2_position(fs->journal).sequence);
-	if (!fs->data_waits && !fs->direct) {
-		ext4_block_clear(&fs->early);
-		return NULL;
-	}
-	/* The guest flushes before each commit block: the data belongs to that transaction. */
-	if (!last && tw_jbd2_underway(fs->journal))
-		return NULL;
 	struct ext4_blockset *blocks = ext4_blockset_create();
 	struct tw_error *err = blocks ? NULL : tw_error_nomem();
 	struct ext4_block *direct, *next;
@@ -305,4 +219,31 @@ struct tw_error *ext4_settle(void *arg, struct tw_time now, bool last)
 	ext4_block_clear(&fs->early);
 	ext4_blockset_destroy(blocks);
 	return err;
+}
+
+/* The guest flushes before each commit block, and before the last block of a fast commit: the data
+ * belongs to what is committed then. */
+static bool holds_back(struct ext4 *fs)
+{
+	bool flushed = fs->flushed;
+	if (!tw_jbd2_fast_blocks(fs->journal))
+		return false;
+	fs->flushed = true;
+	/* A recovery that replays fast commits is not done before the log begins anew. */
+	return !flushed || (fs->fast_applied && fs->direct);
+}
+
+struct tw_error *ext4_settle(void *arg, struct tw_time now, bool last)
+{
+	struct ext4 *fs = arg;
+	if (tw_jbd2_stalled(fs->journal))
+		return tw_error_create(TW_GAP, "blocks of transaction %u are missing",
+			tw_jbd2_position(fs->journal).sequence);
+	if (!fs->data_waits && !fs->direct) {
+		ext4_block_clear(&fs->early);
+		return NULL;
+	}
+	if (!last && (tw_jbd2_underway(fs->journal) || holds_back(fs)))
+		return NULL;
+	return ext4_direct_apply(fs, now);
 }

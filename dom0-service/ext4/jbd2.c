@@ -32,6 +32,7 @@ enum {
 	C_CHECKSUM = 16,
 	C_SEC = 48,
 	C_NSEC = 56,
+	C_BYTES = 60,
 	R_COUNT = 12,
 	R_BYTES = 16,
 };
@@ -220,8 +221,10 @@ static struct tw_error *superblock_written(struct tw_jbd2 *j, struct tw_span sb)
 				       (!j->next.head && !later(j->next.sequence, sequence)));
 	bool ends = !start && !later(j->next.sequence, sequence);
 	if (begins || ends) {
-		/* What was begun before and never committed is void. */
-		tw_logblocks_clear(j->blocks);
+		/* What was begun before and never committed is void; but debugfs writes the first
+		 * transaction of an empty journal before it says where that begins. */
+		if (j->next.head || ends)
+			tw_logblocks_clear(j->blocks);
 		j->waits = false;
 		j->next = (struct tw_jbd2_position){start, sequence};
 	}
@@ -262,6 +265,11 @@ bool tw_jbd2_fast_place(const struct tw_jbd2 *j, uint32_t at, uint32_t *index)
 		return false;
 	*index = at - j->end - 1;
 	return true;
+}
+
+uint32_t tw_jbd2_fast_log_block(const struct tw_jbd2 *j, uint32_t index)
+{
+	return j->end + 1 + index;
 }
 
 uint32_t tw_jbd2_fast_blocks(const struct tw_jbd2 *j)
@@ -435,11 +443,24 @@ static bool sum_holds(const struct walk *w, struct tw_span commit)
 	return type == CRC32 && size == CRC32_BYTES && sum == w->sum;
 }
 
+/* Since Linux 6.8, nothing but zeroes behind the fields is as good, whatever reached the disk. */
+static bool commit_holds(const struct tw_jbd2 *j, struct tw_span commit)
+{
+	static const uint8_t zeroes[65536];
+	uint8_t fields[C_BYTES];
+	uint32_t crc = tw_be32(commit, C_CHECKSUM);
+	if (csum_with_hole(j, commit.data, C_CHECKSUM) == crc)
+		return true;
+	memcpy(fields, commit.data, C_BYTES);
+	memset(fields + C_CHECKSUM, 0, sizeof(crc));
+	return tw_crc32c(tw_crc32c(j->seed, fields, C_BYTES), zeroes, j->blocksize - C_BYTES) ==
+	       crc;
+}
+
 static void walk_commit(struct walk *w, const uint8_t *data)
 {
 	struct tw_span s = tw_span(data, w->j->blocksize);
-	w->stuck = has_csum(w->j) &&
-		   csum_with_hole(w->j, data, C_CHECKSUM) != tw_be32(s, C_CHECKSUM);
+	w->stuck = has_csum(w->j) && !commit_holds(w->j, s);
 	if (w->stuck || (!has_csum(w->j) && !sum_holds(w, s)))
 		return;
 	w->txn.time.sec = (int64_t)tw_be64(s, C_SEC);

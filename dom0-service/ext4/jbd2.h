@@ -58,6 +58,8 @@ struct tw_error *tw_jbd2_write(
 
 /* True for a log block in the area of the fast commits; index counts from the area's beginning. */
 bool tw_jbd2_fast_place(const struct tw_jbd2 *j, uint32_t log_block, uint32_t *index);
+/* ... and back. */
+uint32_t tw_jbd2_fast_log_block(const struct tw_jbd2 *j, uint32_t index);
 /* Blocks in that area; 0: the journal has none just now. It may come with a superblock. */
 uint32_t tw_jbd2_fast_blocks(const struct tw_jbd2 *j);
 

@@ -174,7 +174,8 @@ struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *re
 	if (m.old_end > m.from)
 		TW_TRY(tw_view_release_extents(fs->view, remap->ino, was.at + m.from,
 			m.old_end - m.from, ext4_data_kind(&fs->geo, remap->ino, remap->old_mode)));
-	const struct ext4_root *root = ext4_root_find(fs, remap->ino);
+	const struct ext4_root *root =
+		remap->extents_only ? NULL : ext4_root_find(fs, remap->ino);
 	for (uint32_t i = 0; root && i < root->nnodes; i++)
 		TW_TRY(tw_owners_clear(
 			tw_view_owners(fs->view), root->nodes[i], 1, remap->ino, TW_OWNER_NODE));
@@ -247,8 +248,10 @@ struct tw_error *ext4_remap_claim(
 	if (m.new_end > m.from)
 		TW_TRY(tw_view_claim_extents(fs->view, remap->ino, remap->map.extents + m.from,
 			m.new_end - m.from, ext4_data_kind(&fs->geo, remap->ino, remap->mode)));
-	TW_TRY(keep_nodes(fs, remap, reader));
-	TW_TRY(keep_root(fs, remap));
+	if (!remap->extents_only) {
+		TW_TRY(keep_nodes(fs, remap, reader));
+		TW_TRY(keep_root(fs, remap));
+	}
 	if (remap->mode && remap->flags & EXT4_INLINE_DATA_FL)
 		TW_TRY(tw_numtab_set(&fs->inlines, remap->ino, remap->inlined));
 	else

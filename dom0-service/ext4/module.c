@@ -12,6 +12,8 @@ void ext4_destroy(void *arg)
 	tw_changeset_destroy(fs->set);
 	tw_view_destroy(fs->view);
 	tw_jbd2_destroy(fs->journal);
+	ext4_fc_destroy(fs->fast);
+	ext4_block_clear(&fs->fast_dirs);
 	ext4_roots_clear(fs);
 	ext4_block_clear(&fs->nodes);
 	ext4_block_clear(&fs->xattrs);
@@ -31,6 +33,8 @@ static struct tw_error *ext4_open(const struct tw_fs_env *env, void **out)
 		return tw_error_nomem();
 	fs->env = *env;
 	struct tw_error *err = ext4_crawl(fs);
+	if (!err)
+		err = ext4_fast_crawl(fs);
 	if (!err)
 		err = tw_changeset_create(fs->view, env->emit, env->arg, &fs->set);
 	if (err) {

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 5u
+#define STATE_VERSION 6u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -191,6 +191,43 @@ static struct tw_error *unpack_journal(struct tw_unpack *in, struct ext4 *fs)
 	return NULL;
 }
 
+/* Fast commits: what was applied, and the blocks of one that is not whole. */
+static void pack_fast(struct tw_buf *out, const struct ext4 *fs)
+{
+	struct {
+		struct tw_buf *out;
+		uint32_t blocksize;
+	} to = {out, fs->geo.blocksize};
+	tw_pack32(out, fs->fast_applied);
+	tw_pack32(out, fs->flushed);
+	pack_blocks(out, fs->fast_dirs, fs->geo.blocksize);
+	tw_pack32(out, fs->fast != NULL);
+	if (!fs->fast)
+		return;
+	tw_pack32(out, ext4_fc_sequence(fs->fast));
+	tw_pack32(out, ext4_fc_position(fs->fast));
+	ext4_fc_pending(fs->fast, pack_log_block, &to);
+	tw_pack32(out, UINT32_MAX);
+}
+
+static struct tw_error *unpack_fast(struct tw_unpack *in, struct ext4 *fs)
+{
+	fs->fast_applied = tw_unpack32(in);
+	fs->flushed = tw_unpack32(in);
+	TW_TRY(unpack_blocks(in, &fs->fast_dirs, fs->geo.blocksize));
+	if (!tw_unpack32(in) || !fs->journal || !tw_jbd2_fast_blocks(fs->journal))
+		return NULL;
+	TW_TRY(ext4_fast_open(fs));
+	uint32_t sequence = tw_unpack32(in), index;
+	ext4_fc_set_position(fs->fast, sequence, tw_unpack32(in));
+	while ((index = tw_unpack32(in)) != UINT32_MAX && !in->failed) {
+		const uint8_t *data = tw_unpack_raw(in, fs->geo.blocksize);
+		if (data)
+			TW_TRY(ext4_fc_write(fs->fast, sequence, index, data));
+	}
+	return NULL;
+}
+
 struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 {
 	const struct ext4 *fs = arg;
@@ -208,6 +245,7 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 	pack_blocks(out, fs->direct, fs->geo.blocksize);
 	pack_blocks(out, fs->early, fs->geo.blocksize);
 	pack_journal(out, fs);
+	pack_fast(out, fs);
 	tw_changeset_save_ranges(fs->set, out);
 	return out->failed ? tw_error_nomem() : NULL;
 }
@@ -295,6 +333,7 @@ static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 	TW_TRY(unpack_blocks(&in, &fs->direct, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(&in, &fs->early, fs->geo.blocksize));
 	TW_TRY(unpack_journal(&in, fs));
+	TW_TRY(unpack_fast(&in, fs));
 	TW_TRY(tw_changeset_load_ranges(fs->set, &in));
 	fs->data_waits = true;
 	return in.failed ? tw_error_create(TW_BAD_DATA, "the saved state is cut off") : NULL;

@@ -234,7 +234,7 @@ static void a_flipped_bit_in_a_commit_block_spoils_it(void **state)
 	(void)state;
 	static const uint32_t with[] = { JBD2_V2_F, JBD2_V3_F | JBD2_64BIT_F };
 	for (size_t f = 0; f < 2; f++)
-		for (uint32_t byte = 0; byte < LOG_BLOCK; byte += 7) {
+		for (uint32_t byte = 0; byte < 60; byte++) {
 			if (byte / 4 == 2)
 				continue; /* another transaction's */
 			struct journal *l = log_new(with[f], 1, 10);
@@ -245,6 +245,13 @@ static void a_flipped_bit_in_a_commit_block_spoils_it(void **state)
 			nothing_ready(l);
 			log_free(l);
 		}
+	/* Only the first sector of the block has reached the disk. */
+	struct journal *torn = log_new(JBD2_V3_F, 1, 10);
+	log_blocks(torn, three, 3);
+	memset(torn->blocks[log_commit(torn)] + 512, 0x77, 512);
+	log_write(torn, 1, torn->pos);
+	is_next(torn, false, 10, three, 3);
+	log_free(torn);
 	/* The first version guards what makes it one. */
 	for (uint32_t byte = 0; byte < 20; byte++) {
 		if (byte / 4 == 2)
@@ -448,6 +455,22 @@ static void an_empty_journal_waits_for_its_superblock(void **state)
 	log_superblock(l, 5, 10);
 	ok(tw_jbd2_write(l->j, 0, l->blocks[0]));
 	is_next(l, false, 10, one, 1);
+	log_free(l);
+}
+
+static void a_log_may_be_written_before_its_superblock(void **state)
+{
+	(void)state;
+	struct journal *l = log_new(JBD2_V3_F, 0, 10);
+	l->pos = 1;
+	log_blocks(l, three, 3);
+	log_commit(l);
+	log_write(l, 1, l->pos);
+	nothing_ready(l);
+	log_superblock(l, 1, 10);
+	ok(tw_jbd2_write(l->j, 0, l->blocks[0]));
+	l->blocks[2][5] ^= 1; /* nothing is loaded */
+	is_next(l, false, 10, three, 3);
 	log_free(l);
 }
 
@@ -687,6 +710,7 @@ int main(void)
 		cmocka_unit_test(old_transactions_in_the_log_do_not_count),
 		cmocka_unit_test(a_later_commit_without_this_transaction_is_a_gap),
 		cmocka_unit_test(an_empty_journal_waits_for_its_superblock),
+		cmocka_unit_test(a_log_may_be_written_before_its_superblock),
 		cmocka_unit_test(a_clean_unmount_empties_the_journal_and_a_mount_begins_anew),
 		cmocka_unit_test(a_tail_update_changes_nothing),
 		cmocka_unit_test(a_recovery_begins_a_new_stretch),

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Follows the journal: its transactions and its fast commits become changes of the view. */
+#include "ext4/ext4.h"
+
+#include <stdlib.h>
+
+struct tw_error *ext4_journal_load(void *arg, uint32_t log_block, void *buf)
+{
+	const struct ext4 *fs = arg;
+	const struct tw_inode *journal = tw_view_inode(fs->view, fs->geo.journal_ino);
+	struct tw_extent one;
+	uint32_t n = 0;
+	const struct tw_extent *e = journal ? tw_inode_extents(journal, &one, &n) : NULL;
+	for (; n--; e++) {
+		if (log_block < e->lblk || log_block - e->lblk >= e->count)
+			continue;
+		uint64_t block = e->block + (log_block - e->lblk);
+		return tw_source_read(
+			&fs->env.source, block << fs->geo.blockbits, buf, fs->geo.blocksize);
+	}
+	return tw_error_create(TW_BAD_DATA, "the journal has no block %u", log_block);
+}
+
+/* A resize comes as a transaction. */
+static struct tw_error *superblock_committed(struct ext4 *fs, const struct ext4_blockset *blocks)
+{
+	uint64_t block = EXT4_SUPERBLOCK_AT >> fs->geo.blockbits;
+	const uint8_t *data = ext4_blockset_find(blocks, block);
+	if (!data)
+		return NULL;
+	memcpy(fs->superblock, data + (EXT4_SUPERBLOCK_AT - (block << fs->geo.blockbits)),
+		EXT4_SUPERBLOCK_BYTES);
+	return ext4_superblock_check(fs);
+}
+
+static struct tw_error *apply_transaction(
+	struct ext4 *fs, const struct tw_jbd2_transaction *txn, struct tw_time now)
+{
+	struct ext4_blockset *blocks = ext4_blockset_create();
+	struct tw_error *err = blocks ? NULL : tw_error_nomem();
+	for (size_t i = 0; i < txn->nblocks && !err; i++)
+		err = ext4_blockset_add(blocks, txn->blocks[i].block, txn->blocks[i].data);
+	const struct ext4_blockset_entry *b = NULL;
+	while (!err && (b = ext4_blockset_next(blocks, b))) {
+		struct ext4_block *recent;
+		err = ext4_block_get(&fs->recent, b->block, &recent);
+		if (!err)
+			recent->digest = ext4_digest(b->data, fs->geo.blocksize);
+		/* What was written in place before the commit is older than the commit. */
+		ext4_block_drop(&fs->direct, b->block);
+	}
+	/* A revoked block is not checkpointed any more: it may be file data next. */
+	for (size_t i = 0; i < txn->nrevoked && !err; i++)
+		if (!ext4_blockset_find(blocks, txn->revoked[i]))
+			ext4_block_drop(&fs->recent, txn->revoked[i]);
+	struct tw_commit commit = {txn->time, now, txn->sequence, false};
+	if (!err)
+		err = superblock_committed(fs, blocks);
+	fs->fast_ends = fs->fast_applied;
+	if (!err)
+		err = ext4_apply(fs, blocks, &commit);
+	ext4_block_clear(&fs->early);
+	ext4_blockset_destroy(blocks);
+	return tw_error_context(err, "transaction %u", txn->sequence);
+}
+
+/* Takes the fast commits that are whole. */
+static struct tw_error *fast_commits(struct ext4 *fs, struct tw_time now)
+{
+	uint32_t sequence = tw_jbd2_position(fs->journal).sequence;
+	struct tw_commit commit = {now, now, sequence, false};
+	for (;;) {
+		const struct ext4_fc_op *ops;
+		bool ready, taken;
+		size_t n;
+		TW_TRY(ext4_fc_next(fs->fast, sequence, &ready, &ops, &n));
+		if (!ready)
+			return NULL;
+		TW_TRY(tw_error_context(ext4_fast_apply(fs, ops, n, &commit, &taken),
+			"fast commit of transaction %u", sequence));
+		if (taken)
+			ext4_fc_release(fs->fast);
+		else
+			ext4_fc_give_up(fs->fast);
+	}
+}
+
+struct tw_error *ext4_fast_open(struct ext4 *fs)
+{
+	uint32_t n = tw_jbd2_fast_blocks(fs->journal);
+	if (fs->fast && ext4_fc_blocks(fs->fast) == n)
+		return NULL;
+	ext4_fc_destroy(fs->fast);
+	fs->fast = NULL;
+	return ext4_fc_create(n, fs->geo.blocksize, fs->geo.inode_size, &fs->fast);
+}
+
+static struct tw_error *fast_block(
+	struct ext4 *fs, uint32_t index, const uint8_t *data, struct tw_time now)
+{
+	struct tw_jbd2_position position = tw_jbd2_position(fs->journal);
+	/* A recovery would not look at them: there is nothing to recover. */
+	if (!position.head)
+		return NULL;
+	TW_TRY(ext4_fast_open(fs));
+	TW_TRY(ext4_fc_write(fs->fast, position.sequence, index, data));
+	return fast_commits(fs, now);
+}
+
+/* A recovery has replayed the fast commits in place, and then begun the log anew. */
+static struct tw_error *superblock_of_log(struct ext4 *fs, const uint8_t *data, struct tw_time now)
+{
+	struct tw_jbd2_position was = tw_jbd2_position(fs->journal);
+	TW_TRY(tw_jbd2_write(fs->journal, 0, data));
+	struct tw_jbd2_position is = tw_jbd2_position(fs->journal);
+	if (!fs->fast_applied || (was.head == is.head && was.sequence == is.sequence))
+		return NULL;
+	fs->fast_ends = true;
+	return ext4_direct_apply(fs, now);
+}
+
+struct tw_error *ext4_journal_block(
+	struct ext4 *fs, uint32_t log_block, const uint8_t *data, struct tw_time now)
+{
+	uint32_t index;
+	if (!log_block)
+		TW_TRY(superblock_of_log(fs, data, now));
+	else if (tw_jbd2_fast_place(fs->journal, log_block, &index))
+		return fast_block(fs, index, data, now);
+	else
+		TW_TRY(tw_jbd2_write(fs->journal, log_block, data));
+	for (;;) {
+		struct tw_jbd2_transaction txn;
+		bool ready;
+		TW_TRY(tw_jbd2_next(fs->journal, false, &ready, &txn));
+		if (!ready)
+			return NULL;
+		struct tw_error *err = apply_transaction(fs, &txn, now);
+		tw_jbd2_release(fs->journal, &txn);
+		TW_TRY(err);
+	}
+}
+
+static struct tw_error *mute(struct tw_event *event, void *arg)
+{
+	(void)event, (void)arg;
+	return NULL;
+}
+
+static struct tw_error *fast_load(struct ext4 *fs, uint8_t *buf)
+{
+	uint32_t sequence = tw_jbd2_position(fs->journal).sequence, index;
+	ext4_fc_set_position(fs->fast, sequence, 0);
+	while ((index = ext4_fc_wanted(fs->fast)) < ext4_fc_blocks(fs->fast)) {
+		TW_TRY(ext4_journal_load(fs, tw_jbd2_fast_log_block(fs->journal, index), buf));
+		TW_TRY(ext4_fc_write(fs->fast, sequence, index, buf));
+		TW_TRY(fast_commits(fs, (struct tw_time){0}));
+	}
+	return NULL;
+}
+
+struct tw_error *ext4_fast_crawl(struct ext4 *fs)
+{
+	if (!tw_jbd2_fast_blocks(fs->journal) || !tw_jbd2_position(fs->journal).head)
+		return NULL;
+	TW_TRY(ext4_fast_open(fs));
+	uint8_t *buf = malloc(fs->geo.blocksize);
+	struct tw_error *err = buf ? NULL : tw_error_nomem();
+	if (!err)
+		err = tw_changeset_create(fs->view, mute, NULL, &fs->set);
+	if (!err)
+		err = fast_load(fs, buf);
+	tw_changeset_destroy(fs->set);
+	fs->set = NULL;
+	free(buf);
+	return err;
+}

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Journals of every kind, and none, under a real kernel's mount."""
+import glob
+import os
+import random
+
+import pytest
+
+from lib import guestdisk, property, tree
+from lib.calls import PUNCH_HOLE, KEEP_SIZE, fallocate, sync_fs
+from lib.workload import Mix
+
+pytestmark = pytest.mark.usefixtures("mountable")
+
+MIB = 1 << 20
+
+
+def made(scratch, *mkfs, size="256M", fstype="ext4"):
+    image = scratch / "disk.img"
+    guestdisk.make_image(image, size, mkfs, fstype=fstype)
+    return image
+
+
+# --- fast commits ---
+
+# What only the next full commit says of a directory.
+OF_DIRECTORIES = ("size", "nlink", "mtime", "ctime")
+
+
+def without_directories(listing):
+    """A listing in which directories have no times, sizes and links."""
+    return {path: fields | dict.fromkeys(OF_DIRECTORIES) if fields["kind"] == "dir" else fields
+            for path, fields in listing.items()}
+
+
+class Fsynced:
+    """Files that one process changes and fsyncs, one after the other."""
+
+    def __init__(self, root, seed):
+        self.root = root
+        self.dice = random.Random(seed)
+        self.files, self.made = [], 0
+        self.directories = [root]
+        self.canary = os.open(os.path.join(root, "canary"), os.O_RDWR | os.O_CREAT)
+
+    def close(self):
+        os.close(self.canary)
+
+    def _new(self):
+        self.made += 1
+        return os.path.join(self.dice.choice(self.directories),
+                            "name-%d-%s" % (self.made, "x" * self.dice.randrange(40)))
+
+    def _fsync(self, path):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+    def _fsync_canary(self):
+        os.pwrite(self.canary, b"%d" % self.made, self.made % 9000)
+        os.fsync(self.canary)
+
+    def create(self):
+        path = self._new()
+        with open(path, "wb") as file:
+            file.write(self.dice.randbytes(self.dice.randrange(30000)))
+        self.files.append(path)
+        self._fsync(path)
+
+    def write(self):
+        path = self.dice.choice(self.files)
+        with open(path, "r+b") as file:
+            file.seek(self.dice.randrange(300000))
+            file.write(self.dice.randbytes(self.dice.randrange(1, 20000)))
+        self._fsync(path)
+
+    def truncate(self):
+        path = self.dice.choice(self.files)
+        os.truncate(path, self.dice.randrange(60000))
+        self._fsync(path)
+
+    def punch(self):
+        path = self.dice.choice(self.files)
+        descriptor = os.open(path, os.O_RDWR)
+        fallocate(descriptor, PUNCH_HOLE | KEEP_SIZE, self.dice.randrange(9) * 4096, 4096)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+    def chmod(self):
+        path = self.dice.choice(self.files)
+        os.chmod(path, self.dice.choice((0o600, 0o644, 0o755)))
+        self._fsync(path)
+
+    def rename(self):
+        path, new = self.files.pop(self.dice.randrange(len(self.files))), self._new()
+        os.rename(path, new)
+        self.files.append(new)
+        self._fsync_canary()
+
+    def replace(self):
+        path = self.files.pop(self.dice.randrange(len(self.files)))
+        os.rename(path, self.dice.choice(self.files) if self.files else self._new())
+        self.files = [name for name in self.files if os.path.exists(name)]
+        self._fsync_canary()
+
+    def link(self):
+        path, new = self.dice.choice(self.files), self._new()
+        os.link(path, new)
+        self.files.append(new)
+        self._fsync_canary()
+
+    def symlink(self):
+        path = self._new()
+        os.symlink("to-%d" % self.made, path)
+        self._fsync_canary()
+
+    def mkdir(self):
+        path = self._new()
+        os.mkdir(path)
+        self.directories.append(path)
+        self._fsync_canary()
+
+    def unlink(self):
+        os.unlink(self.files.pop(self.dice.randrange(len(self.files))))
+        self._fsync_canary()
+
+    def step(self):
+        few = len(self.files) < 8
+        kind = "create" if few else self.dice.choice(
+            ("create", "create", "write", "write", "truncate", "chmod", "rename", "replace", "link",
+             "symlink", "mkdir", "unlink", "unlink", "punch"))
+        getattr(self, kind)()
+        return kind
+
+
+def fast_commits(root):
+    """How many fast commits the kernel made, and how many of its commits could not be fast."""
+    device = os.path.basename(guestdisk.run("findmnt", "-n", "-o", "SOURCE", root))
+    with open("/proc/fs/ext4/%s/fc_info" % device, encoding="ascii") as info:
+        words = info.read().split()
+    return int(words[2])
+
+
+def check_fsyncs(tapwire, disk, fsyncs):
+    """After each fsync, what came of it is told; and at each sync, everything."""
+    events = property.check(tapwire, disk)
+    state, left = tapwire.crawl(disk.base), events
+    for clock, listing, what in fsyncs:
+        left = property.apply_until(state, left, clock)
+        property.expect_equal(without_directories(listing), without_directories(state.listing()),
+                              "after the fsync of " + what)
+    return events
+
+
+@pytest.mark.parametrize("layout", ["4k", "1k"])
+def test_each_fsync_is_told_at_once(tapwire, scratch, seed, layout):
+    image = made(scratch, "-O", "fast_commit", *(("-b", "1024") if layout == "1k" else ()))
+    fsyncs = []
+    with guestdisk.GuestDisk(scratch, image, plugin=tapwire.plugin, options="commit=300") as disk:
+        disk.sync("start")
+        work = Fsynced(disk.root, seed)
+        for i in range(300):
+            what = work.step()
+            fsyncs.append((guestdisk.time.time_ns(), tree.listing(disk.root), "%d, %s" % (i, what)))
+            if i % 100 == 99:
+                disk.sync("step %d" % i)
+        work.close()
+        disk.sync("end")
+        fast = fast_commits(disk.root)
+    assert fast > 150, "the kernel made %d fast commits only" % fast
+    check_fsyncs(tapwire, disk, fsyncs)
+
+
+test_each_fsync_is_told_at_once.seeds = [1, 2]
