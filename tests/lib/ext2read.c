@@ -6,7 +6,7 @@
  *   ext2read changes OLD NEW     of each file of NEW, what differs from OLD: lines "inode generation start end",
  *                                in bytes, end exclusive. A file that OLD has not is compared with zeroes
  *
- * Fields: path, kind, size, mode (octal), uid, gid, links, mtime and ctime (ns), target, major:minor, inode,
+ * Fields: path, kind, size, mode (octal), uid, gid, links, mtime and ctime (seconds:ns), target, major:minor, inode,
  * generation, names of extended attributes (each after a space).
  */
 #include <ext2fs/ext2fs.h>
@@ -58,18 +58,18 @@ static struct ext2_inode_large *inode_of(struct volume *vol, ext2_ino_t ino)
 	return inode;
 }
 
-static int64_t time_ns(struct volume *vol, const struct ext2_inode_large *inode, uint32_t seconds,
+/* SECONDS:NANOSECONDS. Nanoseconds since the epoch do not always fit 64 bits. */
+static void put_time(struct volume *vol, const struct ext2_inode_large *inode, uint32_t seconds,
 	uint32_t extra, size_t extra_end)
 {
-	int64_t when = (int32_t)seconds;
 	if (vol->inode_size <= EXT2_GOOD_OLD_INODE_SIZE ||
 		EXT2_GOOD_OLD_INODE_SIZE + (size_t)inode->i_extra_isize < extra_end)
-		return when * 1000000000;
-	return (when + ((int64_t)(extra & 3) << 32)) * 1000000000 + (extra >> 2);
+		extra = 0;
+	printf("%" PRId64 ":%u%c", (int32_t)seconds + ((int64_t)(extra & 3) << 32), extra >> 2, 0);
 }
 
-#define TIME(vol, inode, name) \
-	time_ns(vol, inode, (inode)->i_##name, (inode)->i_##name##_extra, \
+#define PUT_TIME(vol, inode, name) \
+	put_time(vol, inode, (inode)->i_##name, (inode)->i_##name##_extra, \
 		offsetof(struct ext2_inode_large, i_##name##_extra) + 4)
 
 static void put_target(struct volume *vol, ext2_ino_t ino, struct ext2_inode_large *inode)
@@ -139,7 +139,8 @@ static void put_record(struct volume *vol, const char *path, ext2_ino_t ino, str
 	printf("%s%c%s%c%" PRIu64 "%c%o%c%u%c%u%c%u%c", path, 0, kind_of(inode), 0,
 		(uint64_t)EXT2_I_SIZE(inode), 0, inode->i_mode & 07777, 0, inode_uid(*inode), 0,
 		inode_gid(*inode), 0, inode->i_links_count, 0);
-	printf("%" PRId64 "%c%" PRId64 "%c", TIME(vol, inode, mtime), 0, TIME(vol, inode, ctime), 0);
+	PUT_TIME(vol, inode, mtime);
+	PUT_TIME(vol, inode, ctime);
 	put_target(vol, ino, inode);
 	put_device(inode);
 	printf("%u%c%u%c", ino, 0, inode->i_generation, 0);

@@ -131,7 +131,7 @@ def mounted(image, where, options="", offset=0, guard=None, readonly=False):
 
 
 def _unmount(where):
-    for _ in range(50):
+    for _ in range(200):
         done = subprocess.run(["umount", where], stderr=subprocess.PIPE, **QUIET)
         if done.returncode == 0:
             return

@@ -65,11 +65,17 @@ def libext2fs(program, image):
             xattrs = words[at:at + 14]
         found[path] = {
             "kind": kind.decode(), "inode": int(inode), "size": int(size), "mode": int(mode, 8),
-            "uid": int(uid), "gid": int(gid), "nlink": int(nlink), "mtime": int(mtime),
-            "ctime": int(ctime), "target": target if kind == b"symlink" else None,
+            "uid": int(uid), "gid": int(gid), "nlink": int(nlink),
+            "mtime": _split_time(mtime), "ctime": _split_time(ctime),
+            "target": target if kind == b"symlink" else None,
             "rdev": tuple(map(int, rdev.split(b":"))) if rdev else None,
             "generation": int(generation), "xattrs": sorted(xattrs.decode().split())}
     return found
+
+
+def _split_time(text):
+    seconds, nanoseconds = text.split(b":")
+    return int(seconds) * 10**9 + int(nanoseconds)
 
 
 def changes(program, old, new):

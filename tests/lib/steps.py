@@ -78,13 +78,15 @@ class Steps:
             self.do("close", number)
 
     def _open(self, number, path, flags, mode):
-        before = None
+        before = 0
         if flags & os.O_TRUNC and self.spans is not None:
             with contextlib.suppress(OSError):
                 before = os.lstat(self._path(path)).st_size
         descriptor = os.open(self._path(path), flags | os.O_NOFOLLOW, mode)
         self._files[number] = (descriptor, self._key(descriptor))
         self._next = max(self._next, number) + 1
+        if flags & os.O_NONBLOCK:  # others write it too: where it ends when a write comes is not known
+            before = ENDLESS
         if before:
             self._span(number, 0, before)
 
