@@ -235,6 +235,41 @@ static bool about_a_file(const struct tw_event *event)
 	return event->type >= TW_EVENT_FILE_CREATED && event->type <= TW_EVENT_FILE_ATTRIBUTES;
 }
 
+/* The names; where one of them is not UTF-8, the bytes of all as well. */
+static void put_names(struct tw_put *put, bool removed, const struct tw_bytes *names, size_t n)
+{
+	bool whole = true;
+	if (removed)
+		tw_put_literal(put, "\"removed\":[");
+	else
+		tw_put_literal(put, "\"set\":[");
+	for (size_t i = 0; i < n; i++)
+		whole &= readable(put, i ? "," : "", names[i]);
+	tw_put_literal(put, "],");
+	if (whole)
+		return;
+	if (removed)
+		tw_put_literal(put, "\"removed_b64\":[");
+	else
+		tw_put_literal(put, "\"set_b64\":[");
+	for (size_t i = 0; i < n; i++)
+		base64(put, i ? ",\"" : "\"", names[i]);
+	tw_put_literal(put, "],");
+}
+
+static void put_xattrs(struct tw_put *put, const struct tw_event *event)
+{
+	if (!event->nxattrs_set && !event->nxattrs_removed)
+		return;
+	tw_put_literal(put, ",\"xattrs\":{");
+	if (event->nxattrs_set)
+		put_names(put, false, event->xattrs, event->nxattrs_set);
+	if (event->nxattrs_removed)
+		put_names(put, true, event->xattrs + event->nxattrs_set, event->nxattrs_removed);
+	if (!put->buf->failed)
+		put->at[-1] = '}'; /* in place of the last comma */
+}
+
 static void put_inode(
 	struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event)
 {
@@ -254,6 +289,7 @@ static void put_inode(
 		number(put, ",\"rdev_minor\":", event->rdev_minor);
 	}
 	BYTES_IF(put, "target", event->target);
+	put_xattrs(put, event);
 }
 
 static void put_ranges(struct tw_put *put, const struct tw_event *event)

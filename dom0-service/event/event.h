@@ -88,6 +88,8 @@ struct tw_event {
 	uint32_t rdev_minor;
 	const struct tw_range *ranges;
 	size_t nranges;
+	const struct tw_bytes *xattrs; /* full names: first those that came or changed, then those that went */
+	size_t nxattrs_set, nxattrs_removed;
 	uint32_t transaction; /* 0: none */
 	bool resync;
 	bool exchange;

@@ -94,10 +94,12 @@ static struct tw_error *apply_slot(struct work *w, uint32_t ino, struct tw_span 
 	struct tw_attr was = inode ? tw_view_attr(w->fs->view, inode) : (struct tw_attr){0};
 	if (!tracked && !was.mode)
 		return NULL;
+	if (tracked)
+		TW_TRY(ext4_attrs_xattrs(w->fs, ino, &now, &w->reader));
+	else
+		TW_TRY(ext4_attrs_has_block(w->fs, ino, 0));
 	if (!tracked)
 		now.attr = (struct tw_attr){0};
-	else
-		TW_TRY(ext4_attrs_xattrs(w->fs, &now, &w->reader));
 	bool same_mapping = tracked && was.mode && ext4_same_mapping(w->fs, inode, &now);
 	if (same_mapping && ext4_same_attr(&was, &now.attr))
 		return NULL;
@@ -296,5 +298,6 @@ struct tw_error *ext4_apply(
 	else
 		tw_changeset_abandon(fs->set);
 	deinit(&w);
+	ext4_attrs_sweep(fs);
 	return err;
 }

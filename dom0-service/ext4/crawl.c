@@ -87,7 +87,7 @@ static struct tw_error *load_inode(
 	ext4_inode_decode(raw, &now);
 	if (!ext4_inode_tracked(&fs->geo, &now))
 		return NULL;
-	TW_TRY(ext4_attrs_xattrs(fs, &now, reader));
+	TW_TRY(ext4_attrs_xattrs(fs, ino, &now, reader));
 	TW_TRY(tw_view_inode_add(fs->view, ino, &inode));
 	TW_TRY(tw_view_set_attr(fs->view, inode, &now.attr));
 	struct ext4_remap remap = {.ino = ino,

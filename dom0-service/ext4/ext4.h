@@ -73,7 +73,12 @@ struct ext4 {
 	bool flushed;                 /* since the data was written that waits */
 	struct ext4_block *nodes; /* extent and indirect blocks of the view's mappings */
 	struct ext4_root *roots;
-	struct ext4_block *xattrs; /* digests of extended attribute blocks */
+	struct ext4_block *xattrs; /* extended attribute blocks: digest; ino: how many inodes have it */
+	struct tw_numtab xattr_block; /* by inode; none has number 0 */
+	uint32_t stale_xattrs;        /* blocks that nobody has any more */
+	struct ext4_xattr_sets *sets; /* what the digests of attributes stand for */
+	const struct ext4_xattr_sets *newer_sets; /* while the changes to a newer instance are told */
+	struct ext4_xattr_diff diff;
 	struct tw_numtab inlines;  /* digests of inline data, by inode */
 	struct ext4_block *recent; /* digests of committed blocks that are not checkpointed yet */
 	struct ext4_block *direct; /* metadata written in place that is no checkpoint */
@@ -258,9 +263,18 @@ void ext4_roots_clear(struct ext4 *fs);
 
 /* --- attrs.c: what of an inode lies outside its slot --- */
 
-/* Completes attr.xattrs by the attribute block that the inode names. */
-struct tw_error *ext4_attrs_xattrs(
-	struct ext4 *fs, struct ext4_inode *inode, struct ext4_reader *reader) TW_MUST_CHECK;
+/* Completes attr.xattrs by the attribute block that the inode names, and keeps what it stands for. */
+struct tw_error *ext4_attrs_xattrs(struct ext4 *fs, uint32_t ino, struct ext4_inode *inode,
+	struct ext4_reader *reader) TW_MUST_CHECK;
+/* The inode has this attribute block now; 0: none. */
+struct tw_error *ext4_attrs_has_block(struct ext4 *fs, uint32_t ino, uint64_t block) TW_MUST_CHECK;
+/* Forgets attributes that nobody has any more, when there may be many. Between transactions. */
+void ext4_attrs_sweep(struct ext4 *fs);
+/* The module's xattrs(). */
+struct tw_error *ext4_attrs_names(
+	void *fs, uint64_t old, uint64_t now, struct tw_event *event) TW_MUST_CHECK;
+/* A changeset for the view, which emits as the module was told to. */
+struct tw_error *ext4_changeset(struct ext4 *fs) TW_MUST_CHECK;
 /* Sets the target of a symlink of the view; slow ones are read from their first extent. */
 struct tw_error *ext4_attrs_target(struct ext4 *fs, const struct ext4_inode *inode, uint32_t ino,
 	struct ext4_reader *reader) TW_MUST_CHECK;

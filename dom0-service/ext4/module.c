@@ -21,6 +21,9 @@ void ext4_destroy(void *arg)
 	ext4_block_clear(&fs->direct);
 	ext4_block_clear(&fs->early);
 	tw_numtab_clear(&fs->inlines);
+	tw_numtab_clear(&fs->xattr_block);
+	ext4_xattr_sets_destroy(fs->sets);
+	ext4_xattr_diff_deinit(&fs->diff);
 	ext4_newcomers_destroy(fs->newcomers);
 	ext4_geometry_deinit(&fs->geo);
 	free(fs);
@@ -36,7 +39,7 @@ static struct tw_error *ext4_open(const struct tw_fs_env *env, void **out)
 	if (!err)
 		err = ext4_fast_crawl(fs);
 	if (!err)
-		err = tw_changeset_create(fs->view, env->emit, env->arg, &fs->set);
+		err = ext4_changeset(fs);
 	if (err) {
 		ext4_destroy(fs);
 		return err;
@@ -67,6 +70,7 @@ const struct tw_fs_ops tw_fs_ext4 = {
 	.settle = ext4_settle,
 	.announce = ext4_announce,
 	.resync = ext4_resync,
+	.xattrs = ext4_attrs_names,
 	.uuid = ext4_uuid,
 	.view = ext4_view,
 	.destroy = ext4_destroy,

@@ -186,7 +186,7 @@ static struct tw_error *take_over(struct ext4 *fs, struct ext4 *newer)
 	tw_jbd2_set_arg(newer->journal, newer);
 	tw_changeset_destroy(fs->set);
 	fs->set = NULL;
-	return tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set);
+	return ext4_changeset(fs);
 }
 
 /* Another file system has taken the volume: it begins with nothing. */
@@ -199,7 +199,7 @@ static struct tw_error *forget_all(struct ext4 *fs, const struct ext4 *newer)
 	fs->view = NULL;
 	TW_TRY(tw_view_create(newer->geo.ninodes, EXT4_ROOT_INO, newer->geo.nblocks,
 		newer->geo.blockbits, &fs->view));
-	return tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set);
+	return ext4_changeset(fs);
 }
 
 struct tw_error *ext4_resync(
@@ -213,9 +213,12 @@ struct tw_error *ext4_resync(
 	TW_TRY(tw_view_grow(fs->view, newer->geo.ninodes, newer->geo.nblocks));
 	fs->geo.blockbits = newer->geo.blockbits;
 	fs->geo.blocksize = newer->geo.blocksize;
-	TW_TRY(collect(fs, newer, missed));
-	TW_TRY(tw_changeset_emit(fs->set, &commit));
-	return take_over(fs, newer);
+	fs->newer_sets = newer->sets;
+	struct tw_error *err = collect(fs, newer, missed);
+	if (!err)
+		err = tw_changeset_emit(fs->set, &commit);
+	fs->newer_sets = NULL;
+	return err ? err : take_over(fs, newer);
 }
 
 struct tw_error *ext4_announce(void *arg, struct tw_time now)
@@ -223,7 +226,7 @@ struct tw_error *ext4_announce(void *arg, struct tw_time now)
 	struct ext4 *fs = arg;
 	struct tw_commit commit = {now, now, 0, true};
 	struct tw_missed none = {0};
-	struct ext4 empty = {.env = fs->env, .geo = fs->geo};
+	struct ext4 empty = {.env = fs->env, .geo = fs->geo, .newer_sets = fs->sets};
 	struct tw_error *err = forget_all(&empty, fs);
 	if (!err)
 		err = collect(&empty, fs, &none);
@@ -231,5 +234,6 @@ struct tw_error *ext4_announce(void *arg, struct tw_time now)
 		err = tw_changeset_emit(empty.set, &commit);
 	tw_changeset_destroy(empty.set);
 	tw_view_destroy(empty.view);
+	ext4_xattr_diff_deinit(&empty.diff);
 	return err;
 }

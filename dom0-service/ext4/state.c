@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 6u
+#define STATE_VERSION 7u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -60,7 +60,7 @@ static void pack_names(struct tw_buf *out, const struct tw_view *view, const str
 static void pack_inode(struct tw_buf *out, const struct ext4 *fs, const struct tw_inode *inode)
 {
 	const struct tw_view *view = fs->view;
-	uint64_t inlined = 0;
+	uint64_t inlined = 0, xattr_block = 0;
 	struct tw_attr attr = tw_view_attr(view, inode);
 	struct tw_extent one;
 	uint32_t n, len;
@@ -72,6 +72,8 @@ static void pack_inode(struct tw_buf *out, const struct ext4 *fs, const struct t
 	tw_numtab_get(&fs->inlines, inode->ino, &inlined);
 	if (attr.flags & EXT4_INLINE_DATA_FL)
 		tw_pack64(out, inlined);
+	tw_numtab_get(&fs->xattr_block, inode->ino, &xattr_block);
+	tw_pack64(out, xattr_block);
 	tw_pack32(out, n);
 	for (; n--; e++) {
 		tw_pack64(out, e->block);
@@ -110,6 +112,32 @@ static struct tw_error *unpack_blocks(
 		b->digest = digest;
 	}
 	return NULL;
+}
+
+/* Blocks that nobody has are not worth it. */
+static void pack_xattrs(struct tw_buf *out, const struct ext4 *fs)
+{
+	for (const struct ext4_block *b = fs->xattrs; b; b = b->hh.next) {
+		if (!b->ino)
+			continue;
+		tw_pack64(out, b->block);
+		tw_pack64(out, b->digest);
+	}
+	tw_pack64(out, 0);
+	ext4_xattr_sets_save(fs->sets, out);
+}
+
+/* The blocks are there already, by the inodes that have them. */
+static struct tw_error *unpack_xattrs(struct tw_unpack *in, struct ext4 *fs)
+{
+	uint64_t block;
+	while ((block = tw_unpack64(in)) && !in->failed) {
+		struct ext4_block *known = ext4_block_find(fs->xattrs, block);
+		uint64_t digest = tw_unpack64(in);
+		if (known)
+			known->digest = digest;
+	}
+	return ext4_xattr_sets_load(&fs->sets, in);
 }
 
 static void pack_roots(struct tw_buf *out, const struct ext4 *fs)
@@ -240,7 +268,7 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 		pack_inode(out, fs, inode);
 	pack_roots(out, fs);
 	pack_blocks(out, fs->nodes, fs->geo.blocksize);
-	pack_blocks(out, fs->xattrs, fs->geo.blocksize);
+	pack_xattrs(out, fs);
 	pack_blocks(out, fs->recent, fs->geo.blocksize);
 	pack_blocks(out, fs->direct, fs->geo.blocksize);
 	pack_blocks(out, fs->early, fs->geo.blocksize);
@@ -289,6 +317,7 @@ static struct tw_error *unpack_inode(struct tw_unpack *in, struct ext4 *fs)
 			inode, target.len ? target.data : (const void *)"", (uint32_t)target.len));
 	if (attr.flags & EXT4_INLINE_DATA_FL)
 		TW_TRY(tw_numtab_set(&fs->inlines, inode->ino, tw_unpack64(in)));
+	TW_TRY(ext4_attrs_has_block(fs, inode->ino, tw_unpack64(in)));
 	TW_TRY(unpack_extents(in, fs, inode));
 	uint32_t dir;
 	while ((dir = tw_unpack32(in)) && !in->failed) {
@@ -306,7 +335,7 @@ static struct tw_error *unpack_view(struct tw_unpack *in, struct ext4 *fs)
 {
 	TW_TRY(tw_view_create(
 		fs->geo.ninodes, EXT4_ROOT_INO, fs->geo.nblocks, fs->geo.blockbits, &fs->view));
-	TW_TRY(tw_changeset_create(fs->view, fs->env.emit, fs->env.arg, &fs->set));
+	TW_TRY(ext4_changeset(fs));
 	TW_TRY(ext4_claim_tables(fs));
 	uint64_t n = tw_unpack64(in);
 	for (uint64_t i = 0; i < n && !in->failed; i++)
@@ -328,7 +357,7 @@ static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 		memcpy(fs->superblock, sb, sizeof(fs->superblock));
 	TW_TRY(unpack_view(&in, fs));
 	TW_TRY(unpack_blocks(&in, &fs->nodes, fs->geo.blocksize));
-	TW_TRY(unpack_blocks(&in, &fs->xattrs, fs->geo.blocksize));
+	TW_TRY(unpack_xattrs(&in, fs));
 	TW_TRY(unpack_blocks(&in, &fs->recent, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(&in, &fs->direct, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(&in, &fs->early, fs->geo.blocksize));

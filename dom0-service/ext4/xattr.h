@@ -47,8 +47,8 @@ void ext4_xattr_sets_destroy(struct ext4_xattr_sets *sets); /* NULL is fine */
 struct tw_error *ext4_xattr_sets_keep(struct ext4_xattr_sets **sets, uint64_t digest,
 	struct ext4_xattrs list, uint64_t more) TW_MUST_CHECK;
 /* Forgets those that were not marked since the last time. due() says when that is worth its cost: as
- * many have come as were left the last time. */
-bool ext4_xattr_sets_due(const struct ext4_xattr_sets *sets);
+ * many have come as were left the last time, and as the cost of marking. */
+bool ext4_xattr_sets_due(const struct ext4_xattr_sets *sets, size_t cost);
 void ext4_xattr_sets_mark(struct ext4_xattr_sets *sets, uint64_t digest);
 void ext4_xattr_sets_sweep(struct ext4_xattr_sets *sets);
 size_t ext4_xattr_sets_count(const struct ext4_xattr_sets *sets);

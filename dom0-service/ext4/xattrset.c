@@ -138,9 +138,9 @@ size_t ext4_xattr_sets_count(const struct ext4_xattr_sets *sets)
 	return sets ? HASH_COUNT(sets->sets) : 0;
 }
 
-bool ext4_xattr_sets_due(const struct ext4_xattr_sets *sets)
+bool ext4_xattr_sets_due(const struct ext4_xattr_sets *sets, size_t cost)
 {
-	return sets && ext4_xattr_sets_count(sets) > 2 * sets->left + LEAST_SETS;
+	return sets && ext4_xattr_sets_count(sets) > 2 * sets->left + cost + LEAST_SETS;
 }
 
 void ext4_xattr_sets_mark(struct ext4_xattr_sets *sets, uint64_t digest)

@@ -30,6 +30,7 @@ static struct tw_error *tell(struct walk *w, const struct tw_inode *inode)
 	event.path = (struct tw_bytes){w->path.data, w->path.len};
 	struct tw_attr attr = tw_view_attr(w->view, inode);
 	tw_view_describe(inode, &attr, &event);
+	TW_TRY(w->volume->ops->xattrs(w->volume->fs, 0, attr.xattrs, &event));
 	return w->each(&event, w->arg);
 }
 

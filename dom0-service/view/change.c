@@ -20,6 +20,12 @@ struct tw_error *tw_changeset_create(
 	return NULL;
 }
 
+void tw_changeset_set_xattrs(struct tw_changeset *set, tw_xattrs_fn xattrs, void *arg)
+{
+	set->xattrs = xattrs;
+	set->xattrs_arg = arg;
+}
+
 /* What a change holds besides its place. */
 static void release_change(struct tw_change *change)
 {

@@ -41,9 +41,16 @@ struct tw_commit {
 
 struct tw_changeset;
 
+/* Fills in the names of the extended attributes that differ between two digests. They are borrowed
+ * until the next call. */
+typedef struct tw_error *(*tw_xattrs_fn)(
+	void *arg, uint64_t old, uint64_t now, struct tw_event *event);
+
 struct tw_error *tw_changeset_create(
 	struct tw_view *view, tw_emit_fn emit, void *arg, struct tw_changeset **out) TW_MUST_CHECK;
 void tw_changeset_destroy(struct tw_changeset *set);
+/* Who knows the names of extended attributes; without, they are not told. */
+void tw_changeset_set_xattrs(struct tw_changeset *set, tw_xattrs_fn xattrs, void *arg);
 
 /* The change of an inode, begun with the inode's present state on the first call. Valid until
  * emitted. */

@@ -68,6 +68,8 @@ struct tw_changeset {
 	struct tw_view *view;
 	tw_emit_fn emit;
 	void *arg;
+	tw_xattrs_fn xattrs; /* may be NULL */
+	void *xattrs_arg;
 	struct tw_change **chunks;
 	size_t nchunks, capchunks;
 	size_t nchanges;          /* in the order in which they began */

@@ -137,3 +137,15 @@ void tw_commons_put(struct tw_commons *commons, uint32_t number)
 	commons->at[number].uid = commons->unused;
 	commons->unused = number;
 }
+
+uint32_t tw_view_commons(const struct tw_view *view)
+{
+	return view->commons.used;
+}
+
+void tw_view_xattrs(const struct tw_view *view, void (*each)(void *arg, uint64_t xattrs), void *arg)
+{
+	for (uint32_t i = 1; i < view->commons.n; i++)
+		if (view->commons.at[i].refs && view->commons.at[i].xattrs)
+			each(arg, view->commons.at[i].xattrs);
+}

@@ -66,6 +66,20 @@ static struct tw_error *all_content(struct tw_changeset *set, struct tw_change *
 	return NULL;
 }
 
+/* The names of attributes that differ from the inode's old state; of a file that comes, all. */
+static struct tw_error *name_xattrs(struct tw_changeset *set, const struct tw_change *change,
+	const struct tw_attr *attr, struct tw_event *event)
+{
+	uint64_t was = event->type == TW_EVENT_FILE_CREATED ? 0 : change->old.xattrs;
+	event->xattrs = NULL;
+	event->nxattrs_set = event->nxattrs_removed = 0;
+	if (!set->xattrs || was == attr->xattrs)
+		return NULL;
+	if (event->type != TW_EVENT_FILE_CREATED && event->type != TW_EVENT_FILE_ATTRIBUTES)
+		return NULL;
+	return set->xattrs(set->xattrs_arg, was, attr->xattrs, event);
+}
+
 /* An event about the inode as it now is. */
 static struct tw_error *send_inode(
 	struct tw_changeset *set, struct tw_event *event, const struct tw_inode *inode)
@@ -81,6 +95,7 @@ static struct tw_error *send_inode(
 			event->ranges = change->ranges;
 			event->nranges = change->nranges;
 		}
+		TW_TRY(name_xattrs(set, change, &attr, event));
 	}
 	return send(set, event);
 }

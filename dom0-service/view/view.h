@@ -124,6 +124,11 @@ const char *tw_inode_target(const struct tw_inode *inode, uint32_t *len);
 struct tw_error *tw_inode_set_target(
 	struct tw_inode *inode, const void *target, uint32_t len) TW_MUST_CHECK;
 
+/* How many attrs differ in what inodes share: the cost of the next. */
+uint32_t tw_view_commons(const struct tw_view *view);
+/* Calls each() for every digest of extended attributes that an inode has, some more than once. */
+void tw_view_xattrs(const struct tw_view *view, void (*each)(void *arg, uint64_t xattrs), void *arg);
+
 /* --- names --- */
 
 /* Adds a name of ino to directory dir (both are made when missing), held by the directory block. */

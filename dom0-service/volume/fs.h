@@ -54,6 +54,9 @@ struct tw_fs_ops {
 	/* Emits (flagged resync) what leads from an empty volume to the instance's state: for a
 	 * volume that was found after the disk was attached. */
 	struct tw_error *(*announce)(void *fs, struct tw_time now);
+	/* Names the extended attributes that came or changed, and those that went, between two
+	 * digests of them (tw_attr.xattrs; 0: none), in the event; borrowed until the next call. */
+	struct tw_error *(*xattrs)(void *fs, uint64_t old, uint64_t now, struct tw_event *event);
 	const char *(*uuid)(void *fs); /* lives as long as the instance */
 	struct tw_view *(*view)(void *fs);
 	void (*destroy)(void *fs); /* NULL is fine */

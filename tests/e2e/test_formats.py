@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What ext2, ext3 and ext4 keep on a disk in other ways: clusters, inline data, values in inodes,
 encryption, large blocks. Each is followed on a kernel's mount where the kernel here has it."""
+import errno
 import os
 import random
 import re
@@ -9,6 +10,7 @@ import shutil
 import pytest
 
 from lib import guestdisk, named, offline, property, tree
+from lib.mixattrs import acl
 from lib.workload import Mix
 from test_property import random_mix, record
 from test_replay import Recorded
@@ -148,6 +150,105 @@ def test_inline_data_told_exactly(tapwire, scratch, name):
     assert told["cut"][0][0] == "truncated"
     assert ("modified", [[0, 9010]]) in told["in blocks"]
     assert {verb for verb, _ in told["in blocks"]} == {"modified"}
+
+
+# --- extended attributes by name ---
+
+def xattrs_of(root):
+    """{path: {name: value}} of a mount."""
+    found = {}
+    for directory, _, names in os.walk(os.fsencode(root)):
+        for path in [directory, *(os.path.join(directory, name) for name in names)]:
+            if not os.path.islink(path):
+                found[path[len(root):] or b"/"] = {
+                    os.fsencode(name): os.getxattr(path, name) for name in os.listxattr(path)}
+    return found
+
+
+def attributes(root, sync, seen, large):
+    """Attributes in every namespace, in the inode, in a block, shared, in an inode of their own."""
+    rnd = random.Random(31)
+    os.mkdir(root + "/d")
+    paths = [root + "/d/f%d" % number for number in range(25)] + [root + "/d"]
+    for path in paths[:-1]:
+        named.write_file(path, b"x")
+    sizes = (0, 1, 20, 60, 300, 900, 900) + large
+    names = ("user.a", "user.b\u00fc", "user.same", "trusted.t", "security.x", "user.\udcff\udc80")
+
+    def done(label):
+        sync(label)
+        seen[label] = xattrs_of(root)
+    done("made")
+    for turn in range(12):
+        for path in rnd.sample(paths, 14):
+            name = rnd.choice(names)
+            try:
+                if rnd.random() < 0.3 and name in os.listxattr(path):
+                    os.removexattr(path, name)
+                elif name == "user.same":  # blocks of the same content are shared
+                    os.setxattr(path, name, b"s" * rnd.choice((700, 701)))
+                else:
+                    os.setxattr(path, name, rnd.randbytes(1) * rnd.choice(sizes))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+        os.setxattr(paths[turn], "system.posix_acl_access", acl(rnd.randrange(3), 4))
+        if turn % 3 == 0:
+            os.removexattr(paths[turn], "system.posix_acl_access")
+            os.setxattr(paths[-1], "system.posix_acl_default", acl(turn, 7))
+            named.write_file(paths[-1] + "/inherits%d" % turn, b"")
+        done("turn %d" % turn)
+    for path in paths[:10]:
+        os.unlink(path)
+    done("removed")
+
+
+XATTRS = {"inodes-256": ((), ()), "inodes-128": (("-I", "128"), ()), "inodes-1024": (("-I", "1024"), (2000,)),
+          "own-inodes": (("-O", "ea_inode"), (2000, 5000, 60000)),
+          "own-inodes-of-1k": (("-O", "ea_inode", "-b", "1024", "-I", "128"), (2000, 9000)),
+          "inline-data": (("-O", "inline_data,ea_inode"), (5000,))}
+
+
+def differs(was, now):
+    """The names that came or changed."""
+    return {name for name, value in now.items() if was.get(name) != value}
+
+
+def check_names(tapwire, disk, seen, events):
+    """At each sync: the names that the events left are the mount's, and what was told is what changed."""
+    state, was = tapwire.crawl(disk.base), {}
+    for sync in disk.syncs:
+        told, wanted = {}, {}
+        while events and tree.rfc3339(events[0]["observedtime"]) <= sync.clock_ns:
+            event = events.pop(0)
+            state.apply(event)
+            for name in tree.xattr_names(event["data"], "set"):
+                told.setdefault(event["data"]["inode"], set()).add(name)
+        if sync.label not in seen:
+            continue
+        now = seen[sync.label]
+        assert {path: state.lookup(path).xattrs for path in now} == {
+            path: frozenset(xattrs) for path, xattrs in now.items()}, sync.label
+        for path, xattrs in now.items():
+            new = differs(was.get(path, {}), xattrs)
+            if new:
+                wanted.setdefault(state.lookup(path).inode, set()).update(new)
+        assert not was or told == wanted, sync.label
+        was = now
+    return was
+
+
+@pytest.mark.parametrize("name", XATTRS)
+def test_attributes_are_named(tapwire, scratch, name):
+    """The names of the attributes that the events tell of are those that the mount shows, and only
+    attributes that changed are told of."""
+    mkfs, large = XATTRS[name]
+    seen = {}
+    disk = record(tapwire, scratch, lambda root, sync: attributes(root, sync, seen, large), mkfs)
+    last = check_names(tapwire, disk, seen, property.check(tapwire, disk))
+    final = tapwire.crawl(disk.image)
+    assert {path: final.lookup(path).xattrs for path in last} == {
+        path: frozenset(xattrs) for path, xattrs in last.items()}
 
 
 # --- what no kernel here mounts: libext2fs writes it, in place or as a transaction ---

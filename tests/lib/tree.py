@@ -23,12 +23,13 @@ class Inode:
     """The fields of one inode; names that are hard links share one."""
 
     __slots__ = ("inode", "generation", "kind", "size", "mode", "uid", "gid", "nlink", "mtime",
-                 "ctime", "target", "rdev", "children", "names")
+                 "ctime", "target", "rdev", "xattrs", "children", "names")
 
     def __init__(self):
         self.generation = None
         self.target = None
         self.rdev = None
+        self.xattrs = frozenset()  # names of extended attributes
         self.children = None  # of a directory: name -> Inode
         self.names = 0
 
@@ -92,7 +93,27 @@ def raw_bytes(record, name, readable=None):
     return None if text is None else text.encode()
 
 
+def xattr_names(data, which):
+    """The names (bytes) that came or changed ("set"), or that went ("removed")."""
+    xattrs = data.get("xattrs", {})
+    names = xattrs.get(which, [])
+    raw = xattrs.get(which + "_b64")
+    if raw is None:
+        return [name.encode() for name in names]
+    if len(raw) != len(names):
+        raise Violation("%d names, %d of them raw" % (len(names), len(raw)))
+    return [base64.b64decode(name, validate=True) for name in raw]
+
+
+def _take_xattrs(inode, data):
+    gone = frozenset(xattr_names(data, "removed"))
+    if not gone <= inode.xattrs:
+        raise Violation("no such attributes: %r" % sorted(gone - inode.xattrs))
+    inode.xattrs = inode.xattrs - gone | frozenset(xattr_names(data, "set"))
+
+
 def _take_fields(inode, data):
+    _take_xattrs(inode, data)
     inode.inode = data["inode"]
     inode.generation = data["generation"]
     inode.kind = data["kind"]

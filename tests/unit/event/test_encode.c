@@ -203,6 +203,48 @@ static void bytes_that_are_not_utf8_come_twice(void **state)
 	free(text);
 }
 
+static void attributes_are_named(void **state)
+{
+	(void)state;
+	const struct tw_bytes names[] = { BYTES("user.a"), BYTES("security.\"x"), BYTES("user.gone") };
+	struct tw_event event = file_event();
+	event.xattrs = names;
+	event.nxattrs_set = 2;
+	event.nxattrs_removed = 1;
+	char *text = encode(&event);
+	assert_has(text, ",\"xattrs\":{\"set\":[\"user.a\",\"security.\\\"x\"],"
+		"\"removed\":[\"user.gone\"]},");
+	free(text);
+	event.nxattrs_set = 0;
+	text = encode(&event);
+	assert_has(text, ",\"xattrs\":{\"removed\":[\"user.a\"]},");
+	free(text);
+	event.nxattrs_removed = 0;
+	text = encode(&event);
+	assert_lacks(text, "xattrs");
+	free(text);
+}
+
+/* One name that is not UTF-8: the bytes of all of them, in the same order. */
+static void attributes_that_are_not_utf8_come_twice(void **state)
+{
+	(void)state;
+	const struct tw_bytes names[] = { BYTES("user.a"), BYTES("u.\xff") };
+	struct tw_event event = file_event();
+	event.xattrs = names;
+	event.nxattrs_set = 2;
+	char *text = encode(&event);
+	assert_has(text, ",\"xattrs\":{\"set\":[\"user.a\",\"u.\xef\xbf\xbd\"],"
+		"\"set_b64\":[\"dXNlci5h\",\"dS7/\"]},");
+	free(text);
+	event.nxattrs_set = 1;
+	event.nxattrs_removed = 1;
+	text = encode(&event);
+	assert_has(text, ",\"xattrs\":{\"set\":[\"user.a\"],\"removed\":[\"u.\xef\xbf\xbd\"],"
+		"\"removed_b64\":[\"dS7/\"]},");
+	free(text);
+}
+
 static void control_characters_and_quotes_are_escaped(void **state)
 {
 	(void)state;
@@ -419,6 +461,8 @@ int main(void)
 		cmocka_unit_test(a_disk_event_has_no_subject_and_no_volume),
 		cmocka_unit_test(the_source_is_a_uri_reference),
 		cmocka_unit_test(bytes_that_are_not_utf8_come_twice),
+		cmocka_unit_test(attributes_are_named),
+		cmocka_unit_test(attributes_that_are_not_utf8_come_twice),
 		cmocka_unit_test(control_characters_and_quotes_are_escaped),
 		cmocka_unit_test(an_entry_is_path_and_inode),
 		cmocka_unit_test(an_encoder_remembers_nothing_of_the_event_before),

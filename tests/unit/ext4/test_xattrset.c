@@ -146,7 +146,7 @@ static void what_nobody_has_is_forgotten(void **state)
 		snprintf(name, sizeof(name), "n%u", i);
 		put(a, 1, name, "1");
 		digests[i] = keep(&sets, a, 0);
-		if (!ext4_xattr_sets_due(sets))
+		if (!ext4_xattr_sets_due(sets, 0))
 			continue;
 		ext4_xattr_sets_mark(sets, digests[0]);
 		ext4_xattr_sets_mark(sets, digests[i]);
