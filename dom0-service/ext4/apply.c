@@ -85,10 +85,25 @@ static struct ext4_inode inode_of(const struct work *w, const struct ext4_remap 
 	return as;
 }
 
+/* True when the slot surely says what the view knows. */
+static bool known_slot(const struct ext4 *fs, const struct tw_inode *inode, struct tw_span raw)
+{
+	struct tw_attr attr = tw_view_attr(fs->view, inode);
+	struct tw_extent one;
+	struct tw_span map;
+	uint32_t n;
+	if (!ext4_inode_is(raw, &attr, &map) || ext4_root_find(fs, inode->ino))
+		return false;
+	const struct tw_extent *extents = tw_inode_extents(inode, &one, &n);
+	return ext4_root_is(map, extents, n);
+}
+
 static struct tw_error *apply_slot(struct work *w, uint32_t ino, struct tw_span raw)
 {
 	const struct tw_inode *inode = tw_view_inode(w->fs->view, ino);
 	struct ext4_inode now;
+	if (inode && known_slot(w->fs, inode, raw))
+		return NULL;
 	ext4_inode_decode(raw, &now);
 	bool tracked = ext4_inode_tracked(&w->fs->geo, &now);
 	struct tw_attr was = inode ? tw_view_attr(w->fs->view, inode) : (struct tw_attr){0};

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h> /* the same digest, by the widest registers that there are */
+#endif
 
 struct ext4_block *ext4_block_find(struct ext4_block *table, uint64_t block)
 {

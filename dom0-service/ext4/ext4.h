@@ -139,6 +139,10 @@ struct ext4_inode {
 /* The rest is borrowed from raw. */
 void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out);
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
+/* True when a raw inode surely has these attributes, is mapped by extents and has nothing outside of its slot but
+ * what they map; *map is then the root of its mapping. Decodes nothing: this is what most inodes of a table are,
+ * when the table is written for one of them. */
+bool ext4_inode_is(struct tw_span raw, const struct tw_attr *attr, struct tw_span *map);
 /* True when the view should know the inode: it has links, or is open without any and holds blocks.
  * One that was deleted may have kept its mapping (debugfs does that), but the blocks are not its
  * own any more. */
@@ -170,6 +174,8 @@ struct tw_error *ext4_map_walk(const struct ext4_geometry *geo, uint32_t ino, ui
 	const uint8_t root[EXT4_MAP_BYTES], ext4_node_fn read, void *arg,
 	struct ext4_map *out) TW_MUST_CHECK;
 void ext4_map_deinit(struct ext4_map *map);
+/* True when the root of a mapping holds just these extents itself. */
+bool ext4_root_is(struct tw_span root, const struct tw_extent *extents, uint32_t n);
 
 /* --- dirent.c --- */
 

@@ -179,3 +179,18 @@ void ext4_map_deinit(struct ext4_map *map)
 	free(map->nodes);
 	*map = (struct ext4_map){0};
 }
+
+bool ext4_root_is(struct tw_span root, const struct tw_extent *e, uint32_t n)
+{
+	if (tw_le16(root, EH_MAGIC) != EXTENT_MAGIC || tw_le16(root, EH_DEPTH) ||
+		tw_le16(root, EH_ENTRIES) != n || EH_BYTES + n * E_BYTES > root.len)
+		return false;
+	for (size_t off = EH_BYTES; n--; e++, off += E_BYTES) {
+		uint32_t len = e->count + (e->unwritten ? MAX_INIT_LEN : 0);
+		if (tw_le32(root, off + EE_BLOCK) != e->lblk || tw_le16(root, off + EE_LEN) != len ||
+			tw_le32(root, off + EE_START_LO) != (uint32_t)e->block ||
+			tw_le16(root, off + EE_START_HI) != e->block >> 32)
+			return false;
+	}
+	return true;
+}

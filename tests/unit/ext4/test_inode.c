@@ -270,6 +270,81 @@ static void reserved_inodes_own_blocks_of_their_own_kind(void **state)
 	assert_int_equal(ext4_data_kind(&geo, 12, S_IFREG), TW_OWNER_DATA);
 }
 
+/* A file of one extent, with an attribute in the inode. */
+static struct raw usual(void)
+{
+	struct raw raw = { 0 };
+	le16(&raw, 0x00, S_IFREG | 0644);
+	le32(&raw, 0x04, 5000);
+	le32(&raw, 0x0c, 1700000000);
+	le32(&raw, 0x10, 1600000000);
+	le16(&raw, 0x1a, 1);
+	le32(&raw, 0x20, EXT4_EXTENTS_FL | 0x10);
+	le16(&raw, 0x28, 0xf30a);
+	le16(&raw, 0x2a, 1);
+	le16(&raw, 0x2c, 4);
+	le16(&raw, 0x38, 2);
+	le32(&raw, 0x3c, 1000);
+	le32(&raw, 0x64, 77);
+	le16(&raw, 0x80, 32);
+	le32(&raw, 0x84, 5 << 2);
+	le32(&raw, 0xa0, 0xea020000);
+	memcpy(raw.bytes + 0xa4, "\4\1\x40\0\0\0\0\0\4\0\0\0\0\0\0\0user", 20);
+	memcpy(raw.bytes + 0xa4 + 0x40, "blue", 4);
+	return raw;
+}
+
+static bool is(const struct raw *raw, const struct ext4_inode *was, const struct tw_extent *extent)
+{
+	struct tw_span map;
+	return ext4_inode_is(tw_span(raw->bytes, sizeof(raw->bytes)), &was->attr, &map) &&
+	       ext4_root_is(map, extent, 1);
+}
+
+/* Each bit of a slot, alone: where it counts for the decoders, the slot is not taken for what it was. */
+static void a_slot_is_what_it_was_only_if_nothing_that_counts_changed(void **state)
+{
+	(void)state;
+	const struct tw_extent extent = { .block = 1000, .count = 2 };
+	struct raw raw = usual();
+	struct ext4_inode was = decode(&raw, sizeof(raw.bytes));
+	unsigned same = 0;
+	assert_true(is(&raw, &was, &extent));
+	for (unsigned bit = 0; bit < 8 * sizeof(raw.bytes); bit++) {
+		raw = usual();
+		raw.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		if (!is(&raw, &was, &extent))
+			continue;
+		struct ext4_inode now = decode(&raw, sizeof(raw.bytes));
+		assert_true(ext4_same_attr(&now.attr, &was.attr));
+		assert_true(now.file_acl == 0 && now.attr.nlink);
+		assert_int_equal((now.flags ^ was.flags) & (EXT4_INLINE_DATA_FL | EXT4_EXTENTS_FL), 0);
+		assert_memory_equal(now.map + 2, was.map + 2, 2);
+		assert_memory_equal(now.map + 6, was.map + 6, 2);
+		assert_memory_equal(now.map + 12, was.map + 12, 12);
+		same++;
+	}
+	assert_true(same > 100); /* access times, checksums, unused fields */
+}
+
+static void what_is_not_usual_is_never_taken_for_what_it_was(void **state)
+{
+	(void)state;
+	const struct { size_t off; uint16_t value; } cases[] = {
+		{ 0x00, S_IFLNK | 0777 }, { 0x00, S_IFCHR | 0600 }, { 0x1a, 0 }, { 0x20, 0x10 },
+		{ 0x22, 0x1008 }, { 0x68, 9 }, { 0x76, 1 },
+	};
+	const struct tw_extent extent = { .block = 1000, .count = 2 };
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct raw raw = usual();
+		le16(&raw, cases[i].off, cases[i].value);
+		if (cases[i].off == 0x20)
+			le16(&raw, 0x22, 0); /* no extents */
+		struct ext4_inode was = decode(&raw, sizeof(raw.bytes));
+		assert_false(is(&raw, &was, &extent));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +360,8 @@ int main(void)
 		cmocka_unit_test(inline_data_has_two_parts),
 		cmocka_unit_test(the_digest_of_inline_data_is_of_the_content),
 		cmocka_unit_test(reserved_inodes_own_blocks_of_their_own_kind),
+		cmocka_unit_test(a_slot_is_what_it_was_only_if_nothing_that_counts_changed),
+		cmocka_unit_test(what_is_not_usual_is_never_taken_for_what_it_was),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
