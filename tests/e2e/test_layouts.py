@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Where volumes are on a disk: logical volumes, logical partitions, several volumes, and all of that changed
 while it is watched."""
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ from lib.layout import MIB, Watched, partition_table, uuid_of
 from lib.workload import Mix
 
 pytestmark = pytest.mark.usefixtures("mountable")
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def make_image(scratch, size):
@@ -126,6 +129,7 @@ def told(events, uuid, resync=None):
             and (resync is None or bool(event["data"].get("resync")) == resync)]
 
 
+@pytest.mark.slow
 def test_a_logical_volume_grows_and_shrinks(tapwire, scratch, lvm2):
     image = make_image(scratch, "520M")
     with Prepared(scratch, image) as prepared:
@@ -151,6 +155,7 @@ def test_a_logical_volume_grows_and_shrinks(tapwire, scratch, lvm2):
     assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
 
 
+@pytest.mark.slow
 def test_a_logical_volume_comes_and_goes(tapwire, scratch, lvm2):
     image = make_image(scratch, "520M")
     with Prepared(scratch, image) as prepared:
@@ -177,6 +182,7 @@ def test_a_logical_volume_comes_and_goes(tapwire, scratch, lvm2):
     assert not told(events, volumes["striped"][0], resync=True)
 
 
+@pytest.mark.slow
 def test_nothing_is_followed_where_a_volume_was(tapwire, scratch, lvm2):
     """All of it has happened when the inspector looks: what is written to extents that were a volume's belongs to the
     volume that has them now."""
@@ -205,6 +211,7 @@ def test_nothing_is_followed_where_a_volume_was(tapwire, scratch, lvm2):
     assert [layout.about(event) for event in lost] == [volumes["plain"][0]]
 
 
+@pytest.mark.slow
 def test_a_volume_is_moved(tapwire, scratch, lvm2):
     """What pvmove leaves: the same volume in other extents, of another physical volume."""
     image = make_image(scratch, "520M")
@@ -293,6 +300,7 @@ def test_a_logical_partition_is_added_and_removed(tapwire, scratch):
     assert not told(events, uuids[0]) and not told(events, uuids[1]) and not told(events, uuids[2], resync=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["dos", "gpt"])
 def test_a_partition_is_moved(tapwire, scratch, label):
     """With its content, as `sfdisk --move-data` does it: the file system is the same one."""
@@ -317,6 +325,7 @@ def test_a_partition_is_moved(tapwire, scratch, label):
     assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["dos", "gpt"])
 def test_a_partition_grows_and_shrinks(tapwire, scratch, label):
     image = make_image(scratch, "256M")
@@ -342,6 +351,7 @@ def test_a_partition_grows_and_shrinks(tapwire, scratch, label):
     assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
 
 
+@pytest.mark.slow
 def test_a_volume_is_formatted(tapwire, scratch, lvm2):
     """Over a partition, and over a logical volume; the neighbours go on."""
     image = make_image(scratch, "520M")
@@ -425,6 +435,7 @@ def add_kinds(group, text):
     group.run("vgcfgrestore", "--force", "-f", text, "vg0")
 
 
+@pytest.mark.slow
 def test_kinds_of_logical_volumes_that_are_not_followed(tapwire, scratch, lvm2):
     """Each is named; the others go on, the origin of a snapshot as well."""
     image = make_image(scratch, "520M")
@@ -444,6 +455,7 @@ def test_kinds_of_logical_volumes_that_are_not_followed(tapwire, scratch, lvm2):
     assert len(reasons) == 2 + 2 + 6  # partitions, volumes that are followed, and those above
 
 
+@pytest.mark.slow
 def test_a_part_on_another_disk(tapwire, scratch, lvm2):
     """A group over two disks, of which one is watched."""
     image, other = make_image(scratch, "256M"), scratch / "other.img"
@@ -505,3 +517,194 @@ def test_what_is_no_file_system(tapwire, scratch):
                  "journal of another file system", "not watched: .*feature"):
         assert any(re.search(part, reason) for reason in reasons), (part, reasons)
     assert not [event for event in events if event["data"].get("resync")]
+
+
+# --- how it is told, and restarts ---
+
+def test_where_volumes_are_is_told(tapwire, scratch, lvm2):
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+    with Watched(tapwire, scratch, image) as watched:
+        guestdisk.wait_until(lambda: len(watched.of_type("volume.found")) == 4, 20)
+        found = {event["data"]["place"]: event for event in watched.of_type("volume.found")}
+
+        def told_places():
+            status = tapwire.run("status", "--json", "--state", scratch / "state")
+            return json.loads(status.stdout)["service"]["disks"][0]["inspector"].get("places")
+        assert guestdisk.wait_until(told_places, 10)
+        places = {place["place"]: place for place in told_places()}
+        table = tapwire.run("status", "--state", scratch / "state").stdout.decode()
+        watched.stop()
+    assert set(found) == set(places) == {"1", "2", "vg0/plain", "vg0/striped"}
+    for name, (uuid, parts) in volumes.items():
+        event, place = found["vg0/" + name], places["vg0/" + name]
+        assert layout.about(event) == place["uuid"] == uuid
+        assert event["data"]["fstype"] == place["fstype"] == "ext4" and "reason" not in event["data"]
+        assert place["watched"] is True and place["bytes"] == sum(part[0] for part in parts)
+        assert re.search(r"vg0/%s +ext4 +%d +yes" % (name, place["bytes"]), table)
+    for name in "12":
+        assert "the LVM group vg0" in found[name]["data"]["reason"]
+        assert places[name]["watched"] is False and "the LVM group vg0" in places[name]["reason"]
+
+
+@pytest.mark.slow
+def test_metadata_that_goes_around_its_area(tapwire, scratch, lvm2):
+    """Every change writes the whole text behind the last one; the area is a ring."""
+    image = make_image(scratch, "160M")
+    wraps = 0
+    with Prepared(scratch, image) as prepared:
+        with prepared.group([(0, 160 * MIB)]) as group:
+            group.run("pvcreate", "-y", "--metadatasize", "32k", "--dataalignment", "4k", group.devices[0])
+            group.run("vgcreate", "vg2", group.devices[0])
+            group.create("-L", "64M", "-n", "a", "vg2")
+            parts = group.parts("vg2/a")
+        uuid = prepared.fill_logical(parts)
+    with Watched(tapwire, scratch, image) as watched:
+        with watched.group([(0, 160 * MIB)]) as group:
+            for turn in range(40):
+                group.run("vgchange", "--addtag", "tag%d" % turn, "vg2")
+                with open(watched.disk, "rb") as disk:
+                    header = os.pread(disk.fileno(), 512, 4096)
+                size = int.from_bytes(header[32:40], "little")
+                offset, length = (int.from_bytes(header[at:at + 8], "little") for at in (40, 48))
+                wraps += offset + length > size
+        with watched.logical(parts) as device, watched.mounted(device) as root:
+            work(root, 15)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert wraps, "no text went around: the test tested nothing"
+    assert not [event for event in events if event["type"].endswith((".lost", ".formatted", ".resynced"))]
+
+
+@pytest.mark.slow
+def test_restarts_change_no_event(asan, tapwire, scratch, lvm2):
+    """A trace of a striped volume and one in several segments, followed by an inspector that is killed again and
+    again."""
+    replay = os.path.join(asan.build, "tests/lib/replay")
+    if not os.path.exists(replay):
+        guestdisk.run("make", "-C", ROOT, "--no-print-directory", "BUILD=" + asan.build, replay)
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+        base, recorded = scratch / "base.img", scratch / "trace"
+        guestdisk.copy_image(image, base)
+        served = guestdisk.Served(str(scratch / "nbd"), [
+            "--command", "nbdkit", "-s", "--exit-with-parent", tapwire.plugin, "file=%s" % image,
+            "record=%s" % recorded], prepared.guard)
+        shown = {}
+        for seed, (uuid, parts) in enumerate(volumes.values(), 11):
+            with lvm.mapped(served.disk, parts, scratch / ("lv%d" % seed), prepared.guard) as device, \
+                    guestdisk.mounted(device, scratch / "mnt", guard=prepared.guard) as root:
+                work(root, seed, 600)
+                shown[uuid] = tree.listing(root)
+        served.close()
+    events = tapwire.infer(base, recorded)
+    for uuid, listing in shown.items():
+        state = tree.Tree.from_crawl(layout.crawled(tapwire, base)[uuid])
+        for event in events:
+            if layout.about(event) == uuid:
+                state.apply(event)
+        assert tree.diff(listing, state.listing()) == []
+    outputs = []
+    for every, seed in ((0, 0), (5, 1), (40, 2)):
+        done = subprocess.run([replay, base, image, recorded, str(every), str(seed)], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=200)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+        outputs.append(done.stdout)
+    assert len(outputs[0].splitlines()) > 300
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["tapwire-inspect", "tapwire-courier"])
+def test_killed_while_the_layout_changes(tapwire, scratch, lvm2, part):
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+    with Watched(tapwire, scratch, image) as watched:
+        uuid, parts = volumes["striped"]
+        with watched.logical(parts) as device, watched.mounted(device) as root:
+            for turn in range(4):
+                work(root, 120 + turn, 100)
+                with watched.group(TWO) as group:
+                    group.create("-L", "8M", "-n", "n%d" % turn, "vg0")
+                    watched.service.kill(part)
+                    group.run("lvextend", "-L", "+8M", "vg0/plain")
+            watched.expect(uuid, root)
+        watched.expect_event("volume.found", lambda event: event["data"]["place"] == "vg0/n3")
+        events = watched.stop()
+    assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
+    assert not told(events, volumes["plain"][0])
+
+
+@pytest.mark.slow
+def test_a_hybrid_table(tapwire, scratch):
+    """A GPT whose protective MBR names a partition, too: as for Linux, the GPT counts."""
+    image = make_image(scratch, "128M")
+    partition_table(image, "label: gpt\nstart=1MiB,size=60M\n")
+    with Prepared(scratch, image) as prepared:
+        uuid = prepared.fill_partition(MIB, 60 * MIB)
+    with open(image, "r+b") as disk:
+        disk.seek(446 + 16)
+        disk.write(b"\0\0\2\0\x83\xff\xff\xff" + (70 * 2048).to_bytes(4, "little") + (2048).to_bytes(4, "little"))
+    with Watched(tapwire, scratch, image) as watched:
+        with watched.partition(MIB, 60 * MIB) as device, watched.mounted(device) as root:
+            work(root, 16)
+            watched.expect(uuid, root)
+        assert [event["data"]["place"] for event in watched.of_type("volume.found")] == ["1"]
+        watched.stop()
+
+
+@pytest.mark.slow
+def test_the_first_gpt_is_overwritten(tapwire, scratch):
+    """And its copy at the disk's end holds; then that one changes."""
+    image = make_image(scratch, "128M")
+    script = "label: gpt\nstart=1MiB,size=60M\n"
+    partition_table(image, script)
+    with Prepared(scratch, image) as prepared:
+        uuid = prepared.fill_partition(MIB, 60 * MIB)
+    later = scratch / "later.img"
+    guestdisk.copy_image(image, later)
+    partition_table(later, script + "start=64MiB,size=20M\n")
+    with Watched(tapwire, scratch, image) as watched, open(watched.disk, "r+b", buffering=0) as disk:
+        os.pwrite(disk.fileno(), bytes(33 * 512), 512)
+        os.fsync(disk.fileno())
+        with open(later, "rb") as other:
+            other.seek(-33 * 512, os.SEEK_END)
+            os.pwrite(disk.fileno(), other.read(), 128 * MIB - 33 * 512)
+        os.fsync(disk.fileno())
+        watched.expect_event("volume.found", lambda event: event["data"]["place"] == "2")
+        with watched.partition(MIB, 60 * MIB) as device, watched.mounted(device) as root:
+            work(root, 17)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
+
+
+@pytest.mark.slow
+def test_partitions_by_parted(tapwire, scratch):
+    """Which writes a table in other steps; a volume that stays is never lost meanwhile."""
+    image = make_image(scratch, "256M")
+    with Prepared(scratch, image) as prepared:
+        guestdisk.run("parted", "-s", image, "mklabel", "msdos", "mkpart", "primary", "1MiB", "65MiB",
+                      "mkpart", "extended", "66MiB", "250MiB")
+        uuid = prepared.fill_partition(MIB, 64 * MIB)
+    with Watched(tapwire, scratch, image) as watched:
+        for start in (70, 100, 130):
+            guestdisk.run("parted", "-s", watched.disk, "mkpart", "logical", "%dMiB" % start, "%dMiB" % (start + 24))
+            with watched.partition(start * MIB, 24 * MIB) as device:
+                guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", device)
+                new = uuid_of(device)
+                with watched.mounted(device) as root:
+                    work(root, start)
+                    watched.expect(new, root)
+        for number in (6, 6, 5):
+            guestdisk.run("parted", "-s", watched.disk, "rm", number)
+        assert guestdisk.wait_until(lambda: len(watched.of_type("volume.lost")) == 3, 20)
+        with watched.partition(MIB, 64 * MIB) as device, watched.mounted(device) as root:
+            work(root, 18)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert uuid not in [layout.about(event) for event in events if event["type"].endswith(".lost")]
+    assert not told(events, uuid, resync=True)
