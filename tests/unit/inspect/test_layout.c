@@ -110,7 +110,8 @@ static void a_partition_that_changes_is_seen(void **state)
 	static const uint8_t zeroes[512];
 	partitioned(d);
 	struct tw_disk *disk = crawl(d);
-	shell(d->dir, "printf 'start=1MiB,size=4M\\nstart=9MiB,size=4M\\n' | sfdisk -q --no-reread -W never img >/dev/null 2>&1");
+	shell(d->dir, "printf 'start=1MiB,size=4M\\nstart=9MiB,size=4M\\n' |"
+		" sfdisk -q --no-reread -W never img >/dev/null 2>&1");
 	assert_false(looks_changed(disk)); /* nobody has written, so nobody looks */
 	write_at(disk, 1024, zeroes, 512);
 	assert_true(looks_changed(disk));

@@ -280,7 +280,7 @@ static void what_pvmove_moves_is_followed(void **state)
 			SEGMENT("2", "3", "2", LINEAR("pvmove0", "3")))
 		LV("data", "2", "1", SEGMENT("1", "0", "4", "type = \"striped\" stripe_count = 2 stripe_size = 4 "
 			"stripes = [\"pv2\", 7, \"pvmove0\", 5]"))
-		"  pvmove0 { id = \"llllll-0000-0000-0000-0000-0000-000009\" status = [\"READ\", \"WRITE\", \"PVMOVE\"]\n"
+		"  pvmove0 { id = \"llllll-0000-0000-0000-0000-0000-000009\" status = [\"READ\", \"PVMOVE\"]\n"
 		"   segment_count = 3\n"
 		SEGMENT("1", "0", "3", "type = \"mirror\" mirror_count = 2 extents_moved = 3 "
 			"mirrors = [\"pv0\", 5, \"pv2\", 100]")
