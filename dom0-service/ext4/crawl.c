@@ -4,9 +4,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-/* Inode tables are read in pieces of this many blocks. */
-#define TABLE_PIECE 256u
-
 /* The volume as it would be after the guest's recovery: newer blocks from the journal on top. */
 struct replayed {
 	const struct tw_source *below;
@@ -78,9 +75,8 @@ static struct tw_error *replay_journal(struct ext4 *fs, struct replayed *r)
 	return NULL;
 }
 
-/* Enters an inode of a fresh view. */
-static struct tw_error *load_inode(
-	struct ext4 *fs, uint32_t ino, struct tw_span raw, struct ext4_reader *reader)
+struct tw_error *ext4_load_inode(
+	struct ext4 *fs, uint32_t ino, struct tw_span raw, struct ext4_reader *reader, bool claim)
 {
 	struct ext4_inode now;
 	struct tw_inode *inode;
@@ -100,57 +96,11 @@ static struct tw_error *load_inode(
 		remap.inlined = ext4_inline_digest(&now);
 	struct tw_error *err = ext4_remap_walk(fs, &remap, reader);
 	if (!err)
-		err = ext4_remap_claim(fs, &remap, reader);
+		err = claim ? ext4_remap_claim(fs, &remap, reader)
+			    : ext4_remap_keep(fs, &remap, reader);
 	ext4_map_deinit(&remap.map);
 	TW_TRY(err);
-	if (S_ISDIR(now.attr.mode) && now.flags & EXT4_INLINE_DATA_FL)
-		TW_TRY(ext4_dirs_load_inline(fs, ino, &now));
 	return ext4_attrs_target(fs, &now, ino, reader);
-}
-
-static struct tw_error *load_dir(
-	struct ext4 *fs, const struct tw_inode *dir, uint8_t *buf, const struct tw_source *source)
-{
-	struct tw_extent one;
-	uint32_t n;
-	const struct tw_extent *e = tw_inode_extents(dir, &one, &n);
-	for (; n--; e++) {
-		for (uint32_t k = 0; k < e->count; k++) {
-			/* Two directories of a hostile guest may claim a block: one has it. */
-			if (!ext4_dirs_owns(fs, dir->ino, e->block + k))
-				continue;
-			TW_TRY(tw_source_read(source, (e->block + k) << fs->geo.blockbits, buf,
-				fs->geo.blocksize));
-			TW_TRY(ext4_dirs_load(fs, dir->ino, e->block + k, buf));
-		}
-	}
-	return NULL;
-}
-
-static struct tw_error *crawl_group(
-	struct ext4 *fs, uint32_t group, uint8_t *buf, struct ext4_reader *reader)
-{
-	const struct ext4_geometry *geo = &fs->geo;
-	uint32_t per_block = geo->blocksize / geo->inode_size;
-	uint32_t blocks = (geo->used[group] + per_block - 1) / per_block;
-	for (uint32_t first = 0; first < blocks; first += TABLE_PIECE) {
-		uint32_t n = blocks - first < TABLE_PIECE ? blocks - first : TABLE_PIECE;
-		TW_TRY(tw_source_read(reader->source,
-			(geo->itable[group] + first) << geo->blockbits, buf,
-			(size_t)n << geo->blockbits));
-		for (uint32_t i = 0; i < n * per_block; i++) {
-			uint32_t index = first * per_block + i;
-			uint32_t ino = group * geo->inodes_per_group + index + 1;
-			if (index >= geo->used[group] || ino > geo->ninodes)
-				break;
-			if (ino < geo->first_ino && ino != EXT4_ROOT_INO)
-				continue;
-			TW_TRY(load_inode(fs, ino,
-				tw_span(buf + (size_t)i * geo->inode_size, geo->inode_size),
-				reader));
-		}
-	}
-	return NULL;
 }
 
 struct tw_error *ext4_claim_tables(struct ext4 *fs)
@@ -165,19 +115,7 @@ struct tw_error *ext4_claim_tables(struct ext4 *fs)
 
 static struct tw_error *crawl_tree(struct ext4 *fs, const struct tw_source *source)
 {
-	uint8_t *buf = malloc((size_t)TABLE_PIECE << fs->geo.blockbits);
-	struct ext4_reader reader = {.geo = &fs->geo, .nodes = &fs->nodes, .source = source};
-	struct tw_error *err = buf ? NULL : tw_error_nomem();
-	if (!err)
-		err = ext4_claim_tables(fs);
-	for (uint32_t g = 0; g < fs->geo.ngroups && !err; g++)
-		err = crawl_group(fs, g, buf, &reader);
-	const struct tw_inode *dir = err ? NULL : tw_view_inode_next(fs->view, 1);
-	for (; dir && !err; dir = tw_view_inode_next(fs->view, dir->ino + 1))
-		if (S_ISDIR(tw_view_mode(fs->view, dir)))
-			err = load_dir(fs, dir, buf, source);
-	ext4_reader_deinit(&reader);
-	free(buf);
+	struct tw_error *err = ext4_load_tree(fs, source);
 	if (!err && !tw_view_inode(fs->view, EXT4_ROOT_INO))
 		err = tw_error_create(TW_BAD_DATA, "the file system has no root directory");
 	return err;
@@ -193,7 +131,8 @@ static struct tw_error *open_journal(struct ext4 *fs)
 	TW_TRY(tw_source_read(&fs->env.source,
 		(geo->itable[0] << geo->blockbits) + (uint64_t)slot * geo->inode_size, raw, len));
 	struct ext4_reader reader = {.geo = geo, .source = &fs->env.source};
-	struct tw_error *err = load_inode(fs, geo->journal_ino, tw_span(raw, len), &reader);
+	struct tw_error *err =
+		ext4_load_inode(fs, geo->journal_ino, tw_span(raw, len), &reader, true);
 	ext4_reader_deinit(&reader);
 	TW_TRY(err);
 	sb = malloc(geo->blocksize);
@@ -221,7 +160,7 @@ static struct tw_error *expect_checkpoints(struct ext4 *fs, const struct replaye
 static struct tw_error *crawl_replayed(struct ext4 *fs, struct replayed *r)
 {
 	TW_TRY(replay_journal(fs, r));
-	struct tw_source source = {read_replayed, r, fs->env.source.bytes};
+	struct tw_source source = {read_replayed, r, fs->env.source.bytes, fs->env.source.parallel};
 	if (r->blocks) {
 		ext4_geometry_deinit(&fs->geo);
 		TW_TRY(ext4_geometry_read(&source, &fs->geo));

@@ -166,25 +166,28 @@ struct tw_error *ext4_dirs_lose(struct ext4 *fs, uint32_t dir, uint64_t block)
 	return holder ? lose_names(fs, holder) : NULL;
 }
 
-static struct tw_error *load(struct ext4 *fs, uint32_t dir, uint64_t block, struct tw_span span)
+struct tw_error *ext4_dirs_load(
+	struct ext4 *fs, struct tw_loader *loader, uint64_t block, const uint8_t *data)
 {
+	struct tw_span span = tw_span(data, fs->geo.blocksize);
 	struct ext4_dirent entry;
 	size_t off = 0;
+	tw_loader_dirblock(loader, block);
 	while (ext4_dirent_next(&fs->geo, span, &off, &entry))
-		TW_TRY(tw_view_name_add(
-			fs->view, dir, block, entry.ino, entry.bytes, entry.len, NULL));
-	return NULL;
-}
-
-struct tw_error *ext4_dirs_load(struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data)
-{
-	return load(fs, dir, block, tw_span(data, fs->geo.blocksize));
+		TW_TRY(tw_loader_name(loader, entry.ino, entry.bytes, entry.len));
+	return tw_loader_dirblock_end(loader);
 }
 
 struct tw_error *ext4_dirs_load_inline(
 	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode)
 {
-	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++)
-		TW_TRY(load(fs, dir, EXT4_INLINE_BLOCK, ext4_inline_part(inode, i)));
+	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++) {
+		struct tw_span part = ext4_inline_part(inode, i);
+		struct ext4_dirent entry;
+		size_t off = 0;
+		while (ext4_dirent_next(&fs->geo, part, &off, &entry))
+			TW_TRY(tw_view_name_add(fs->view, dir, EXT4_INLINE_BLOCK, entry.ino,
+				entry.bytes, entry.len, NULL));
+	}
 	return NULL;
 }

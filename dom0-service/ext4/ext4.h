@@ -12,6 +12,7 @@
 #include "ext4/jbd2.h"
 #include "ext4/xattr.h"
 #include "view/change.h"
+#include "view/load.h"
 #include "volume/fs.h"
 #include "base/hash.h"
 
@@ -138,6 +139,9 @@ struct ext4_inode {
 
 /* The rest is borrowed from raw. */
 void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out);
+/* The short way for what most inodes are: a file or directory with links, extents, and without
+ * extended attributes. False: it is something else. */
+bool ext4_inode_plain(struct tw_span raw, struct tw_attr *attr, const uint8_t **map);
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
 /* True when a raw inode surely has these attributes, is mapped by extents and has nothing outside of its slot but
  * what they map; *map is then the root of its mapping. Decodes nothing: this is what most inodes of a table are,
@@ -251,6 +255,11 @@ struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *re
 /* ... and takes what is new: all inodes of a transaction release before one of them claims. */
 struct tw_error *ext4_remap_claim(
 	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader) TW_MUST_CHECK;
+/* Takes a mapping over without the owner map: for a crawl, which fills that at the end. */
+struct tw_error *ext4_remap_keep(
+	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader) TW_MUST_CHECK;
+/* Enters the nodes of all mappings into the owner map. */
+struct tw_error *ext4_claim_nodes(struct ext4 *fs) TW_MUST_CHECK;
 /* Reports the bytes of a file that change when its mapping becomes these extents. */
 struct tw_error *ext4_extents_ranges(const struct ext4 *fs, uint32_t ino,
 	const struct tw_extent *extents, uint32_t n, struct tw_change *change) TW_MUST_CHECK;
@@ -287,6 +296,9 @@ struct tw_error *ext4_attrs_target(struct ext4 *fs, const struct ext4_inode *ino
 
 /* --- crawl.c --- */
 
+/* Enters an inode of a fresh view. With claim set, what it owns, too. */
+struct tw_error *ext4_load_inode(struct ext4 *fs, uint32_t ino, struct tw_span raw,
+	struct ext4_reader *reader, bool claim) TW_MUST_CHECK;
 /* Enters the inode tables into the owner map of a fresh view. */
 struct tw_error *ext4_claim_tables(struct ext4 *fs) TW_MUST_CHECK;
 
@@ -315,10 +327,15 @@ struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir) TW_MUST_CHECK;
 struct tw_error *ext4_dirs_lose(struct ext4 *fs, uint32_t dir, uint64_t block) TW_MUST_CHECK;
 void ext4_newcomers_destroy(struct ext4_newcomers *new); /* NULL is fine */
 /* Enters the names of a directory block into the view, for a crawl. */
-struct tw_error *ext4_dirs_load(
-	struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data) TW_MUST_CHECK;
+struct tw_error *ext4_dirs_load(struct ext4 *fs, struct tw_loader *loader, uint64_t block,
+	const uint8_t *data) TW_MUST_CHECK;
 struct tw_error *ext4_dirs_load_inline(
 	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode) TW_MUST_CHECK;
+
+/* --- tables.c --- */
+
+/* Reads all inodes and directories into a fresh view. */
+struct tw_error *ext4_load_tree(struct ext4 *fs, const struct tw_source *source) TW_MUST_CHECK;
 
 /* --- apply.c --- */
 

@@ -34,20 +34,34 @@ enum {
  * those that the kernel keeps for itself (extents, htree index, huge file). */
 #define KEPT_FLAGS (0x6213c0ffu | EXT4_ENCRYPT_FL | EXT4_INLINE_DATA_FL)
 
-static struct tw_time decode_time(struct tw_span raw, size_t base, size_t extra, size_t end)
+static uint16_t at16(const uint8_t *raw, size_t off)
 {
-	struct tw_time time = {.sec = (int32_t)tw_le32(raw, base)};
+	uint16_t v;
+	memcpy(&v, raw + off, sizeof(v));
+	return le16toh(v);
+}
+
+static uint32_t at32(const uint8_t *raw, size_t off)
+{
+	uint32_t v;
+	memcpy(&v, raw + off, sizeof(v));
+	return le32toh(v);
+}
+
+static struct tw_time decode_time(const uint8_t *raw, size_t base, size_t extra, size_t end)
+{
+	struct tw_time time = {.sec = (int32_t)at32(raw, base)};
 	if (extra + 4 <= end) {
-		uint32_t more = tw_le32(raw, extra);
+		uint32_t more = at32(raw, extra);
 		time.sec += (int64_t)(more & 3) << 32;
 		time.nsec = more >> 2;
 	}
 	return time;
 }
 
-static uint32_t decode_rdev(struct tw_span raw)
+static uint32_t decode_rdev(const uint8_t *raw)
 {
-	uint32_t old = tw_le32(raw, I_BLOCK), new = tw_le32(raw, I_BLOCK + 4);
+	uint32_t old = at32(raw, I_BLOCK), new = at32(raw, I_BLOCK + 4);
 	uint32_t major = (new & 0xfff00) >> 8, minor = (new & 0xff) | ((new >> 12) & 0xfff00);
 	if (old) {
 		major = (old >> 8) & 0xff;
@@ -56,39 +70,63 @@ static uint32_t decode_rdev(struct tw_span raw)
 	return major << 20 | minor;
 }
 
-void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out)
+/* Where the fixed fields end and extended attributes begin. */
+static size_t fields_end(struct tw_span raw)
 {
 	size_t end = I_BASE_BYTES;
 	if (raw.len > I_BASE_BYTES)
 		end += tw_le16(raw, I_EXTRA_ISIZE);
-	*out = (struct ext4_inode){
-		.attr =
-			{
-				.mode = tw_le16(raw, I_MODE),
-				.size = tw_le32(raw, I_SIZE) | (uint64_t)tw_le32(raw, I_SIZE_HIGH)
-								       << 32,
-				.uid = tw_le16(raw, I_UID) | (uint32_t)tw_le16(raw, I_UID_HIGH)
-								     << 16,
-				.gid = tw_le16(raw, I_GID) | (uint32_t)tw_le16(raw, I_GID_HIGH)
-								     << 16,
-				.nlink = tw_le16(raw, I_LINKS),
-				.generation = tw_le32(raw, I_GENERATION),
-				.flags = tw_le32(raw, I_FLAGS) & KEPT_FLAGS,
-				.mtime = decode_time(raw, I_MTIME, I_MTIME_EXTRA, end),
-				.ctime = decode_time(raw, I_CTIME, I_CTIME_EXTRA, end),
-			},
-		.flags = tw_le32(raw, I_FLAGS),
-		.dtime = tw_le32(raw, I_DTIME),
-		.file_acl = tw_le32(raw, I_FILE_ACL) | (uint64_t)tw_le16(raw, I_FILE_ACL_HIGH)
-							       << 32,
-		.sectors = tw_le32(raw, I_BLOCKS) | (uint64_t)tw_le16(raw, I_BLOCKS_HIGH) << 32,
-	};
-	struct tw_span map = tw_span_sub(raw, I_BLOCK, EXT4_MAP_BYTES);
-	memcpy(out->map, map.data, map.len);
-	if (S_ISCHR(out->attr.mode) || S_ISBLK(out->attr.mode))
-		out->attr.rdev = decode_rdev(raw);
-	out->rest = tw_span_sub(raw, end, raw.len);
-	out->attr.xattrs = ext4_xattrs_digest(ext4_xattrs_of_inode(out->rest));
+	return end < raw.len ? end : raw.len;
+}
+
+static void decode_attr(struct tw_span span, size_t end, struct tw_attr *out)
+{
+	const uint8_t *raw = span.data;
+	out->mode = at16(raw, I_MODE);
+	out->size = at32(raw, I_SIZE) | (uint64_t)at32(raw, I_SIZE_HIGH) << 32;
+	out->uid = at16(raw, I_UID) | (uint32_t)at16(raw, I_UID_HIGH) << 16;
+	out->gid = at16(raw, I_GID) | (uint32_t)at16(raw, I_GID_HIGH) << 16;
+	out->nlink = at16(raw, I_LINKS);
+	out->generation = at32(raw, I_GENERATION);
+	out->flags = at32(raw, I_FLAGS) & KEPT_FLAGS;
+	out->mtime = decode_time(raw, I_MTIME, I_MTIME_EXTRA, end);
+	out->ctime = decode_time(raw, I_CTIME, I_CTIME_EXTRA, end);
+	out->rdev = 0;
+	if (S_ISCHR(out->mode) || S_ISBLK(out->mode))
+		out->rdev = decode_rdev(raw);
+	out->xattrs =
+		ext4_xattrs_digest(ext4_xattrs_of_inode(tw_span_sub(span, end, span.len)));
+}
+
+bool ext4_inode_plain(struct tw_span span, struct tw_attr *attr, const uint8_t **map)
+{
+	const uint8_t *raw = span.data;
+	if (span.len < I_BASE_BYTES || !at16(raw, I_LINKS) ||
+		(at32(raw, I_FLAGS) & (EXT4_EXTENTS_FL | EXT4_INLINE_DATA_FL)) != EXT4_EXTENTS_FL ||
+		at32(raw, I_FILE_ACL) || at16(raw, I_FILE_ACL_HIGH))
+		return false;
+	uint16_t mode = at16(raw, I_MODE);
+	if (!S_ISREG(mode) && !S_ISDIR(mode))
+		return false;
+	decode_attr(span, fields_end(span), attr);
+	*map = raw + I_BLOCK;
+	return !attr->xattrs;
+}
+
+void ext4_inode_decode(struct tw_span span, struct ext4_inode *out)
+{
+	const uint8_t *raw = span.data;
+	memset(out, 0, sizeof(*out));
+	if (span.len < I_BASE_BYTES)
+		return;
+	size_t end = fields_end(span);
+	decode_attr(span, end, &out->attr);
+	out->rest = tw_span_sub(span, end, span.len);
+	out->flags = at32(raw, I_FLAGS);
+	out->dtime = at32(raw, I_DTIME);
+	out->file_acl = at32(raw, I_FILE_ACL) | (uint64_t)at16(raw, I_FILE_ACL_HIGH) << 32;
+	out->sectors = at32(raw, I_BLOCKS) | (uint64_t)at16(raw, I_BLOCKS_HIGH) << 32;
+	memcpy(out->map, raw + I_BLOCK, sizeof(out->map));
 }
 
 struct tw_span ext4_inline_part(const struct ext4_inode *inode, unsigned part)

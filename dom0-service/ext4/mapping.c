@@ -200,15 +200,14 @@ static struct tw_error *keep_nodes(
 {
 	for (uint32_t i = 0; i < remap->map.nnodes; i++) {
 		const uint8_t *data;
-		struct tw_owner owner = {remap->map.nodes[i], 1, remap->ino, 0, TW_OWNER_NODE};
-		TW_TRY(tw_owners_set(tw_view_owners(fs->view), &owner));
-		TW_TRY(ext4_reader_block(reader, owner.block, &data));
-		struct ext4_block *node = ext4_block_find(fs->nodes, owner.block);
+		uint64_t block = remap->map.nodes[i];
+		TW_TRY(ext4_reader_block(reader, block, &data));
+		struct ext4_block *node = ext4_block_find(fs->nodes, block);
 		if (node && node->data == data)
 			node->ino = remap->ino;
 		else
 			TW_TRY(ext4_block_store(
-				&fs->nodes, owner.block, remap->ino, data, fs->geo.blocksize));
+				&fs->nodes, block, remap->ino, data, fs->geo.blocksize));
 	}
 	return NULL;
 }
@@ -237,10 +236,15 @@ static struct tw_error *keep_root(struct ext4 *fs, struct ext4_remap *remap)
 	return NULL;
 }
 
+static struct tw_error *claim_node(struct ext4 *fs, uint32_t ino, uint64_t block)
+{
+	struct tw_owner owner = {block, 1, ino, 0, TW_OWNER_NODE};
+	return tw_owners_set(tw_view_owners(fs->view), &owner);
+}
+
 struct tw_error *ext4_remap_claim(
 	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader)
 {
-	struct tw_inode *inode = tw_view_inode(fs->view, remap->ino);
 	struct extents was;
 	extents_of(fs, remap->ino, &was);
 	struct middle m =
@@ -248,6 +252,23 @@ struct tw_error *ext4_remap_claim(
 	if (m.new_end > m.from)
 		TW_TRY(tw_view_claim_extents(fs->view, remap->ino, remap->map.extents + m.from,
 			m.new_end - m.from, ext4_data_kind(&fs->geo, remap->ino, remap->mode)));
+	for (uint32_t i = 0; !remap->extents_only && i < remap->map.nnodes; i++)
+		TW_TRY(claim_node(fs, remap->ino, remap->map.nodes[i]));
+	return ext4_remap_keep(fs, remap, reader);
+}
+
+struct tw_error *ext4_claim_nodes(struct ext4 *fs)
+{
+	for (const struct ext4_root *root = fs->roots; root; root = root->hh.next)
+		for (uint32_t i = 0; i < root->nnodes; i++)
+			TW_TRY(claim_node(fs, root->ino, root->nodes[i]));
+	return NULL;
+}
+
+struct tw_error *ext4_remap_keep(
+	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader)
+{
+	struct tw_inode *inode = tw_view_inode(fs->view, remap->ino);
 	if (!remap->extents_only) {
 		TW_TRY(keep_nodes(fs, remap, reader));
 		TW_TRY(keep_root(fs, remap));

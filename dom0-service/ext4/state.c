@@ -171,10 +171,6 @@ static struct tw_error *unpack_root(struct tw_unpack *in, struct ext4 *fs)
 	if (nodes.len)
 		memcpy(root->nodes, nodes.data, nodes.len);
 	HASH_ADD(hh, fs->roots, ino, sizeof(root->ino), root);
-	for (uint32_t i = 0; i < root->nnodes; i++) {
-		struct tw_owner owner = {root->nodes[i], 1, root->ino, 0, TW_OWNER_NODE};
-		TW_TRY(tw_owners_set(tw_view_owners(fs->view), &owner));
-	}
 	return NULL;
 }
 
@@ -343,7 +339,7 @@ static struct tw_error *unpack_view(struct tw_unpack *in, struct ext4 *fs)
 	n = tw_unpack64(in);
 	for (uint64_t i = 0; i < n && !in->failed; i++)
 		TW_TRY(unpack_root(in, fs));
-	return NULL;
+	return ext4_claim_nodes(fs);
 }
 
 static struct tw_error *load(struct ext4 *fs, struct tw_span state)

@@ -222,7 +222,7 @@ static struct tw_error *one_round(struct attach *a, const char *path, const char
 {
 	struct tw_disk *disk;
 	TW_TRY(tw_disk_create(path, subject, emit, emit_arg, &disk));
-	struct tw_source kept = {read_kept, a, tw_disk_bytes(disk)};
+	struct tw_source kept = {.read = read_kept, .arg = a, .bytes = tw_disk_bytes(disk)};
 	a->image = tw_disk_image(disk);
 	a->fresh = false;
 	tw_disk_set_source(disk, &kept);

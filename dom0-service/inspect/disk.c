@@ -51,7 +51,7 @@ static struct tw_error *open_image(struct tw_disk *disk)
 	disk->bytes = (uint64_t)end & ~(uint64_t)(TW_SECTOR_SIZE - 1);
 	if (!disk->bytes)
 		return tw_error_create(TW_BAD_DATA, "%s: it is empty", disk->image);
-	disk->file = (struct tw_source){read_image, disk, disk->bytes};
+	disk->file = (struct tw_source){read_image, disk, disk->bytes, true};
 	disk->source = &disk->file;
 	return NULL;
 }

@@ -22,7 +22,8 @@ static struct tw_error *number_event(struct tw_event *event, void *arg)
 struct tw_fs_env tw_volume_env(struct tw_volume *volume)
 {
 	return (struct tw_fs_env){
-		.source = {read_volume, volume, volume->place.segments.bytes},
+		.source = {read_volume, volume, volume->place.segments.bytes,
+			volume->disk->source->parallel},
 		.emit = number_event,
 		.arg = volume,
 		.subject = volume->subject,

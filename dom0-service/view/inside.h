@@ -4,6 +4,7 @@
 #ifndef TW_VIEW_INSIDE_H
 #define TW_VIEW_INSIDE_H
 
+#include "base/slab.h"
 #include "view/view.h"
 
 /* What many inodes have in common, kept once. Number 0 is that of a free inode. */
@@ -52,10 +53,16 @@ struct tw_body *tw_inode_body_get(struct tw_inode *inode);
 /* Names lie in chunks that never move, at multiples of 4 bytes; a reference is the chunk and the
  * place in it. 0 is no name. */
 #define TW_NAME_UNIT 4u
-#define TW_NAME_CHUNK_SHIFT 18 /* units: 1 MiB */
+#define TW_NAME_CHUNK_SHIFT 16 /* units: 256 KiB */
 #define TW_NAME_CHUNK_UNITS (1u << TW_NAME_CHUNK_SHIFT)
+/* The last ones of a chunk are left out, so that chunks fill what the slab gets from the kernel. */
+#define TW_NAME_CHUNK_END (TW_NAME_CHUNK_UNITS - 16 / TW_NAME_UNIT)
 #define TW_NAME_HEADER (offsetof(struct tw_name, bytes))
 #define TW_NAME_CLASSES ((14 + 255 + TW_NAME_UNIT - 1) / TW_NAME_UNIT + 1)
+
+/* Directory blocks lie in chunks that never move. */
+#define TW_DIRCHUNK_SHIFT 8
+#define TW_DIRCHUNK (1u << TW_DIRCHUNK_SHIFT)
 
 /* The names of an inode that has several. */
 struct tw_links {
@@ -66,18 +73,35 @@ struct tw_links {
 #define TW_NAME_LINKS 0x80000000u /* inode.name is an index of tw_links */
 
 struct tw_names {
+	struct tw_slab slab;
 	uint8_t **chunks;
 	uint32_t nchunks, capchunks;
 	uint32_t fresh; /* first unit of the last chunk that was never used */
 	uint32_t unused[TW_NAME_CLASSES];
 	uint64_t unused_units, units;
-	struct tw_dirblock *dirblocks; /* 0 is none */
-	uint32_t ndirblocks, capdirblocks, unused_dirblock;
+	struct tw_dirblock **dirblocks; /* chunks; number 0 is none */
+	uint32_t ndirchunks, capdirchunks;
+	uint32_t ndirblocks, unused_dirblock;
 	struct tw_links *links;
 	uint32_t nlinks, caplinks, unused_links;
 };
 
 void tw_names_deinit(struct tw_names *names);
+
+/* The units that a name of so many bytes takes. */
+static inline uint32_t tw_name_units(uint8_t len)
+{
+	return (uint32_t)((TW_NAME_HEADER + len + TW_NAME_UNIT - 1) / TW_NAME_UNIT);
+}
+
+/* A new chunk for names, or for directory blocks. False: no memory, or too many. */
+bool tw_names_chunk(struct tw_names *names);
+bool tw_names_dirchunk(struct tw_names *names);
+
+static inline struct tw_dirblock *tw_dirblock_number(const struct tw_names *names, uint32_t number)
+{
+	return &names->dirblocks[number >> TW_DIRCHUNK_SHIFT][number & (TW_DIRCHUNK - 1)];
+}
 
 /* Inodes live in chunks, so that an empty stretch of a big inode table costs a pointer. */
 #define TW_CHUNK_SHIFT 6
@@ -90,9 +114,20 @@ struct tw_view {
 	uint64_t ninodes;
 	uint64_t nnames;
 	struct tw_inode **chunks; /* an inode with ino == 0 is absent */
+	struct tw_slab slab;      /* of the chunks */
 	struct tw_commons commons;
 	struct tw_names names;
 	struct tw_owners *owners;
 };
+
+/* Packs an attr into an inode, with the number of its common part. */
+void tw_inode_pack(struct tw_inode *inode, const struct tw_attr *attr, uint32_t common);
+/* The chunk of an inode number that the volume has, made when missing. NULL: no memory. */
+struct tw_inode *tw_view_chunk(struct tw_view *view, uint32_t ino);
+/* The name of a reference, or NULL for 0. */
+struct tw_name *tw_view_name_at(const struct tw_view *view, uint32_t ref);
+/* Gives an inode one more name. */
+struct tw_error *tw_view_link_name(
+	struct tw_view *view, struct tw_inode *inode, uint32_t ref) TW_MUST_CHECK;
 
 #endif

@@ -13,16 +13,17 @@
 
 void tw_names_deinit(struct tw_names *names)
 {
-	for (uint32_t i = 0; i < names->nchunks; i++)
-		free(names->chunks[i]);
+	tw_slab_deinit(&names->slab);
 	free(names->chunks);
+	for (uint32_t i = 0; i < names->ndirchunks; i++)
+		free(names->dirblocks[i]);
 	free(names->dirblocks);
 	for (uint32_t i = 0; i < names->nlinks; i++)
 		free(names->links[i].names);
 	free(names->links);
 }
 
-static struct tw_name *name_at(const struct tw_view *view, uint32_t ref)
+struct tw_name *tw_view_name_at(const struct tw_view *view, uint32_t ref)
 {
 	if (!ref)
 		return NULL;
@@ -30,14 +31,9 @@ static struct tw_name *name_at(const struct tw_view *view, uint32_t ref)
 				  (ref & (TW_NAME_CHUNK_UNITS - 1)) * TW_NAME_UNIT);
 }
 
-static uint32_t units_of(uint8_t len)
-{
-	return (uint32_t)((TW_NAME_HEADER + len + TW_NAME_UNIT - 1) / TW_NAME_UNIT);
-}
-
 static void give_back(struct tw_view *view, uint32_t ref, uint32_t units)
 {
-	name_at(view, ref)->next = view->names.unused[units];
+	tw_view_name_at(view, ref)->next = view->names.unused[units];
 	view->names.unused[units] = ref;
 	view->names.unused_units += units;
 }
@@ -48,7 +44,7 @@ static uint32_t take_unused(struct tw_view *view, uint32_t units)
 	uint32_t ref = names->unused[units];
 	if (!ref)
 		return 0;
-	names->unused[units] = name_at(view, ref)->next;
+	names->unused[units] = tw_view_name_at(view, ref)->next;
 	names->unused_units -= units;
 	return ref;
 }
@@ -59,7 +55,7 @@ static uint32_t cut_unused(struct tw_view *view, uint32_t units)
 	const struct tw_names *names = &view->names;
 	if (names->unused_units < names->units / MAX_UNUSED_PART)
 		return 0;
-	for (uint32_t more = units + units_of(1); more < TW_NAME_CLASSES; more++) {
+	for (uint32_t more = units + tw_name_units(1); more < TW_NAME_CLASSES; more++) {
 		uint32_t ref = take_unused(view, more);
 		if (!ref)
 			continue;
@@ -69,12 +65,12 @@ static uint32_t cut_unused(struct tw_view *view, uint32_t units)
 	return 0;
 }
 
-static bool new_chunk(struct tw_names *names)
+bool tw_names_chunk(struct tw_names *names)
 {
 	if (names->nchunks == MAX_CHUNKS ||
 		!TW_GROW(names->chunks, names->nchunks, names->capchunks))
 		return false;
-	uint8_t *chunk = malloc((size_t)TW_NAME_CHUNK_UNITS * TW_NAME_UNIT);
+	uint8_t *chunk = tw_slab_take(&names->slab, TW_NAME_CHUNK_UNITS * TW_NAME_UNIT - 16);
 	if (!chunk)
 		return false;
 	names->chunks[names->nchunks++] = chunk;
@@ -86,13 +82,13 @@ static bool new_chunk(struct tw_names *names)
 static uint32_t name_alloc(struct tw_view *view, uint8_t len)
 {
 	struct tw_names *names = &view->names;
-	uint32_t units = units_of(len);
+	uint32_t units = tw_name_units(len);
 	uint32_t ref = take_unused(view, units);
 	if (!ref)
 		ref = cut_unused(view, units);
 	if (ref)
 		return ref;
-	if ((!names->nchunks || names->fresh + units > TW_NAME_CHUNK_UNITS) && !new_chunk(names))
+	if ((!names->nchunks || names->fresh + units > TW_NAME_CHUNK_END) && !tw_names_chunk(names))
 		return 0;
 	ref = (names->nchunks - 1) << TW_NAME_CHUNK_SHIFT | names->fresh;
 	names->fresh += units;
@@ -108,11 +104,11 @@ static uint32_t dirblock_index(
 {
 	uint32_t lo = 0, hi = body->nblocks;
 	/* A directory mostly grows at its end. */
-	if (hi && names->dirblocks[body->blocks[hi - 1]].block < block)
+	if (hi && tw_dirblock_number(names, body->blocks[hi - 1])->block < block)
 		return hi;
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
-		if (names->dirblocks[body->blocks[mid]].block < block)
+		if (tw_dirblock_number(names, body->blocks[mid])->block < block)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -123,7 +119,21 @@ static uint32_t dirblock_index(
 static bool dirblock_is(
 	const struct tw_names *names, const struct tw_body *body, uint32_t i, uint64_t block)
 {
-	return i < body->nblocks && names->dirblocks[body->blocks[i]].block == block;
+	return i < body->nblocks && tw_dirblock_number(names, body->blocks[i])->block == block;
+}
+
+bool tw_names_dirchunk(struct tw_names *names)
+{
+	if (!TW_GROW(names->dirblocks, names->ndirchunks, names->capdirchunks))
+		return false;
+	struct tw_dirblock *chunk = malloc(TW_DIRCHUNK * sizeof(*chunk));
+	if (!chunk)
+		return false;
+	names->dirblocks[names->ndirchunks] = chunk;
+	names->ndirblocks = names->ndirchunks++ << TW_DIRCHUNK_SHIFT;
+	if (!names->ndirblocks)
+		names->ndirblocks = 1; /* 0 is none */
+	return true;
 }
 
 /* A new directory block, or 0. */
@@ -131,15 +141,13 @@ static uint32_t dirblock_alloc(struct tw_names *names, uint32_t dir, uint64_t bl
 {
 	uint32_t number = names->unused_dirblock;
 	if (number) {
-		names->unused_dirblock = names->dirblocks[number].names;
+		names->unused_dirblock = tw_dirblock_number(names, number)->names;
 	} else {
-		if (!TW_GROW(names->dirblocks, names->ndirblocks, names->capdirblocks))
+		if (!(names->ndirblocks & (TW_DIRCHUNK - 1)) && !tw_names_dirchunk(names))
 			return 0;
-		if (!names->ndirblocks)
-			names->ndirblocks = 1; /* 0 is none */
 		number = names->ndirblocks++;
 	}
-	names->dirblocks[number] = (struct tw_dirblock){.block = block, .dir = dir};
+	*tw_dirblock_number(names, number) = (struct tw_dirblock){.block = block, .dir = dir};
 	return number;
 }
 
@@ -167,7 +175,7 @@ static struct tw_error *dirblock_get(
 
 static void dirblock_drop(struct tw_view *view, uint32_t number)
 {
-	struct tw_dirblock *holder = &view->names.dirblocks[number];
+	struct tw_dirblock *holder = tw_dirblock_number(&view->names, number);
 	struct tw_body *body = tw_inode_body(tw_view_inode(view, holder->dir));
 	uint32_t i = dirblock_index(&view->names, body, holder->block);
 	body->nblocks--;
@@ -184,21 +192,22 @@ static void dirblock_drop(struct tw_view *view, uint32_t number)
 
 static void enter_block(struct tw_view *view, uint32_t ref, uint32_t holder)
 {
-	struct tw_name *name = name_at(view, ref);
+	struct tw_name *name = tw_view_name_at(view, ref);
 	name->holder = holder;
-	name->next = view->names.dirblocks[holder].names;
-	view->names.dirblocks[holder].names = ref;
+	struct tw_dirblock *block = tw_dirblock_number(&view->names, holder);
+	name->next = block->names;
+	block->names = ref;
 }
 
 /* Gives the name's reference. */
 static uint32_t leave_block(struct tw_view *view, const struct tw_name *name)
 {
-	uint32_t *at = &view->names.dirblocks[name->holder].names, ref;
-	while (name_at(view, *at) != name)
-		at = &name_at(view, *at)->next;
+	uint32_t *at = &tw_dirblock_number(&view->names, name->holder)->names, ref;
+	while (tw_view_name_at(view, *at) != name)
+		at = &tw_view_name_at(view, *at)->next;
 	ref = *at;
 	*at = name->next;
-	if (!view->names.dirblocks[name->holder].names)
+	if (!tw_dirblock_number(&view->names, name->holder)->names)
 		dirblock_drop(view, name->holder);
 	return ref;
 }
@@ -236,7 +245,7 @@ static struct tw_links *links_of(const struct tw_view *view, const struct tw_ino
 	return &view->names.links[inode->name & ~TW_NAME_LINKS];
 }
 
-static struct tw_error *link_name(struct tw_view *view, struct tw_inode *inode, uint32_t ref)
+struct tw_error *tw_view_link_name(struct tw_view *view, struct tw_inode *inode, uint32_t ref)
 {
 	struct tw_links *links = links_of(view, inode);
 	if (!inode->name) {
@@ -290,19 +299,19 @@ struct tw_error *tw_view_name_add(struct tw_view *view, uint32_t dir_ino, uint64
 	TW_TRY(dirblock_get(view, dir, block, &holder));
 	uint32_t ref = name_alloc(view, len);
 	if (!ref) {
-		if (!view->names.dirblocks[holder].names)
+		if (!tw_dirblock_number(&view->names, holder)->names)
 			dirblock_drop(view, holder);
 		return tw_error_nomem();
 	}
-	struct tw_name *name = name_at(view, ref);
+	struct tw_name *name = tw_view_name_at(view, ref);
 	name->ino = ino;
 	name->len = len;
 	name->removed = false;
 	memcpy(name->bytes, bytes, len);
 	enter_block(view, ref, holder);
-	struct tw_error *err = link_name(view, inode, ref);
+	struct tw_error *err = tw_view_link_name(view, inode, ref);
 	if (err) {
-		give_back(view, leave_block(view, name), units_of(len));
+		give_back(view, leave_block(view, name), tw_name_units(len));
 		return err;
 	}
 	tw_inode_body(dir)->nentries++;
@@ -320,7 +329,7 @@ void tw_view_name_remove(struct tw_view *view, struct tw_name *name)
 	unlink_name(view, inode, ref);
 	tw_inode_body(dir)->nentries--;
 	view->nnames--;
-	give_back(view, ref, units_of(name->len));
+	give_back(view, ref, tw_name_units(name->len));
 }
 
 struct tw_error *tw_view_name_rehome(struct tw_view *view, struct tw_name *name, uint64_t block)
@@ -337,20 +346,20 @@ struct tw_error *tw_view_name_rehome(struct tw_view *view, struct tw_name *name,
 
 uint32_t tw_view_name_dir(const struct tw_view *view, const struct tw_name *name)
 {
-	return view->names.dirblocks[name->holder].dir;
+	return tw_dirblock_number(&view->names, name->holder)->dir;
 }
 
 uint64_t tw_view_name_block(const struct tw_view *view, const struct tw_name *name)
 {
-	return view->names.dirblocks[name->holder].block;
+	return tw_dirblock_number(&view->names, name->holder)->block;
 }
 
 struct tw_name *tw_view_link(const struct tw_view *view, const struct tw_inode *inode, uint32_t i)
 {
 	const struct tw_links *links = links_of(view, inode);
 	if (links)
-		return i < links->n ? name_at(view, links->names[i]) : NULL;
-	return i ? NULL : name_at(view, inode->name);
+		return i < links->n ? tw_view_name_at(view, links->names[i]) : NULL;
+	return i ? NULL : tw_view_name_at(view, inode->name);
 }
 
 bool tw_inode_named(const struct tw_inode *inode)
@@ -373,7 +382,7 @@ uint32_t tw_inode_nblocks(const struct tw_inode *dir)
 struct tw_dirblock *tw_view_dirblock_at(
 	const struct tw_view *view, const struct tw_inode *dir, uint32_t i)
 {
-	return &view->names.dirblocks[tw_inode_body(dir)->blocks[i]];
+	return tw_dirblock_number(&view->names, tw_inode_body(dir)->blocks[i]);
 }
 
 struct tw_dirblock *tw_view_dirblock(
@@ -383,15 +392,15 @@ struct tw_dirblock *tw_view_dirblock(
 	uint32_t i = body ? dirblock_index(&view->names, body, block) : 0;
 	if (!body || !dirblock_is(&view->names, body, i, block))
 		return NULL;
-	return &view->names.dirblocks[body->blocks[i]];
+	return tw_dirblock_number(&view->names, body->blocks[i]);
 }
 
 struct tw_name *tw_view_block_names(const struct tw_view *view, const struct tw_dirblock *holder)
 {
-	return name_at(view, holder->names);
+	return tw_view_name_at(view, holder->names);
 }
 
 struct tw_name *tw_view_block_next(const struct tw_view *view, const struct tw_name *name)
 {
-	return name_at(view, name->next);
+	return tw_view_name_at(view, name->next);
 }

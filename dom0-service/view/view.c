@@ -49,8 +49,8 @@ void tw_view_destroy(struct tw_view *view)
 			continue;
 		for (unsigned i = 0; i < TW_CHUNK_INODES; i++)
 			free_body(&view->chunks[c][i]);
-		free(view->chunks[c]);
 	}
+	tw_slab_deinit(&view->slab);
 	free(view->chunks);
 	tw_names_deinit(&view->names);
 	tw_commons_deinit(&view->commons);
@@ -107,17 +107,25 @@ struct tw_inode *tw_view_inode(const struct tw_view *view, uint32_t ino)
 	return &chunk[ino & (TW_CHUNK_INODES - 1)];
 }
 
+struct tw_inode *tw_view_chunk(struct tw_view *view, uint32_t ino)
+{
+	struct tw_inode **at = &view->chunks[ino >> TW_CHUNK_SHIFT];
+	if (!*at)
+		__atomic_store_n(at,
+			tw_slab_take(&view->slab, TW_CHUNK_INODES * sizeof(struct tw_inode)),
+			__ATOMIC_RELEASE);
+	return *at;
+}
+
 struct tw_error *tw_view_inode_add(struct tw_view *view, uint32_t ino, struct tw_inode **out)
 {
 	if (!ino || ino > view->max_ino)
 		return tw_error_create(TW_BAD_DATA, "inode %u does not exist: the last one is %u",
 			ino, view->max_ino);
-	struct tw_inode **chunk = &view->chunks[ino >> TW_CHUNK_SHIFT];
-	if (!*chunk)
-		*chunk = calloc(TW_CHUNK_INODES, sizeof(**chunk));
-	if (!*chunk)
+	struct tw_inode *chunk = tw_view_chunk(view, ino);
+	if (!chunk)
 		return tw_error_nomem();
-	struct tw_inode *inode = &(*chunk)[ino & (TW_CHUNK_INODES - 1)];
+	struct tw_inode *inode = &chunk[ino & (TW_CHUNK_INODES - 1)];
 	if (!inode->ino) {
 		inode->ino = ino;
 		view->ninodes++;
@@ -185,17 +193,23 @@ struct tw_attr tw_view_attr(const struct tw_view *view, const struct tw_inode *i
 	};
 }
 
-struct tw_error *tw_view_set_attr(
-	struct tw_view *view, struct tw_inode *inode, const struct tw_attr *attr)
+void tw_inode_pack(struct tw_inode *inode, const struct tw_attr *attr, uint32_t common)
 {
 	uint64_t size = attr->size < TW_SIZE_MAX ? attr->size : TW_SIZE_MAX;
-	uint32_t was = inode->common;
-	TW_TRY(tw_commons_get(&view->commons, attr, &inode->common));
-	tw_commons_put(&view->commons, was);
+	inode->common = common;
 	inode->size_links = size << 16 | (attr->nlink & 0xffff);
 	inode->mtime = pack_time(attr->mtime);
 	inode->ctime = pack_time(attr->ctime);
 	inode->generation = attr->generation;
+}
+
+struct tw_error *tw_view_set_attr(
+	struct tw_view *view, struct tw_inode *inode, const struct tw_attr *attr)
+{
+	uint32_t was = inode->common, common;
+	TW_TRY(tw_commons_get(&view->commons, attr, &common));
+	tw_commons_put(&view->commons, was);
+	tw_inode_pack(inode, attr, common);
 	return NULL;
 }
 

@@ -103,7 +103,8 @@ static struct tw_error *identify(
 	const struct tw_source *disk, int fd, struct tw_volume_place *place)
 {
 	struct part part = {disk, &place->segments};
-	const struct tw_source source = {read_part, &part, place->segments.bytes};
+	const struct tw_source source = {
+		.read = read_part, .arg = &part, .bytes = place->segments.bytes};
 	__attribute__((cleanup(tw_window_deinit))) struct tw_window window = TW_WINDOW_INIT;
 	if (!source.bytes || *place->why)
 		return NULL;

@@ -5,6 +5,7 @@
 #define TW_VOLUME_SOURCE_H
 
 #include "base/error.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ struct tw_source {
 	struct tw_error *(*read)(void *arg, uint64_t offset, void *buf, size_t len);
 	void *arg;
 	uint64_t bytes;
+	bool parallel; /* read may be called by several threads at the same time */
 };
 
 static inline struct tw_error *TW_MUST_CHECK tw_source_read(

@@ -61,7 +61,7 @@ static inline struct image *image_new(const char *mkfs)
 	assert_int_equal(fread(image->bytes, 1, IMAGE_BYTES, file), IMAGE_BYTES);
 	fclose(file);
 	shell("/tmp", (snprintf(script, sizeof(script), "rm -rf %s", dir), script));
-	image->source = (struct tw_source){ image_read, image, IMAGE_BYTES };
+	image->source = (struct tw_source){ image_read, image, IMAGE_BYTES, true };
 	return image;
 }
 

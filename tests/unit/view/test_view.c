@@ -242,6 +242,102 @@ static void directory_blocks_come_and_go(void **state)
 	assert_int_equal(found, held);
 }
 
+/* Names of all lengths come and go: what is given back is used again. */
+static void names_of_all_lengths_come_and_go(void **state)
+{
+	struct tw_view *view = *state;
+	struct tw_name *names[500] = { NULL };
+	uint8_t text[255];
+	struct dice dice = { 11 };
+	for (unsigned i = 0; i < 100000; i++) {
+		unsigned at = roll(&dice, 500);
+		uint8_t len = (uint8_t)(1 + roll(&dice, i % 2000 < 1000 ? 255 : 5));
+		if (names[at]) {
+			for (unsigned k = 0; k < names[at]->len; k++)
+				assert_int_equal(names[at]->bytes[k], (uint8_t)(at + k) | 1);
+			tw_view_name_remove(view, names[at]);
+			names[at] = NULL;
+			continue;
+		}
+		for (unsigned k = 0; k < len; k++)
+			text[k] = (uint8_t)(at + k) | 1;
+		ok(tw_view_name_add(view, ROOT, at % 9, 11 + at % 60, text, len, &names[at]));
+	}
+}
+
+static void what_inodes_share_is_kept_once_and_let_go(void **state)
+{
+	struct tw_view *view = *state;
+	struct dice dice = { 3 };
+	uint32_t uid[100] = { 0 };
+	for (unsigned i = 0; i < 50000; i++) {
+		uint32_t at = roll(&dice, 100);
+		struct tw_inode *inode;
+		ok(tw_view_inode_add(view, 11 + at, &inode));
+		assert_int_equal(tw_view_attr(view, inode).uid, uid[at]);
+		uid[at] = roll(&dice, 300);
+		ok(tw_view_set_attr(view, inode, &(struct tw_attr){ .mode = S_IFREG, .uid = uid[at] }));
+	}
+}
+
+static void times_and_sizes_come_back_as_they_were(void **state)
+{
+	struct tw_view *view = *state;
+	static const struct tw_attr attrs[] = {
+		{ .mode = S_IFREG, .mtime = { INT32_MIN, 999999999 }, .ctime = { -1, 0 }, .nlink = 65535 },
+		{ .mode = S_IFREG, .mtime = { INT32_MAX + 3ll * (1ll << 32), (1u << 30) - 1 },
+			.size = TW_SIZE_MAX, .generation = UINT32_MAX, .rdev = UINT32_MAX,
+			.xattrs = UINT64_MAX, .flags = UINT32_MAX },
+	};
+	struct tw_inode *inode;
+	ok(tw_view_inode_add(view, 11, &inode));
+	for (size_t i = 0; i < 2; i++) {
+		ok(tw_view_set_attr(view, inode, &attrs[i]));
+		struct tw_attr back = tw_view_attr(view, inode);
+		assert_int_equal(back.size, attrs[i].size);
+		assert_int_equal(back.nlink, attrs[i].nlink);
+		assert_true(back.mtime.sec == attrs[i].mtime.sec && back.ctime.sec == attrs[i].ctime.sec);
+		assert_int_equal(back.mtime.nsec, attrs[i].mtime.nsec);
+		assert_int_equal(back.rdev, attrs[i].rdev);
+		assert_int_equal(back.generation, attrs[i].generation);
+	}
+}
+
+static void extents_come_back_as_they_were(void **state)
+{
+	struct tw_view *view = *state;
+	static const struct tw_extent lists[][2] = {
+		{ { 5, 0, 1, false } }, { { (1ull << 48) - 1, 0, 16383, true } },
+		{ { 1ull << 48, 0, 1, false } }, { { 5, 0, 16384, false } }, { { 5, 1, 1, false } },
+		{ { 5, 0, 1, false }, { 9, 1, 2, true } },
+	};
+	struct tw_inode *inode;
+	ok(tw_view_inode_add(view, 11, &inode));
+	for (unsigned i = 0; i < 30; i++) {
+		const struct tw_extent *list = lists[i * 7 % 6];
+		uint32_t n = list[1].count ? 2 : 1, found, len;
+		struct tw_extent one;
+		ok(tw_inode_set_extents(inode, list, n));
+		if (i % 5 == 0)
+			ok(tw_inode_set_target(inode, "there", 5));
+		const struct tw_extent *back = tw_inode_extents(inode, &one, &found);
+		assert_int_equal(found, n);
+		for (uint32_t k = 0; k < n; k++)
+			assert_true(back[k].block == list[k].block && back[k].lblk == list[k].lblk &&
+				    back[k].count == list[k].count &&
+				    back[k].unwritten == list[k].unwritten);
+		if (i % 5 == 0)
+			assert_string_equal(tw_inode_target(inode, &len), "there");
+		if (i % 5 == 2)
+			ok(tw_inode_set_target(inode, NULL, 0));
+	}
+	ok(tw_inode_set_extents(inode, NULL, 0));
+	struct tw_extent one;
+	uint32_t n;
+	tw_inode_extents(inode, &one, &n);
+	assert_int_equal(n, 0);
+}
+
 static void a_mode_says_the_kind(void **state)
 {
 	(void)state;
@@ -286,6 +382,10 @@ int main(void)
 		TEST(a_dropped_inode_is_gone),
 		TEST(a_name_moves_between_blocks_of_its_directory),
 		TEST(directory_blocks_come_and_go),
+		TEST(names_of_all_lengths_come_and_go),
+		TEST(what_inodes_share_is_kept_once_and_let_go),
+		TEST(times_and_sizes_come_back_as_they_were),
+		TEST(extents_come_back_as_they_were),
 		TEST(a_mode_says_the_kind),
 		TEST(extents_are_claimed_and_released_by_kind),
 	};
