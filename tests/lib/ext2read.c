@@ -211,12 +211,18 @@ static void cover(struct volume *vol, ext2_ino_t ino, struct ext2_inode_large *i
 			   coverage), "blocks", ino);
 }
 
+/* libext2fs reads inline data beyond a file's end: it is cut here. */
 static unsigned read_at(ext2_file_t file, uint64_t offset, char *out, unsigned len)
 {
 	unsigned got = 0;
+	__u64 size;
 	memset(out, 0, len);
 	if (!file)
 		return 0;
+	ok(ext2fs_file_get_lsize(file, &size), "size", offset);
+	if (offset >= size)
+		return 0;
+	len = len < size - offset ? len : (unsigned)(size - offset);
 	ok(ext2fs_file_llseek(file, offset, EXT2_SEEK_SET, NULL), "seek", offset);
 	ok(ext2fs_file_read(file, out, len, &got), "read", offset);
 	return got;

@@ -18,6 +18,7 @@ import mmap
 import os
 import pathlib
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -207,8 +208,18 @@ class Workers:
                 self._child(number, mix, ops)
             self.run.disk.guard.push("kill", pid)
             pids.append(pid)
-        total = ops * len(pids)
         waiting = set(pids)
+        try:
+            self._watch(waiting, ops * len(pids), syncs)
+        finally:
+            for pid in waiting:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            for _ in pids:
+                self.run.disk.guard.pop()
+        self._collect(len(pids))
+
+    def _watch(self, waiting, total, syncs):
         for turn in range(1, syncs):
             while waiting and self._done() < total * turn // syncs:
                 self._reap(waiting)
@@ -218,9 +229,6 @@ class Workers:
         while waiting:
             self._reap(waiting)
             time.sleep(0.002)
-        for _ in pids:
-            self.run.disk.guard.pop()
-        self._collect(len(pids))
 
     def _done(self):
         return sum(struct.unpack("%dq" % len(self.mixes), self.counts[:]))
@@ -305,6 +313,13 @@ def agree(lines, what):
         raise Broken("%s:\n  %s" % (what, "\n  ".join(lines[:20])))
 
 
+def fixture(name, error, steps):
+    """A failure as JSON, one step a line."""
+    found = " ".join(str(error).split("\n")[:2])[:300]
+    lines = ",\n".join("  " + json.dumps(step) for step in steps)
+    return json.dumps({"config": name, "found": found})[:-1] + ', "steps": [\n' + lines + "\n]}\n"
+
+
 class Check:
     """Holds the events and the crawls of a Run against the readers. With thorough=False only the mount
     is asked, and libext2fs for what changed."""
@@ -317,7 +332,16 @@ class Check:
         self.told = {}
 
     def all(self):
-        """Returns the events. Raises AssertionError for the product, Broken for anything else."""
+        """Returns the events. Raises AssertionError for the product, Broken for anything else; then the
+        steps are kept beside the images, for shrink.py."""
+        try:
+            return self._all()
+        except AssertionError as error:
+            with open(self.run.scratch / "steps.json", "w", encoding="utf-8") as file:
+                file.write(fixture(self.run.name, error, self.run.steps))
+            raise
+
+    def _all(self):
         run = self.run
         events = self.tapwire.infer(run.disk.base, run.disk.trace)
         tree.check_sequence(events)

@@ -48,8 +48,7 @@ def failure(tapwire, name, steps, thorough=False):
     """How a list of steps fails, or None."""
     with Scratch() as scratch:
         try:
-            run = oracle.replay(tapwire, name, steps, scratch)
-            oracle.Check(tapwire, run, thorough).all()
+            oracle.Check(tapwire, oracle.replay(tapwire, name, steps, scratch), thorough).all()
         except AssertionError as error:
             return error
     return None
@@ -109,16 +108,16 @@ class Shrinker:
         self._last_changed = changed
 
 
-def fixture(name, error, steps):
-    """One step a line."""
-    lines = ",\n".join("  " + json.dumps(step) for step in steps)
-    first = str(error).split("\n")
-    head = json.dumps({"config": name, "found": " ".join(first[:2]).strip()[:300]})[:-1]
-    return head + ', "steps": [\n' + lines + "\n]}\n"
-
-
 def recorded(tapwire, args):
-    """The steps of a run that fails; None when it does not."""
+    """The steps of a run that fails; None when none does. Processes do not meet twice in the same way."""
+    for _ in range(args.tries):
+        steps = _recorded(tapwire, args)
+        if steps:
+            return steps
+    return None
+
+
+def _recorded(tapwire, args):
     with Scratch() as scratch:
         run = oracle.record(tapwire, args.config, args.seed, scratch, args.ops, args.procs, args.syncs)
         try:
@@ -138,6 +137,7 @@ def main():
     parser.add_argument("--syncs", type=int, default=3)
     parser.add_argument("--steps", help="go on with a list that is written down already")
     parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--tries", type=int, default=5, help="how often a run may pass before it fails")
     parser.add_argument("--output")
     parser.add_argument("--build", default=os.environ.get("TAPWIRE_BUILD") or oracle.ROOT + "/build")
     args = parser.parse_args()
@@ -161,7 +161,7 @@ def main():
     output = args.output or os.path.join(oracle.ROOT, "tests/fixtures", "%s-%d.json" % (args.config, args.seed))
     os.makedirs(os.path.dirname(output), exist_ok=True)
     with open(output, "w", encoding="utf-8") as file:
-        file.write(fixture(args.config, error, steps))
+        file.write(oracle.fixture(args.config, error, steps))
     print("%s\n%d steps in %s" % (str(error)[:1000], len(steps), output))
     return 0
 

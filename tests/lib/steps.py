@@ -59,6 +59,7 @@ class Steps:
     def open(self, path, flags=os.O_RDWR, mode=0o644):
         """Opens a file and returns its number."""
         number = self._next
+        self._next += 1
         self.do("open", number, path, flags, mode)
         return number
 
@@ -83,8 +84,9 @@ class Steps:
             with contextlib.suppress(OSError):
                 before = os.lstat(self._path(path)).st_size
         descriptor = os.open(self._path(path), flags | os.O_NOFOLLOW, mode)
+        if number in self._files:  # played without the step that closed it
+            self._close(number)
         self._files[number] = (descriptor, self._key(descriptor))
-        self._next = max(self._next, number) + 1
         if flags & os.O_NONBLOCK:  # others write it too: where it ends when a write comes is not known
             before = ENDLESS
         if before:
