@@ -177,17 +177,17 @@ bool ext4_inode_is(struct tw_span raw, const struct tw_attr *attr, struct tw_spa
 {
 	enum { PLAIN_FLAGS = KEPT_FLAGS & ~EXT4_INLINE_DATA_FL };
 	uint32_t flags = tw_le32(raw, I_FLAGS);
-	size_t end = I_BASE_BYTES;
-	if (raw.len > I_BASE_BYTES)
-		end += tw_le16(raw, I_EXTRA_ISIZE);
+	if (raw.len < I_BASE_BYTES)
+		return false;
+	size_t end = fields_end(raw);
 	*map = tw_span_sub(raw, I_BLOCK, EXT4_MAP_BYTES);
 	return (S_ISREG(attr->mode) || S_ISDIR(attr->mode)) && flags & EXT4_EXTENTS_FL &&
 	       (flags & KEPT_FLAGS) == attr->flags && !(attr->flags & ~PLAIN_FLAGS) &&
 	       attr->nlink && tw_le16(raw, I_LINKS) == attr->nlink &&
 	       tw_le16(raw, I_MODE) == attr->mode &&
 	       tw_le32(raw, I_GENERATION) == attr->generation &&
-	       same_time(decode_time(raw, I_CTIME, I_CTIME_EXTRA, end), attr->ctime) &&
-	       same_time(decode_time(raw, I_MTIME, I_MTIME_EXTRA, end), attr->mtime) &&
+	       same_time(decode_time(raw.data, I_CTIME, I_CTIME_EXTRA, end), attr->ctime) &&
+	       same_time(decode_time(raw.data, I_MTIME, I_MTIME_EXTRA, end), attr->mtime) &&
 	       (tw_le32(raw, I_SIZE) | (uint64_t)tw_le32(raw, I_SIZE_HIGH) << 32) == attr->size &&
 	       (tw_le16(raw, I_UID) | (uint32_t)tw_le16(raw, I_UID_HIGH) << 16) == attr->uid &&
 	       (tw_le16(raw, I_GID) | (uint32_t)tw_le16(raw, I_GID_HIGH) << 16) == attr->gid &&
