@@ -71,7 +71,7 @@ static const char two[] =
 /* Looks at the first npvs of the physical volumes. */
 static void find(struct disk *d, unsigned npvs)
 {
-	const struct tw_source source = {lvm_read, d->bytes, DISK};
+	const struct tw_source source = { .read = lvm_read, .arg = d->bytes, .bytes = DISK };
 	struct tw_volume_place *place;
 	tw_layout_deinit(&d->layout);
 	for (unsigned i = 0; i < npvs; i++) {
