@@ -146,22 +146,37 @@ static struct tw_error *feed_trace(
 		true);
 }
 
-static double now(void)
+struct clocks {
+	double wall, cpu; /* seconds */
+};
+
+static double seconds(clockid_t clock)
 {
 	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
+static struct clocks now(void)
+{
+	return (struct clocks){seconds(CLOCK_MONOTONIC), seconds(CLOCK_PROCESS_CPUTIME_ID)};
+}
+
+static struct clocks between(struct clocks from, struct clocks to)
+{
+	return (struct clocks){to.wall - from.wall, to.cpu - from.cpu};
+}
+
 static struct tw_error *print_summary(int fd, const struct tw_disk *disk,
-	const struct tally *tally, double crawl_s, double infer_s)
+	const struct tally *tally, struct clocks crawl, struct clocks infer)
 {
 	struct tw_disk_stats s;
 	tw_disk_stats(disk, &s);
 	int n = dprintf(fd,
-		"{\"crawl_s\":%.6f,\"infer_s\":%.6f,\"records\":%llu,\"bytes\":%llu,"
+		"{\"crawl_s\":%.6f,\"crawl_cpu_s\":%.6f,\"infer_s\":%.6f,\"infer_cpu_s\":%.6f,"
+		"\"records\":%llu,\"bytes\":%llu,"
 		"\"events\":%llu,\"inodes\":%llu,\"names\":%llu,\"extents\":%llu}\n",
-		crawl_s, infer_s, (unsigned long long)tally->records,
+		crawl.wall, crawl.cpu, infer.wall, infer.cpu, (unsigned long long)tally->records,
 		(unsigned long long)tally->bytes, (unsigned long long)s.events,
 		(unsigned long long)s.inodes, (unsigned long long)s.names,
 		(unsigned long long)s.extents);
@@ -178,14 +193,14 @@ static struct tw_error *infer(struct tw_disk *disk, const char *image,
 			"%s: recorded on a disk of %llu bytes, %s has %llu", path,
 			(unsigned long long)tw_trace_disk_bytes(reader), image,
 			(unsigned long long)tw_disk_bytes(disk));
-	double start = now();
+	struct clocks start = now();
 	TW_TRY(tw_disk_crawl(disk, true));
-	double crawled = now();
+	struct clocks crawled = now();
 	struct tw_error *err = feed_trace(disk, reader, path, &tally);
-	double fed = now();
 	struct tw_error *said = NULL;
 	if (summary_fd >= 0)
-		said = print_summary(summary_fd, disk, &tally, crawled - start, fed - crawled);
+		said = print_summary(summary_fd, disk, &tally, between(start, crawled),
+			between(crawled, now()));
 	if (!err)
 		return said;
 	tw_error_destroy(said);

@@ -2,15 +2,15 @@
 /* From names that went and came to what happened to them. */
 #include "view/changeset.h"
 
+#include "base/hash.h"
 #include "base/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 static uint32_t hash_of(uint32_t dir, const void *bytes, uint8_t len)
 {
-	return (uint32_t)XXH3_64bits_withSeed(bytes, len, dir);
+	return tw_hash_bytes(bytes, len, dir);
 }
 
 struct tw_slot *tw_changeset_slot(

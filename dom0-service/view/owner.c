@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUCKET_SHIFT 12
+/* Of many small files, what is behind a place in a bucket has to be moved at each change: 12 KiB at most. */
+#define BUCKET_SHIFT 10
 #define BUCKET_BLOCKS (1u << BUCKET_SHIFT)
 
 /* An interval within a bucket; it never crosses the bucket's end. */
@@ -26,6 +27,7 @@ struct bucket {
 struct tw_owners {
 	uint64_t nblocks;
 	uint64_t nbuckets;
+	uint64_t count;
 	struct bucket *buckets;
 };
 
@@ -95,11 +97,11 @@ static bool joins(const struct interval *a, const struct interval *b)
 }
 
 /* Replaces n intervals at index by the m given ones. */
-static struct tw_error *splice(
-	struct bucket *b, unsigned index, unsigned n, const struct interval *with, unsigned m)
+static struct tw_error *splice(struct tw_owners *owners, struct bucket *b, unsigned index,
+	unsigned n, const struct interval *with, unsigned m)
 {
 	if (b->n - n + m > b->cap) {
-		unsigned cap = b->cap + b->cap / 2u + 3; /* a splice adds 2 at most */
+		unsigned cap = b->cap ? b->cap + b->cap / 2u : 4;
 		if (cap > BUCKET_BLOCKS)
 			cap = BUCKET_BLOCKS;
 		struct interval *at = realloc(b->at, cap * sizeof(*at));
@@ -112,6 +114,8 @@ static struct tw_error *splice(
 	if (m)
 		memcpy(b->at + index, with, m * sizeof(*with));
 	b->n = (uint16_t)(b->n - n + m);
+	owners->count += m;
+	owners->count -= n;
 	return NULL;
 }
 
@@ -130,7 +134,8 @@ static struct interval tail_of(const struct interval *iv, uint32_t start)
 	return tail;
 }
 
-static struct tw_error *set_in_bucket(struct bucket *b, struct interval iv)
+static struct tw_error *set_in_bucket(
+	struct tw_owners *owners, struct bucket *b, struct interval iv)
 {
 	uint32_t start = iv.start, end = iv.last + 1u;
 	unsigned first = first_after(b, start), last = first;
@@ -151,18 +156,7 @@ static struct tw_error *set_in_bucket(struct bucket *b, struct interval iv)
 		with[m++] = tail_of(&b->at[last - 1], end);
 	else if (last < b->n && joins(&with[m - 1], &b->at[last]))
 		with[m - 1].last = b->at[last++].last;
-	return splice(b, first, last - first, with, m);
-}
-
-/* Puts an interval behind all others of its bucket, if that is its place and there is room. */
-static bool append(struct bucket *b, const struct interval *iv)
-{
-	if (b->n == b->cap || (b->n && b->at[b->n - 1].last >= iv->start))
-		return false;
-	if (b->n && joins(&b->at[b->n - 1], iv))
-		return false;
-	b->at[b->n++] = *iv;
-	return true;
+	return splice(owners, b, first, last - first, with, m);
 }
 
 struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *owner)
@@ -179,9 +173,7 @@ struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *
 			.kind = owner->kind & 0xff,
 			.ino = owner->ino,
 			.lblk = lblk};
-		struct bucket *b = &owners->buckets[block >> BUCKET_SHIFT];
-		if (!append(b, &iv))
-			TW_TRY(set_in_bucket(b, iv));
+		TW_TRY(set_in_bucket(owners, &owners->buckets[block >> BUCKET_SHIFT], iv));
 		block += n;
 		left -= n;
 		lblk += n;
@@ -189,8 +181,8 @@ struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *
 	return NULL;
 }
 
-static struct tw_error *clear_in_bucket(
-	struct bucket *b, uint32_t start, uint32_t end, uint32_t ino, enum tw_owner_kind kind)
+static struct tw_error *clear_in_bucket(struct tw_owners *owners, struct bucket *b, uint32_t start,
+	uint32_t end, uint32_t ino, enum tw_owner_kind kind)
 {
 	for (unsigned i = first_after(b, start); i < b->n && b->at[i].start < end;) {
 		struct interval iv = b->at[i];
@@ -204,7 +196,7 @@ static struct tw_error *clear_in_bucket(
 			with[m++] = head_of(&iv, start);
 		if (iv.last >= end)
 			with[m++] = tail_of(&iv, end);
-		TW_TRY(splice(b, i, 1, with, m));
+		TW_TRY(splice(owners, b, i, 1, with, m));
 		i += m;
 	}
 	return NULL;
@@ -219,7 +211,7 @@ struct tw_error *tw_owners_clear(struct tw_owners *owners, uint64_t block, uint6
 		if (n > count)
 			n = (uint32_t)count;
 		TW_TRY(clear_in_bucket(
-			&owners->buckets[block >> BUCKET_SHIFT], off, off + n, ino, kind));
+			owners, &owners->buckets[block >> BUCKET_SHIFT], off, off + n, ino, kind));
 		block += n;
 		count -= n;
 	}
@@ -249,29 +241,7 @@ bool tw_owners_find(
 	return false;
 }
 
-void tw_owners_part(
-	const struct tw_owners *owners, unsigned i, unsigned n, uint64_t *from, uint64_t *to)
-{
-	*from = owners->nbuckets * i / n << BUCKET_SHIFT;
-	*to = owners->nbuckets * (i + 1) / n << BUCKET_SHIFT;
-}
-
-void tw_owners_fit(struct tw_owners *owners, uint64_t from, uint64_t to)
-{
-	for (uint64_t i = from >> BUCKET_SHIFT; i < to >> BUCKET_SHIFT; i++) {
-		struct bucket *b = &owners->buckets[i];
-		struct interval *at = b->n ? realloc(b->at, b->n * sizeof(*at)) : NULL;
-		if (!at)
-			continue;
-		b->at = at;
-		b->cap = b->n;
-	}
-}
-
 uint64_t tw_owners_count(const struct tw_owners *owners)
 {
-	uint64_t n = 0;
-	for (uint64_t i = 0; i < owners->nbuckets; i++)
-		n += owners->buckets[i].n;
-	return n;
+	return owners->count;
 }

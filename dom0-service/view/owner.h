@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Who owns a block of a volume: the map from blocks to inodes, kept as intervals in buckets of
- * 4,096 blocks, so that memory and the cost of a change depend on the extents there, not on the
+ * 1,024 blocks, so that memory and the cost of a change depend on the extents there, not on the
  * disk's size.
  */
 #ifndef TW_VIEW_OWNER_H
@@ -54,13 +54,6 @@ struct tw_error *tw_owners_clear(struct tw_owners *owners, uint64_t block, uint6
  * False: there is none. The interval may begin before block. */
 bool tw_owners_find(
 	const struct tw_owners *owners, uint64_t block, uint64_t within, struct tw_owner *out);
-
-/* Part i of n, in blocks: different threads may set and clear in different parts at the same time.
- */
-void tw_owners_part(
-	const struct tw_owners *owners, unsigned i, unsigned n, uint64_t *from, uint64_t *to);
-/* Gives back the room that is kept for more intervals in a part. */
-void tw_owners_fit(struct tw_owners *owners, uint64_t from, uint64_t to);
 
 /* Intervals in the map, for statistics. */
 uint64_t tw_owners_count(const struct tw_owners *owners);
