@@ -37,7 +37,7 @@ static int teardown(void **state)
 
 static void probe(struct disk *d)
 {
-	const struct tw_source source = {lvm_read, d->bytes, DISK};
+	const struct tw_source source = { .read = lvm_read, .arg = d->bytes, .bytes = DISK };
 	tw_layout_deinit(&d->layout);
 	ok(tw_probe(&source, d->fd, &d->layout));
 }
