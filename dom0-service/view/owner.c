@@ -27,7 +27,6 @@ struct bucket {
 struct tw_owners {
 	uint64_t nblocks;
 	uint64_t nbuckets;
-	uint64_t count;
 	struct bucket *buckets;
 };
 
@@ -97,11 +96,11 @@ static bool joins(const struct interval *a, const struct interval *b)
 }
 
 /* Replaces n intervals at index by the m given ones. */
-static struct tw_error *splice(struct tw_owners *owners, struct bucket *b, unsigned index,
-	unsigned n, const struct interval *with, unsigned m)
+static struct tw_error *splice(
+	struct bucket *b, unsigned index, unsigned n, const struct interval *with, unsigned m)
 {
 	if (b->n - n + m > b->cap) {
-		unsigned cap = b->cap ? b->cap + b->cap / 2u : 4;
+		unsigned cap = b->cap + b->cap / 2u + 3; /* a splice adds 2 at most */
 		if (cap > BUCKET_BLOCKS)
 			cap = BUCKET_BLOCKS;
 		struct interval *at = realloc(b->at, cap * sizeof(*at));
@@ -114,8 +113,6 @@ static struct tw_error *splice(struct tw_owners *owners, struct bucket *b, unsig
 	if (m)
 		memcpy(b->at + index, with, m * sizeof(*with));
 	b->n = (uint16_t)(b->n - n + m);
-	owners->count += m;
-	owners->count -= n;
 	return NULL;
 }
 
@@ -134,8 +131,7 @@ static struct interval tail_of(const struct interval *iv, uint32_t start)
 	return tail;
 }
 
-static struct tw_error *set_in_bucket(
-	struct tw_owners *owners, struct bucket *b, struct interval iv)
+static struct tw_error *set_in_bucket(struct bucket *b, struct interval iv)
 {
 	uint32_t start = iv.start, end = iv.last + 1u;
 	unsigned first = first_after(b, start), last = first;
@@ -156,7 +152,18 @@ static struct tw_error *set_in_bucket(
 		with[m++] = tail_of(&b->at[last - 1], end);
 	else if (last < b->n && joins(&with[m - 1], &b->at[last]))
 		with[m - 1].last = b->at[last++].last;
-	return splice(owners, b, first, last - first, with, m);
+	return splice(b, first, last - first, with, m);
+}
+
+/* Puts an interval behind all others of its bucket, if that is its place and there is room. */
+static bool append(struct bucket *b, const struct interval *iv)
+{
+	if (b->n == b->cap || (b->n && b->at[b->n - 1].last >= iv->start))
+		return false;
+	if (b->n && joins(&b->at[b->n - 1], iv))
+		return false;
+	b->at[b->n++] = *iv;
+	return true;
 }
 
 struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *owner)
@@ -173,7 +180,9 @@ struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *
 			.kind = owner->kind & 0xff,
 			.ino = owner->ino,
 			.lblk = lblk};
-		TW_TRY(set_in_bucket(owners, &owners->buckets[block >> BUCKET_SHIFT], iv));
+		struct bucket *b = &owners->buckets[block >> BUCKET_SHIFT];
+		if (!append(b, &iv))
+			TW_TRY(set_in_bucket(b, iv));
 		block += n;
 		left -= n;
 		lblk += n;
@@ -181,8 +190,8 @@ struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *
 	return NULL;
 }
 
-static struct tw_error *clear_in_bucket(struct tw_owners *owners, struct bucket *b, uint32_t start,
-	uint32_t end, uint32_t ino, enum tw_owner_kind kind)
+static struct tw_error *clear_in_bucket(
+	struct bucket *b, uint32_t start, uint32_t end, uint32_t ino, enum tw_owner_kind kind)
 {
 	for (unsigned i = first_after(b, start); i < b->n && b->at[i].start < end;) {
 		struct interval iv = b->at[i];
@@ -196,7 +205,7 @@ static struct tw_error *clear_in_bucket(struct tw_owners *owners, struct bucket 
 			with[m++] = head_of(&iv, start);
 		if (iv.last >= end)
 			with[m++] = tail_of(&iv, end);
-		TW_TRY(splice(owners, b, i, 1, with, m));
+		TW_TRY(splice(b, i, 1, with, m));
 		i += m;
 	}
 	return NULL;
@@ -211,7 +220,7 @@ struct tw_error *tw_owners_clear(struct tw_owners *owners, uint64_t block, uint6
 		if (n > count)
 			n = (uint32_t)count;
 		TW_TRY(clear_in_bucket(
-			owners, &owners->buckets[block >> BUCKET_SHIFT], off, off + n, ino, kind));
+			&owners->buckets[block >> BUCKET_SHIFT], off, off + n, ino, kind));
 		block += n;
 		count -= n;
 	}
@@ -241,7 +250,29 @@ bool tw_owners_find(
 	return false;
 }
 
+void tw_owners_part(
+	const struct tw_owners *owners, unsigned i, unsigned n, uint64_t *from, uint64_t *to)
+{
+	*from = owners->nbuckets * i / n << BUCKET_SHIFT;
+	*to = owners->nbuckets * (i + 1) / n << BUCKET_SHIFT;
+}
+
+void tw_owners_fit(struct tw_owners *owners, uint64_t from, uint64_t to)
+{
+	for (uint64_t i = from >> BUCKET_SHIFT; i < to >> BUCKET_SHIFT; i++) {
+		struct bucket *b = &owners->buckets[i];
+		struct interval *at = b->n ? realloc(b->at, b->n * sizeof(*at)) : NULL;
+		if (!at)
+			continue;
+		b->at = at;
+		b->cap = b->n;
+	}
+}
+
 uint64_t tw_owners_count(const struct tw_owners *owners)
 {
-	return owners->count;
+	uint64_t n = 0;
+	for (uint64_t i = 0; i < owners->nbuckets; i++)
+		n += owners->buckets[i].n;
+	return n;
 }

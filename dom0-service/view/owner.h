@@ -55,6 +55,13 @@ struct tw_error *tw_owners_clear(struct tw_owners *owners, uint64_t block, uint6
 bool tw_owners_find(
 	const struct tw_owners *owners, uint64_t block, uint64_t within, struct tw_owner *out);
 
+/* Part i of n, in blocks: different threads may set and clear in different parts at the same time.
+ */
+void tw_owners_part(
+	const struct tw_owners *owners, unsigned i, unsigned n, uint64_t *from, uint64_t *to);
+/* Gives back the room that is kept for more intervals in a part. */
+void tw_owners_fit(struct tw_owners *owners, uint64_t from, uint64_t to);
+
 /* Intervals in the map, for statistics. */
 uint64_t tw_owners_count(const struct tw_owners *owners);
 

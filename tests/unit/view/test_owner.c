@@ -208,6 +208,11 @@ static void random_operations_equal_an_array(void **state)
 			compare(owners, model, block + count - 2, block + count + 2, nblocks);
 		if (i % 5000 == 0)
 			compare(owners, model, 0, nblocks, nblocks);
+		if (i % 500 == 0) {
+			uint64_t from, to;
+			tw_owners_part(owners, i / 500 % 2, 2, &from, &to);
+			tw_owners_fit(owners, from, to);
+		}
 	}
 	compare(owners, model, 0, nblocks, nblocks);
 	tw_owners_destroy(owners);
