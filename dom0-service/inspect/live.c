@@ -162,7 +162,7 @@ struct tw_error *tw_live_run(struct tw_live *live, int stop_fd)
 			timeout = IDLE_MS;
 		if (!tw_uplink_up(live->link))
 			timeout = TW_LIVE_RECONNECT_MS;
-		if (n == MAX_STEP || (tw_uplink_up(live->link) && n))
+		if (n == MAX_STEP || (tw_uplink_up(live->link) && n) || live->resync)
 			timeout = 0;
 		sleep_until_work(live, stop_fd, timeout, &stop);
 	}

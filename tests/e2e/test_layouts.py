@@ -7,10 +7,11 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
-from lib import guestdisk, layout, lvm, tree
+from lib import guestdisk, layout, lvm, property, tree
 from lib.guard import Guard
 from lib.layout import MIB, Watched, partition_table, uuid_of
 from lib.workload import Mix
@@ -509,14 +510,20 @@ def test_what_is_no_file_system(tapwire, scratch):
             work(root, 14)
             watched.expect(uuid, root)
         found = watched.of_type("volume.found")
+        assert not watched.of_type("disk.resynced")
+        # Another sign there is told.
+        with watched.partition(33 * MIB, 32 * MIB) as device:
+            guestdisk.run("wipefs", "-a", device)
+            guestdisk.run("mkfs.minix", device)
+        watched.expect_event("volume.found", lambda event: event["data"].get("fstype") == "minix"
+                             and event["data"]["place"] == "2")
         events = watched.stop()
     reasons = sorted(event["data"].get("reason", "") for event in found)
-    print(reasons)
     assert len(reasons) == 6 and reasons[0] == ""
     for part in ("it is swap space", "no known file system", "type (btrfs|minix) is not followed",
                  "journal of another file system", "not watched: .*feature"):
         assert any(re.search(part, reason) for reason in reasons), (part, reasons)
-    assert not [event for event in events if event["data"].get("resync")]
+    assert not told(events, uuid, resync=True)
 
 
 # --- how it is told, and restarts ---
@@ -708,3 +715,77 @@ def test_partitions_by_parted(tapwire, scratch):
         events = watched.stop()
     assert uuid not in [layout.about(event) for event in events if event["type"].endswith(".lost")]
     assert not told(events, uuid, resync=True)
+
+
+@pytest.mark.slow
+def test_a_table_that_is_gone_for_a_moment(tapwire, scratch):
+    """Whoever changes it may write it anew from nothing: a volume that is there again was never lost."""
+    image = make_image(scratch, "128M")
+    partition_table(image, "label: dos\nstart=1MiB,size=60M\nstart=64MiB,size=60M\n")
+    with Prepared(scratch, image) as prepared:
+        uuid = prepared.fill_partition(MIB, 60 * MIB)
+        prepared.fill_partition(64 * MIB, 60 * MIB)
+    with Watched(tapwire, scratch, image) as watched:
+        with open(watched.disk, "r+b", buffering=0) as disk:
+            table = os.pread(disk.fileno(), 512, 0)
+            os.pwrite(disk.fileno(), bytes(512), 0)
+            os.fsync(disk.fileno())
+            os.pwrite(disk.fileno(), bytes(512), 1024)  # another record: now it is looked at
+            os.fsync(disk.fileno())
+            time.sleep(0.45)
+            os.pwrite(disk.fileno(), table, 0)
+            os.fsync(disk.fileno())
+        with watched.partition(MIB, 60 * MIB) as device, watched.mounted(device) as root:
+            work(root, 19)
+            watched.expect(uuid, root)
+        events = watched.stop()
+    assert [event["type"] for event in events if event["type"].startswith("org.tapwire.disk.resync")]
+    assert not [event for event in events if event["type"].endswith((".lost", ".formatted"))]
+
+
+@pytest.mark.slow
+def test_what_changes_at_the_end_is_told(tapwire, scratch):
+    image = make_image(scratch, "128M")
+    partition_table(image, "label: dos\nstart=1MiB,size=60M\n")
+    with Prepared(scratch, image) as prepared:
+        prepared.fill_partition(MIB, 60 * MIB)
+    with Watched(tapwire, scratch, image) as watched:
+        partition_table(watched.disk, "label: dos\nstart=1MiB,size=60M\nstart=64MiB,size=60M\n")
+        events = watched.stop()
+    assert [event["data"]["place"] for event in events if event["type"].endswith(".found")] == ["1", "2"]
+
+
+@pytest.mark.slow
+def test_writes_that_were_missed_in_stripes(tapwire, scratch, lvm2):
+    """The ring has no room; what changed in place is told by ranges of the volume, though they lie on the disk in
+    pieces."""
+    image = make_image(scratch, "520M")
+    with Prepared(scratch, image) as prepared:
+        volumes = two_volumes(prepared)
+        uuid, parts = volumes["striped"]
+        with lvm.mapped(image, parts, scratch / "big", prepared.guard) as device, \
+                guestdisk.mounted(device, scratch / "mnt", guard=prepared.guard) as root:
+            with open(os.path.join(root, "big"), "wb") as file:
+                file.write(os.urandom(24 * MIB))
+            guestdisk.settle(root)
+    with Watched(tapwire, scratch, image, "--ring-size", "64K") as watched:
+        with watched.logical(parts) as device, watched.mounted(device) as root:
+            path = os.path.join(root, "big")
+            with open(path, "r+b") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                for at in range(0, 24 * MIB, 300000):
+                    os.pwrite(file.fileno(), b"changed" * 12000, at)
+                os.fsync(file.fileno())
+            watched.expect(uuid, root)
+            changed = changed_ranges(watched, parts, path)
+        events = watched.stop()
+    ranges = [pair for event in told(events, uuid) if event["data"]["inode"] == inode
+              for pair in event["data"].get("ranges", [])]
+    assert told(events, uuid, resync=True), "no gap: the test tested nothing"
+    assert changed and property.uncovered(changed, ranges) == []
+
+
+def changed_ranges(watched, parts, path):
+    with lvm.mapped(watched.base, parts, watched.base + ".lv", watched.guard) as device, \
+            guestdisk.mounted(device, watched.base + ".mnt", "ro", guard=watched.guard, readonly=True) as old:
+        return property.changed_sectors(os.path.join(old, os.path.basename(path)), path)

@@ -73,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input in = {data, size};
 	struct tw_layout layout = {0};
 	uint8_t *disk = make(&in);
-	const struct tw_source source = {fuzz_read, disk, DISK};
+	const struct tw_source source = {.read = fuzz_read, .arg = disk, .bytes = DISK};
 	for (unsigned i = 0; i < 2; i++) {
 		struct tw_volume_place *place;
 		if (tw_layout_add(&layout, &place) || tw_segments_range(&place->segments, i * PV, PV))

@@ -67,6 +67,10 @@ static void an_unknown_volume_is_looked_at_soon(void **state)
 	assert_true(tw_disk_layout_written(disk));
 	assert_false(tw_disk_map_written(disk));
 	assert_false(looks_changed(disk));
+	shell(d->dir, "truncate -s 4M swap; mkswap swap >/dev/null 2>&1; dd if=swap of=img bs=1M seek=8 conv=notrunc status=none;"
+		"rm swap");
+	write_at(disk, UNKNOWN, zeroes, 4096);
+	assert_true(looks_changed(disk));
 	tw_disk_destroy(disk);
 }
 

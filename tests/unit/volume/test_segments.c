@@ -37,7 +37,7 @@ static void a_byte_is_read_from_where_it_lies(void **state)
 {
 	struct tw_segments s;
 	uint8_t *disk = malloc(DISK), *all = malloc(46 * UNIT);
-	const struct tw_source source = {read_disk, disk, DISK};
+	const struct tw_source source = {.read = read_disk, .arg = disk, .bytes = DISK};
 	(void)state;
 	for (unsigned i = 0; i < DISK; i++)
 		disk[i] = (uint8_t)(i / UNIT ^ i);
