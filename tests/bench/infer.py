@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How fast writes become events: `tapwire infer` on traces of a real kernel's writes.
 
-Three traces, recorded through nbdkit-tapwire under a mounted ext4: many small files made, renamed
-and deleted; one file overwritten in bulk; the random mix of the tests. Figures are medians of
-interleaved runs, the crawl of the base image left out. With valgrind, instructions are counted on
-shorter traces of the same kinds, with the functions that take most of them. Needs root. Takes
-about three minutes.
+Four traces, recorded through nbdkit-tapwire under a mounted ext4: many small files made, renamed
+and deleted; one inode of every block of the inode tables changed, again and again; one file
+overwritten in bulk; the random mix of the tests. Figures are medians of interleaved runs, the
+crawl of the base image left out, once as it is (events as JSON to /dev/null) and once with --count
+(no JSON). Rates are by processor seconds. With valgrind, instructions are counted on shorter
+traces of the same kinds, with the functions that take most of them. Needs root. Takes about four
+minutes.
 """
 import argparse
 import collections
@@ -29,6 +31,8 @@ BLOCK = 4096
 JBD2_MAGIC = b"\xc0\x3b\x39\x98"
 MIB = 1 << 20
 TOP = 12
+INODES_A_BLOCK = 16
+FILES_A_DIRECTORY = 1024
 
 Trace = collections.namedtuple("Trace", "base path seconds records written journal")
 
@@ -86,10 +90,48 @@ def mix(root, ops):
     work.close()
 
 
+def numbered(root, number, letter=""):
+    directory = os.path.join(root, "dir-%02d" % (number // FILES_A_DIRECTORY))
+    return os.path.join(directory, "file-%06d%s" % (number, letter))
+
+
+def tables(scale):
+    """How many files the workload below changes: whole blocks of the inode tables."""
+    return max(2048, int(65536 * scale) // FILES_A_DIRECTORY * FILES_A_DIRECTORY)
+
+
+def fill_tables(root, files):
+    for number in range(files):
+        if number % FILES_A_DIRECTORY == 0:
+            os.mkdir(os.path.dirname(numbered(root, number)))
+        with open(numbered(root, number), "wb") as file:
+            file.write(b"x" * 100)
+
+
+def append(path):
+    with open(path, "ab") as file:
+        file.write(b"y" * 100)
+
+
+def rewrite_tables(root, files):
+    """Changes one inode of every block of the tables in each transaction: the mode, the times,
+    the content, the name."""
+    changes = (lambda path: os.chmod(path, 0o600), lambda path: os.utime(path, (1, 1)), append,
+               lambda path: os.rename(path, path + "-new"))
+    for turn in range(INODES_A_BLOCK):
+        for number in range(turn, files, INODES_A_BLOCK):
+            changes[turn % len(changes)](numbered(root, number))
+        sync_fs(root)
+
+
+Workload = collections.namedtuple("Workload", "work prepare", defaults=(None,))
+
 WORKLOADS = {
-    "metadata": lambda root, scale: small_files(root, int(10000 * scale)),
-    "overwrite": lambda root, scale: overwrite(root, max(8, int(256 * scale)), 4),
-    "mix": lambda root, scale: mix(root, int(20000 * scale)),
+    "metadata": Workload(lambda root, scale: small_files(root, int(10000 * scale))),
+    "rewrites": Workload(lambda root, scale: rewrite_tables(root, tables(scale)),
+                         lambda root, scale: fill_tables(root, tables(scale))),
+    "overwrite": Workload(lambda root, scale: overwrite(root, max(8, int(256 * scale)), 4)),
+    "mix": Workload(lambda root, scale: mix(root, int(20000 * scale))),
 }
 
 
@@ -124,15 +166,18 @@ def examine(base, path, seconds):
     return Trace(base, path, seconds, records, written, payload)
 
 
-def record(directory, plugin, work, scale):
+def record(directory, plugin, workload, scale):
     """Runs a workload on a fresh disk. Returns its Trace."""
     directory.mkdir()
     image = directory / "disk.img"
     guestdisk.make_image(image, "2G")
+    if workload.prepare:
+        with guestdisk.mounted(image, directory / "mnt"):
+            workload.prepare(directory / "mnt", scale)
     disk = guestdisk.GuestDisk(directory, image, plugin)
     with disk:
         start = time.monotonic()
-        work(disk.root, scale)
+        workload.work(disk.root, scale)
         sync_fs(disk.root)
         seconds = time.monotonic() - start
     os.unlink(image)
@@ -141,32 +186,49 @@ def record(directory, plugin, work, scale):
 
 # --- measuring ---
 
-def infer(run, tapwire, trace):
-    done = run(tapwire, "infer", "--disk", trace.base, "--trace", trace.path, "--stats")
-    stats = json.loads(done.stderr.strip().splitlines()[-1])
-    return stats["infer_s"], stats["events"], done.rss
+Result = collections.namedtuple("Result", "wall cpu events rss")
+
+# How `tapwire infer` is run, and what is said of it.
+WAYS = {"count": "inference alone (--count)", "json": "with the events as JSON"}
 
 
-def report(recorded, results, figures):
-    rows, shares = [], []
+def infer(run, tapwire, trace, way):
+    count = way == "count"
+    done = run(tapwire, "infer", "--disk", trace.base, "--trace", trace.path,
+               "--count" if count else "--stats", keep=count)
+    stats = json.loads((done.stdout if count else done.stderr).strip().splitlines()[-1])
+    return Result(stats["infer_s"], stats["infer_cpu_s"], stats["events"], done.rss)
+
+
+def report_traces(recorded, results, figures):
+    rows = []
     for name, trace in recorded.items():
-        seconds = [result[0] for result in results[name]]
-        middle, events = measure.median(seconds), results[name][0][1]
-        rates = {"records/s": trace.records, "MB/s": trace.written / 1e6,
-                 "metadata blocks/s": trace.journal, "events/s": events}
-        for unit, amount in rates.items():
-            figures.add_runs("%s.%s" % (name, unit.partition("/")[0].replace(" ", "_")),
-                             (amount / s for s in seconds), unit)
-        rss = measure.median(result[2] for result in results[name]) / 1e6
+        rss = measure.median(result.rss for result in results[name, "json"]) / 1e6
         figures.add(name + ".rss", rss, "MB")
         figures.add(name + ".guest", trace.seconds, "s")
         rows.append((name, "%.1f" % trace.seconds, trace.records, "%.1f" % (trace.written / 1e6),
-                     trace.journal, events, "%.1f" % rss))
-        shares.append((name, "%.3f" % middle, "%.3f" % min(seconds), "%.3f" % max(seconds),
-                       *("%.0f" % (amount / middle) for amount in rates.values())))
+                     trace.journal, results[name, "json"][0].events, "%.1f" % rss))
     measure.table("traces", ("", "guest s", "records", "MB", "metadata blocks", "events",
                              "peak MB"), rows)
-    measure.table("tapwire infer", ("", "median s", "min", "max", *rates), shares)
+
+
+def report(recorded, results, way, figures):
+    rows = []
+    for name, trace in recorded.items():
+        runs = results[name, way]
+        cpu = [result.cpu for result in runs]
+        rates = {"records/s": trace.records, "MB/s": trace.written / 1e6,
+                 "metadata blocks/s": trace.journal, "events/s": runs[0].events}
+        prefix = name + ("" if way == "count" else "." + way)
+        figures.add_runs(prefix + ".wall", (result.wall for result in runs), "s")
+        for unit, amount in rates.items():
+            figures.add_runs("%s.%s" % (prefix, unit.partition("/")[0].replace(" ", "_")),
+                             (amount / s for s in cpu), unit)
+        rows.append((name, *("%.3f" % s for s in (measure.median(r.wall for r in runs),
+                                                  measure.median(cpu), min(cpu), max(cpu))),
+                     *("%.0f" % (amount / measure.median(cpu)) for amount in rates.values())))
+    measure.table("tapwire infer, " + WAYS[way], ("", "wall s", "cpu s", "min", "max", *rates),
+                  rows)
 
 
 # --- instructions ---
@@ -190,28 +252,39 @@ def top(shares):
     return sorted(shares.items(), key=lambda item: -item[1])[:TOP]
 
 
-def profile(directory, tapwire, trace):
-    """Instructions below tw_disk_feed(), which takes one write each time: the sum, and shares in
-    percent by function: in itself, and (for the project's own) with what it calls."""
+def callgrind(directory, tapwire, trace, *options):
+    """Counts instructions below tw_disk_feed(), which takes one write each time."""
     out = pathlib.Path(directory) / "callgrind.out"
     guestdisk.run("valgrind", "--tool=callgrind", "--callgrind-out-file=%s" % out,
                   "--toggle-collect=tw_disk_feed", tapwire, "infer", "--disk", trace.base,
-                  "--trace", trace.path)
+                  "--trace", trace.path, *options)
+    return out
+
+
+def profile(directory, tapwire, trace):
+    """Instructions of the inference alone: the sum, and shares in percent by function: in itself,
+    and (for the project's own) with what it calls. And the sum with JSON."""
+    with_json = sum(map(sum, costs(callgrind(directory, tapwire, trace)).values()))
+    out = callgrind(directory, tapwire, trace, "--count")
     alone = {name: sum(counts) for name, counts in costs(out).items()}
     total = sum(alone.values())
     below = {name: max(counts) for name, counts in costs(out, "--inclusive=yes").items()
              if name.startswith(("tw_", "ext4_"))}
-    return total, top({name: 100 * count / total for name, count in alone.items()}), \
+    return total, with_json, top({name: 100 * count / total for name, count in alone.items()}), \
         top({name: 100 * count / total for name, count in below.items() if count < 0.98 * total})
 
 
 def report_profile(name, trace, events, result, figures):
-    total, alone, below = result
+    total, with_json, alone, below = result
     figures.add(name + ".instructions", total, "instructions", records=trace.records,
                 metadata_blocks=trace.journal, events=events)
-    per = ["%d for %s" % (total / amount, what) for what, amount in (
-        ("an event", events), ("a metadata block", trace.journal)) if amount]
-    measure.table("%s, short: %.1f M instructions, %s" % (name, total / 1e6, ", ".join(per)),
+    per = {"instructions_an_event": total / events,
+           "instructions_a_metadata_block": total / trace.journal,
+           "json_instructions_an_event": (with_json - total) / events}
+    for what, count in per.items():
+        figures.add("%s.%s" % (name, what), count, "instructions")
+    measure.table("%s, short: %.1f M instructions, %d for an event, %d for a metadata block; "
+                  "%d for an event's JSON" % (name, total / 1e6, *per.values()),
                   ("alone", "%", "with what it calls", "%"),
                   [(function, "%.1f" % share, other, "%.1f" % other_share)
                    for (function, share), (other, other_share) in zip(alone, below)])
@@ -236,16 +309,19 @@ def main():
     counting = measure.present("valgrind")
     with measure.scratch() as directory:
         run = measure.Runner(directory)
-        recorded = {name: record(directory / name, plugin, work, scale)
-                    for name, work in WORKLOADS.items()}
-        tasks = {name: (lambda trace=trace: infer(run, tapwire, trace))
-                 for name, trace in recorded.items()}
+        recorded = {name: record(directory / name, plugin, workload, scale)
+                    for name, workload in WORKLOADS.items()}
+        tasks = {(name, way): (lambda trace=trace, way=way: infer(run, tapwire, trace, way))
+                 for name, trace in recorded.items() for way in WAYS}
         measure.interleaved(1, tasks)  # warms the caches
-        report(recorded, measure.interleaved(1 if args.quick else args.rounds, tasks), figures)
-        for name, work in WORKLOADS.items() if counting else ():
+        results = measure.interleaved(1 if args.quick else args.rounds, tasks)
+        report_traces(recorded, results, figures)
+        for way in WAYS:
+            report(recorded, results, way, figures)
+        for name, workload in WORKLOADS.items() if counting else ():
             shutil.rmtree(directory / name)
-            trace = record(directory / (name + "-short"), plugin, work, short)
-            _, events, _ = infer(run, tapwire, trace)
+            trace = record(directory / (name + "-short"), plugin, workload, short)
+            events = infer(run, tapwire, trace, "count").events
             report_profile(name, trace, events, profile(directory, tapwire, trace), figures)
     print()
     figures.print()

@@ -21,7 +21,8 @@ SHORT = {
                "crawl.20000.libext2fs_scan.cpu", "crawl.20000.bytes_per_inode"]),
     "delay": (["--quick"], [], ["delay.event.median", "delay.change.max", "delay.bare.median"]),
     "infer": (["--quick"], [],
-              ["infer.metadata.metadata_blocks", "infer.overwrite.MB", "infer.mix.events"]),
+              ["infer.metadata.metadata_blocks", "infer.rewrites.metadata_blocks",
+               "infer.overwrite.MB", "infer.mix.json.events"]),
 }
 
 

@@ -16,7 +16,7 @@ BENCH = pathlib.Path(__file__).resolve().parents[1]
 ROOT = BENCH.parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-Run = collections.namedtuple("Run", "wall cpu rss stderr")
+Run = collections.namedtuple("Run", "wall cpu rss stdout stderr")
 
 
 def setup():
@@ -33,6 +33,18 @@ def build():
     if not (directory / "tapwire").exists():
         sys.exit("%s/tapwire is missing: run make first" % directory)
     return directory
+
+
+def output(directory=None):
+    """Where generated files go: bench/ in the build, unless another directory is given."""
+    directory = pathlib.Path(directory) if directory else build() / "bench"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def full():
+    """Whether everything is to be measured at its full size, however long that takes."""
+    return bool(os.environ.get("TAPWIRE_BENCH_FULL"))
 
 
 def present(*programs):
@@ -72,16 +84,17 @@ class Runner:
         self._spent = compile_c("common/spent", directory)
         self._result = pathlib.Path(directory) / "spent.result"
 
-    def __call__(self, *argv):
-        """Runs a command to its end; its output is thrown away. Wall and processor seconds, the
-        peak RSS in bytes, and its standard error."""
+    def __call__(self, *argv, keep=False):
+        """Runs a command to its end; its output is thrown away unless it is to be kept. Wall and
+        processor seconds, the peak RSS in bytes, and what it said."""
         done = subprocess.run([self._spent, self._result, *argv], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                              stdout=subprocess.PIPE if keep else subprocess.DEVNULL,
+                              stderr=subprocess.PIPE)
         said = done.stderr.decode(errors="replace")
         if done.returncode != 0:
             sys.exit("%s: exit %d\n%s" % (" ".join(map(str, argv)), done.returncode, said))
         wall, cpu, rss = self._result.read_text().split()
-        return Run(float(wall), float(cpu), int(rss) * 1024, said)
+        return Run(float(wall), float(cpu), int(rss) * 1024, (done.stdout or b"").decode(), said)
 
 
 def interleaved(rounds, tasks):
