@@ -348,6 +348,9 @@ static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 	if (tw_unpack32(&in) != STATE_VERSION)
 		return tw_error_create(TW_BAD_DATA, "the saved state is of another version");
 	TW_TRY(ext4_geometry_load(&in, &fs->geo));
+	/* A volume may have shrunk since, but not to a thousandth: memory goes by its size. */
+	if (fs->geo.nblocks >> 10 > fs->env.source.bytes >> fs->geo.blockbits)
+		return tw_error_create(TW_BAD_DATA, "the saved geometry is not of this volume");
 	const uint8_t *sb = tw_unpack_raw(&in, sizeof(fs->superblock));
 	if (sb)
 		memcpy(fs->superblock, sb, sizeof(fs->superblock));

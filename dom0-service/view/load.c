@@ -331,6 +331,7 @@ static struct tw_error *enter_name(
 	name->removed = false;
 	memcpy(name->bytes, bytes, len);
 	loader->holder->names = ref;
+	loader->holder->live++;
 	loader->nentries++;
 	loader->nnames++;
 	return NULL;

@@ -9,6 +9,8 @@
 
 /* Names given back are cut up for smaller ones when they are more than a quarter of all. */
 #define MAX_UNUSED_PART 4u
+/* A block's list is cleared of dead names when they are more than the others and so many. */
+#define MAX_DEAD 8u
 #define MAX_CHUNKS (TW_NAME_LINKS >> TW_NAME_CHUNK_SHIFT)
 
 void tw_names_deinit(struct tw_names *names)
@@ -192,6 +194,7 @@ static void dirblock_drop(struct tw_view *view, uint32_t number)
 
 static void enter_block(struct tw_view *view, uint32_t ref, uint32_t holder)
 {
+	tw_dirblock_number(&view->names, holder)->live++;
 	struct tw_name *name = tw_view_name_at(view, ref);
 	name->holder = holder;
 	struct tw_dirblock *block = tw_dirblock_number(&view->names, holder);
@@ -199,7 +202,34 @@ static void enter_block(struct tw_view *view, uint32_t ref, uint32_t holder)
 	block->names = ref;
 }
 
-/* Gives the name's reference. */
+/* Gives back the names of a block that were taken away. */
+static void sweep(struct tw_view *view, struct tw_dirblock *holder)
+{
+	uint32_t *at = &holder->names;
+	while (*at) {
+		uint32_t ref = *at;
+		struct tw_name *name = tw_view_name_at(view, ref);
+		if (name->ino) {
+			at = &name->next;
+			continue;
+		}
+		*at = name->next;
+		give_back(view, ref, tw_name_units(name->len));
+	}
+	holder->dead = 0;
+}
+
+static void one_less(struct tw_view *view, uint32_t number)
+{
+	struct tw_dirblock *holder = tw_dirblock_number(&view->names, number);
+	holder->live--;
+	if (!holder->live || holder->dead > holder->live + MAX_DEAD)
+		sweep(view, holder);
+	if (!holder->live)
+		dirblock_drop(view, number);
+}
+
+/* Takes a name that lives on out of its block. Gives its reference. */
 static uint32_t leave_block(struct tw_view *view, const struct tw_name *name)
 {
 	uint32_t *at = &tw_dirblock_number(&view->names, name->holder)->names, ref;
@@ -207,9 +237,17 @@ static uint32_t leave_block(struct tw_view *view, const struct tw_name *name)
 		at = &tw_view_name_at(view, *at)->next;
 	ref = *at;
 	*at = name->next;
-	if (!tw_dirblock_number(&view->names, name->holder)->names)
-		dirblock_drop(view, name->holder);
+	one_less(view, name->holder);
 	return ref;
+}
+
+/* Leaves a name in its block's list as one that is no more: looking for it there each time would
+ * make emptying a directory quadratic. */
+static void die_in_block(struct tw_view *view, struct tw_name *name)
+{
+	name->ino = 0;
+	tw_dirblock_number(&view->names, name->holder)->dead++;
+	one_less(view, name->holder);
 }
 
 /* --- the names of an inode --- */
@@ -270,7 +308,8 @@ struct tw_error *tw_view_link_name(struct tw_view *view, struct tw_inode *inode,
 	return NULL;
 }
 
-static void unlink_name(struct tw_view *view, struct tw_inode *inode, uint32_t ref)
+static void unlink_name(
+	struct tw_view *view, struct tw_inode *inode, const struct tw_name *name)
 {
 	struct tw_links *links = links_of(view, inode);
 	if (!links) {
@@ -278,7 +317,7 @@ static void unlink_name(struct tw_view *view, struct tw_inode *inode, uint32_t r
 		return;
 	}
 	uint32_t i = 0;
-	while (links->names[i] != ref)
+	while (tw_view_name_at(view, links->names[i]) != name)
 		i++;
 	links->n--;
 	memmove(links->names + i, links->names + i + 1, (links->n - i) * sizeof(*links->names));
@@ -299,7 +338,7 @@ struct tw_error *tw_view_name_add(struct tw_view *view, uint32_t dir_ino, uint64
 	TW_TRY(dirblock_get(view, dir, block, &holder));
 	uint32_t ref = name_alloc(view, len);
 	if (!ref) {
-		if (!tw_dirblock_number(&view->names, holder)->names)
+		if (!tw_dirblock_number(&view->names, holder)->live)
 			dirblock_drop(view, holder);
 		return tw_error_nomem();
 	}
@@ -311,7 +350,7 @@ struct tw_error *tw_view_name_add(struct tw_view *view, uint32_t dir_ino, uint64
 	enter_block(view, ref, holder);
 	struct tw_error *err = tw_view_link_name(view, inode, ref);
 	if (err) {
-		give_back(view, leave_block(view, name), tw_name_units(len));
+		die_in_block(view, name);
 		return err;
 	}
 	tw_inode_body(dir)->nentries++;
@@ -325,11 +364,10 @@ void tw_view_name_remove(struct tw_view *view, struct tw_name *name)
 {
 	struct tw_inode *dir = tw_view_inode(view, tw_view_name_dir(view, name));
 	struct tw_inode *inode = tw_view_inode(view, name->ino);
-	uint32_t ref = leave_block(view, name);
-	unlink_name(view, inode, ref);
+	unlink_name(view, inode, name);
 	tw_inode_body(dir)->nentries--;
 	view->nnames--;
-	give_back(view, ref, tw_name_units(name->len));
+	die_in_block(view, name);
 }
 
 struct tw_error *tw_view_name_rehome(struct tw_view *view, struct tw_name *name, uint64_t block)
@@ -395,12 +433,20 @@ struct tw_dirblock *tw_view_dirblock(
 	return tw_dirblock_number(&view->names, body->blocks[i]);
 }
 
+static struct tw_name *first_alive(const struct tw_view *view, uint32_t ref)
+{
+	struct tw_name *name = tw_view_name_at(view, ref);
+	while (name && !name->ino)
+		name = tw_view_name_at(view, name->next);
+	return name;
+}
+
 struct tw_name *tw_view_block_names(const struct tw_view *view, const struct tw_dirblock *holder)
 {
-	return tw_view_name_at(view, holder->names);
+	return first_alive(view, holder->names);
 }
 
 struct tw_name *tw_view_block_next(const struct tw_view *view, const struct tw_name *name)
 {
-	return tw_view_name_at(view, name->next);
+	return first_alive(view, name->next);
 }

@@ -71,7 +71,9 @@ struct tw_name {
 struct tw_dirblock {
 	uint64_t block;
 	uint32_t dir;
-	uint32_t names; /* private */
+	/* private */
+	uint32_t names;
+	uint32_t live, dead;
 };
 
 struct tw_view;
