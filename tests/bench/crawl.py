@@ -1,121 +1,125 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a crawl costs: an ext4 volume with a million files, against tools that walk one, too.
+"""What a crawl costs: ext4 volumes with up to a million files, against tools that walk one, too.
 
-The volume is made by this machine's kernel on a loop device: names of 14 bytes in 1,024
+The volumes are made by this machine's kernel on a loop device: names of 14 bytes in 1,024
 directories, one allocated block a file (--blocks 0: empty files). All programs read the image,
 which is in the page cache; find walks the mount with its dentries and inodes in memory, which no
-agentless tool has. Rounds are interleaved, figures are medians. Needs root. Takes about three
-minutes.
+agentless tool has. "reading alone" is the limit: pread() of the bytes that no crawl can do without.
+Then the same with nothing in the page cache. Rounds are interleaved, figures are medians, ratios
+the medians of each round's. Needs root. Takes about four minutes; --huge adds ten million files
+(12 GB of memory and 6 GB of disk, eight minutes more).
 """
 import argparse
 import os
 import re
-import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "common"))
+import contestants  # noqa: E402
 import measure  # noqa: E402
+from contestants import OURS  # noqa: E402
 from lib import guestdisk  # noqa: E402
 
-DIRECTORIES = 1024
-OURS = "tapwire infer, no trace"
-# tapwire crawl tells these of each name, too.
-FIND_FORMAT = r"%P\0%y %s %m %U %G %n %T@ %C@ %l\n"
-
-
-def make_volume(directory, fill, files, blocks):
-    """An image with so many files, written by the kernel."""
-    image = directory / ("volume-%d" % files)
-    size = (files * (blocks * 4096 + 400) + (512 << 20)) * 11 // 10
-    guestdisk.run("truncate", "-s", str(size // 4096 * 4096), image)
-    guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", "-N",
-                  str((files + DIRECTORIES) * 105 // 100 + 8192), image)
-    # Nothing here has to survive a crash.
-    with guestdisk.mounted(image, directory / "fill", "noinit_itable,noatime,nobarrier") as root:
-        guestdisk.run(fill, root, files, min(DIRECTORIES, files // 10), blocks)
-    return image
-
-
-def empty_trace(directory, image):
-    trace = directory / "empty-trace"
-    trace.write_bytes(struct.pack("<8sIIQ", b"TWTRACE1", 512, 0, os.path.getsize(image)))
-    return trace
-
-
-def crawl_seconds(run):
-    return float(re.search(r'"crawl_s":([0-9.]+)', run.stderr).group(1))
-
-
-def scan_inodes(scan, image):
-    return int(guestdisk.run(scan, image).split()[0])
+VIEW = "the view alone (crawl_s)"
+READ = "reading alone"
+HUGE = 10000000
 
 
 class Bench:
-    """The programs, and what they took on each volume."""
+    """What the programs took on each volume."""
 
     def __init__(self, directory, rounds):
         self.directory = directory
         self.rounds = rounds
         self.figures = measure.Figures("crawl")
-        self._run = measure.Runner(directory)
-        self._tapwire = measure.build() / "tapwire"
-        self._tools = measure.present("e2fsck", "fls")
-        self._fill = measure.compile_c("crawl_fill", directory)
-        self._scan = measure.compile_c("crawl_scan", directory, "-lext2fs", "-lcom_err")
+        self._programs = contestants.Contestants(directory)
 
-    def _own(self, image):
-        run, trace = self._run, empty_trace(self.directory, image)
-        return {
-            OURS: lambda: run(self._tapwire, "infer", "--disk", image, "--trace", trace, "--stats"),
-            "tapwire crawl": lambda: run(self._tapwire, "crawl", image),
-        }
-
-    def _others(self, image, root):
-        run = self._run
-        tasks = {
-            "libext2fs scan": lambda: run(self._scan, image),
-            "find -printf, mounted": lambda: run("find", root, "-printf", FIND_FORMAT),
-            "e2fsck -fn": lambda: run("e2fsck", "-fn", image),
-            "fls -r -m /": lambda: run("fls", "-r", "-m", "/", image),
-        }
-        return {name: task for name, task in tasks.items()
-                if name.split()[0] in ("libext2fs", "find", *self._tools)}
-
-    def volume(self, files, blocks, others=True):
+    def volume(self, files, blocks, others=True, cold=False):
         """Makes a volume and lets all contestants crawl it. Returns the runs by name, and how many
         inodes there were."""
-        image = make_volume(self.directory, self._fill, files, blocks)
-        inodes = scan_inodes(self._scan, image)
+        volume = contestants.Volume(self.directory, files, files * blocks * contestants.BLOCK)
+        volume.fill(files, blocks)
+        programs, image = self._programs, volume.image
+        inodes = programs.inodes(image)
         with guestdisk.mounted(image, self.directory / "mounted", "ro,noload",
                                readonly=True) as root:
-            tasks = self._own(image)
+            tasks = {OURS: programs.infer(image), READ: programs.read(image)}
             if others:
-                tasks.update(self._others(image, root))
+                tasks[contestants.CRAWL] = programs.crawl(image)
+                tasks.update(programs.others(image, root))
             measure.interleaved(1, tasks)  # warms the caches
             results = measure.interleaved(self.rounds, tasks)
-        os.unlink(image)
-        self._report(files, blocks, inodes, results)
+        label = "%d%s" % (files, "" if blocks else "_empty")
+        self._report("%d files of %d blocks, %d inodes" % (files, blocks, inodes), label,
+                     self._walls(results), results)
+        if cold:
+            self._cold(image, label)
+        volume.remove()
         return results, inodes
 
-    def _report(self, files, blocks, inodes, results):
-        ours = results[OURS]
-        base = measure.median(run.wall for run in ours)
-        rows = [("the view alone (crawl_s)", *times(map(crawl_seconds, ours)), "", "", "")]
-        volume = "%d%s" % (files, "" if blocks else "_empty")
-        self.figures.add_runs(volume + ".view", map(crawl_seconds, ours), "s")
-        for name, runs in results.items():
-            wall = measure.median(run.wall for run in runs)
-            rss = measure.median(run.rss for run in runs) / 1e6
-            rows.append((name, *times(run.wall for run in runs),
-                         "%.3f" % measure.median(run.cpu for run in runs),
-                         "x%.2f" % (wall / base), "%.1f" % rss))
-            key = "%s.%s" % (volume, re.sub(r"[^a-z0-9]+", "_", name).strip("_"))
-            self.figures.add_runs(key + ".wall", (run.wall for run in runs), "s")
-            self.figures.add_runs(key + ".cpu", (run.cpu for run in runs), "s")
-            self.figures.add(key + ".rss", rss, "MB")
-        measure.table("%d files of %d blocks, %d inodes" % (files, blocks, inodes),
-                      ("", "median s", "min", "max", "cpu s", "to infer", "peak MB"), rows)
+    @staticmethod
+    def _walls(results):
+        """Seconds by name: the programs, and the two that are parts of one."""
+        walls = {VIEW: [contestants.crawl_seconds(run) for run in results[OURS]]}
+        walls.update({name: [run.wall for run in runs] for name, runs in results.items()})
+        walls[READ] = [contestants.read_seconds(run) for run in results[READ]]
+        return walls
+
+    def _cpu_rss(self, name, results):
+        """Median processor seconds and MB, where they are of the whole."""
+        if name == VIEW:
+            return measure.median(map(contestants.crawl_cpu, results[OURS])), None
+        if name == READ:
+            return None, None
+        return (measure.median(run.cpu for run in results[name]),
+                measure.median(run.rss for run in results[name]) / 1e6)
+
+    def _report(self, title, label, walls, results):
+        """Times, and how many times as long as ours each took in the same round."""
+        rows = []
+        for name, seconds in walls.items():
+            key = "%s.%s" % (label, re.sub(r"[^a-z0-9]+", "_", name).strip("_"))
+            if name == VIEW:
+                key = label + ".view"
+            to_view = [s / ours for s, ours in zip(seconds, walls[VIEW])]
+            to_ours = [s / ours for s, ours in zip(seconds, walls[OURS])]
+            cpu, rss = self._cpu_rss(name, results)
+            rows.append((name, *times(seconds), optional("%.3f", cpu),
+                         "x%.2f" % measure.median(to_view), "x%.2f" % measure.median(to_ours),
+                         optional("%.1f", rss)))
+            self.figures.add_runs(key + ".wall", seconds, "s")
+            self.figures.add_runs(key + ".to_view", to_view, "ratio")
+            self.figures.add_runs(key + ".to_infer", to_ours, "ratio")
+            if cpu is not None:
+                self.figures.add(key + ".cpu", cpu, "s")
+            if rss is not None:
+                self.figures.add(key + ".rss", rss, "MB")
+        measure.table(title, ("", "median s", "min", "max", "cpu s", "to view", "to infer",
+                              "peak MB"), rows)
+
+    def _cold(self, image, label):
+        """The same from the disk: nothing of the image is in the page cache."""
+        def evicted(task):
+            def run():
+                contestants.evict(image)
+                return task()
+            return run
+        tasks = {OURS: evicted(self._programs.infer(image)),
+                 READ: self._programs.read(image, "-c")}
+        tasks.update({name: evicted(task) for name, task in self._programs.others(image).items()})
+        results = measure.interleaved(self.rounds, tasks)
+        walls = self._walls(results)
+        self._report("the same from the disk", label + ".cold", walls, results)
+        megabytes = contestants.read_bytes(results[READ][0]) / 1e6
+        rows = []
+        for name in (VIEW, READ):
+            rates = [megabytes / seconds for seconds in walls[name]]
+            rows.append((name, "%.1f" % megabytes, "%.0f" % measure.median(rates)))
+            self.figures.add_runs("%s.cold.%s.rate" % (label, "view" if name == VIEW else "read"),
+                                  rates, "MB/s")
+        self.figures.add(label + ".cold.metadata", megabytes, "MB")
+        measure.table("the disk's speed", ("", "MB of metadata", "MB/s"), rows)
 
     def growth(self, volumes):
         """Whether ten times the files cost ten times as much. volumes: what volume() returned, by
@@ -123,17 +127,25 @@ class Bench:
         rows = []
         first = None
         for label, (results, inodes) in volumes.items():
-            seconds = [crawl_seconds(run) / inodes * 1e6 for run in results[OURS]]
+            wall = [contestants.crawl_seconds(run) / inodes * 1e6 for run in results[OURS]]
+            cpu = [contestants.crawl_cpu(run) / inodes * 1e6 for run in results[OURS]]
             rss = measure.median(run.rss for run in results[OURS])
-            self.figures.add_runs(label + ".per_inode", seconds, "us")
+            self.figures.add_runs(label + ".per_inode", wall, "us")
+            self.figures.add_runs(label + ".cpu_per_inode", cpu, "us")
             each = ""
             if first:
                 # The difference leaves out what a process has anyway.
-                each = "%.0f" % ((rss - first[0]) / (inodes - first[1]))
+                each = "%.1f" % ((rss - first[0]) / (inodes - first[1]))
                 self.figures.add(label + ".bytes_per_inode", float(each), "B")
             first = first or (rss, inodes)
-            rows.append((label, *times(seconds)[:2], each))
-        measure.table("the view's growth", ("files", "us an inode", "min", "bytes an inode"), rows)
+            rows.append((label, *times(wall)[:2], "%.3f" % measure.median(cpu),
+                         "%.1f" % (rss / 1e6), each))
+        measure.table("the view's growth", ("files", "us an inode", "min", "cpu us", "peak MB",
+                                            "bytes an inode"), rows)
+
+
+def optional(form, value):
+    return "" if value is None else form % value
 
 
 def times(values):
@@ -146,20 +158,24 @@ def main():
     parser.add_argument("--files", type=int, default=1000000, help="of the largest volume")
     parser.add_argument("--blocks", type=int, default=1, help="of 4 KiB, allocated to each file")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--huge", action="store_true", default=measure.full(),
+                        help="a volume of ten million files, too")
     parser.add_argument("--quick", action="store_true", help="a small volume once, to see it work")
     args = parser.parse_args()
     if args.quick:
-        args.files, args.rounds = 20000, 1
+        args.files, args.rounds, args.huge = 20000, 1, False
     reason = guestdisk.missing()
     if reason:
         sys.exit("crawl: cannot make a volume here: " + reason)
     measure.setup()
     with measure.scratch() as directory:
         bench = Bench(directory, args.rounds)
-        volumes = {str(files): bench.volume(files, args.blocks)
+        volumes = {str(files): bench.volume(files, args.blocks, cold=files == args.files)
                    for files in [args.files // step for step in (100, 10, 1)]}
         if args.blocks:
             volumes["%d_empty" % args.files] = bench.volume(args.files, 0, others=False)
+        if args.huge:
+            volumes[str(HUGE)] = bench.volume(HUGE, args.blocks, others=False)
         bench.growth(volumes)
     print()
     bench.figures.print()
