@@ -290,6 +290,7 @@ static void put_inode(
 	}
 	BYTES_IF(put, "target", event->target);
 	put_xattrs(put, event);
+	mark_if(put, ",\"encrypted\":true", event->encrypted);
 }
 
 static void put_ranges(struct tw_put *put, const struct tw_event *event)

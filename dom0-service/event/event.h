@@ -93,6 +93,7 @@ struct tw_event {
 	uint32_t transaction; /* 0: none */
 	bool resync;
 	bool exchange;
+	bool encrypted; /* names (shown in base64) or content are what is on disk, not what the guest sees */
 	const char *reason; /* volume and disk events: plain text, or NULL */
 	const char *place;  /* volume events: which of the disk's volumes it is, or NULL */
 	const char *fstype; /* volume events: libblkid's name of what is there, or NULL */

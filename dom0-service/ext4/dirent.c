@@ -19,8 +19,8 @@ static bool is_dots(const uint8_t *name, size_t len)
 	return name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.'));
 }
 
-bool ext4_dirent_next(
-	const struct ext4_geometry *geo, struct tw_span block, size_t *off, struct ext4_dirent *out)
+bool ext4_dirent_next(const struct ext4_geometry *geo, struct tw_span block, bool encrypted, size_t *off,
+	struct ext4_dirent *out)
 {
 	while (*off + D_MIN <= block.len) {
 		size_t at = *off, len = record_length(block, at);
@@ -34,8 +34,9 @@ bool ext4_dirent_next(
 		const uint8_t *name = block.data + at + D_NAME;
 		if (!ino || !name_len || D_NAME + (size_t)name_len > len || is_dots(name, name_len))
 			continue;
-		if (ino > geo->ninodes || ino < geo->first_ino || memchr(name, '/', name_len) ||
-			memchr(name, '\0', name_len))
+		if (ino > geo->ninodes || ino < geo->first_ino)
+			continue;
+		if (!encrypted && (memchr(name, '/', name_len) || memchr(name, '\0', name_len)))
 			continue;
 		*out = (struct ext4_dirent){ino, name_len, name};
 		return true;

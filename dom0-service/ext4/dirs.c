@@ -121,11 +121,20 @@ static struct tw_error *diff(
 	return err;
 }
 
-static void enter_all(const struct ext4 *fs, struct ext4_newcomers *new, struct tw_span span)
+/* Of its names nothing is known but their bytes. */
+static bool is_encrypted(const struct ext4 *fs, uint32_t dir)
 {
+	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
+	return inode && tw_view_flags(fs->view, inode) & EXT4_ENCRYPT_FL;
+}
+
+static void enter_all(
+	const struct ext4 *fs, uint32_t dir, struct ext4_newcomers *new, struct tw_span span)
+{
+	bool encrypted = is_encrypted(fs, dir);
 	struct ext4_dirent entry;
 	size_t off = 0;
-	while (ext4_dirent_next(&fs->geo, span, &off, &entry))
+	while (ext4_dirent_next(&fs->geo, span, encrypted, &off, &entry))
 		enter(new, &entry);
 }
 
@@ -133,7 +142,7 @@ struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block, c
 {
 	struct ext4_newcomers *new;
 	TW_TRY(newcomers_get(fs, &new));
-	enter_all(fs, new, tw_span(data, fs->geo.blocksize));
+	enter_all(fs, dir, new, tw_span(data, fs->geo.blocksize));
 	return diff(fs, dir, block, new);
 }
 
@@ -143,7 +152,7 @@ struct tw_error *ext4_dirs_diff_inline(
 	struct ext4_newcomers *new;
 	TW_TRY(newcomers_get(fs, &new));
 	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++)
-		enter_all(fs, new, ext4_inline_part(inode, i));
+		enter_all(fs, dir, new, ext4_inline_part(inode, i));
 	return diff(fs, dir, EXT4_INLINE_BLOCK, new);
 }
 
@@ -166,14 +175,14 @@ struct tw_error *ext4_dirs_lose(struct ext4 *fs, uint32_t dir, uint64_t block)
 	return holder ? lose_names(fs, holder) : NULL;
 }
 
-struct tw_error *ext4_dirs_load(
-	struct ext4 *fs, struct tw_loader *loader, uint64_t block, const uint8_t *data)
+struct tw_error *ext4_dirs_load(struct ext4 *fs, struct tw_loader *loader, bool encrypted,
+	uint64_t block, const uint8_t *data)
 {
 	struct tw_span span = tw_span(data, fs->geo.blocksize);
 	struct ext4_dirent entry;
 	size_t off = 0;
 	tw_loader_dirblock(loader, block);
-	while (ext4_dirent_next(&fs->geo, span, &off, &entry))
+	while (ext4_dirent_next(&fs->geo, span, encrypted, &off, &entry))
 		TW_TRY(tw_loader_name(loader, entry.ino, entry.bytes, entry.len));
 	return tw_loader_dirblock_end(loader);
 }
@@ -181,11 +190,12 @@ struct tw_error *ext4_dirs_load(
 struct tw_error *ext4_dirs_load_inline(
 	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode)
 {
+	bool encrypted = is_encrypted(fs, dir);
 	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++) {
 		struct tw_span part = ext4_inline_part(inode, i);
 		struct ext4_dirent entry;
 		size_t off = 0;
-		while (ext4_dirent_next(&fs->geo, part, &off, &entry))
+		while (ext4_dirent_next(&fs->geo, part, encrypted, &off, &entry))
 			TW_TRY(tw_view_name_add(fs->view, dir, EXT4_INLINE_BLOCK, entry.ino,
 				entry.bytes, entry.len, NULL));
 	}

@@ -190,9 +190,9 @@ struct ext4_dirent {
 };
 
 /* Iterates over the names of a directory block, without . and .. and with nothing that Linux could
- * not have made. *off starts at 0. False at the end. */
-bool ext4_dirent_next(const struct ext4_geometry *geo, struct tw_span block, size_t *off,
-	struct ext4_dirent *out);
+ * not have made; encrypted names may hold any byte. *off starts at 0. False at the end. */
+bool ext4_dirent_next(const struct ext4_geometry *geo, struct tw_span block, bool encrypted,
+	size_t *off, struct ext4_dirent *out);
 
 /* --- blockset.c: the blocks of a transaction, each once --- */
 
@@ -327,8 +327,8 @@ struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir) TW_MUST_CHECK;
 struct tw_error *ext4_dirs_lose(struct ext4 *fs, uint32_t dir, uint64_t block) TW_MUST_CHECK;
 void ext4_newcomers_destroy(struct ext4_newcomers *new); /* NULL is fine */
 /* Enters the names of a directory block into the view, for a crawl. */
-struct tw_error *ext4_dirs_load(struct ext4 *fs, struct tw_loader *loader, uint64_t block,
-	const uint8_t *data) TW_MUST_CHECK;
+struct tw_error *ext4_dirs_load(struct ext4 *fs, struct tw_loader *loader, bool encrypted,
+	uint64_t block, const uint8_t *data) TW_MUST_CHECK;
 struct tw_error *ext4_dirs_load_inline(
 	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode) TW_MUST_CHECK;
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 7u
+#define STATE_VERSION 8u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -51,6 +51,7 @@ static void pack_names(struct tw_buf *out, const struct tw_view *view, const str
 	const struct tw_name *name;
 	for (uint32_t i = 0; (name = tw_view_link(view, inode, i)); i++) {
 		tw_pack32(out, tw_view_name_dir(view, name));
+		tw_pack32(out, name->opaque);
 		tw_pack64(out, tw_view_name_block(view, name));
 		tw_pack_bytes(out, name->bytes, name->len);
 	}
@@ -317,12 +318,16 @@ static struct tw_error *unpack_inode(struct tw_unpack *in, struct ext4 *fs)
 	TW_TRY(unpack_extents(in, fs, inode));
 	uint32_t dir;
 	while ((dir = tw_unpack32(in)) && !in->failed) {
+		struct tw_name *made;
+		bool opaque = tw_unpack32(in);
 		uint64_t block = tw_unpack64(in);
 		struct tw_span name = tw_unpack_bytes(in);
 		if (in->failed || !name.len || name.len > 255)
 			return tw_error_create(TW_BAD_DATA, "inode %u: no name", inode->ino);
 		TW_TRY(tw_view_name_add(
-			fs->view, dir, block, inode->ino, name.data, (uint8_t)name.len, NULL));
+			fs->view, dir, block, inode->ino, name.data, (uint8_t)name.len, &made));
+		/* Its directory may come later. */
+		made->opaque = opaque;
 	}
 	return NULL;
 }

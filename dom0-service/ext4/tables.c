@@ -55,7 +55,7 @@ static bool root_extents(const struct ext4_geometry *geo, const uint8_t *root,
 		uint64_t block = tw_le32(map, at + 8) | (uint64_t)tw_le16(map, at + 6) << 32;
 		bool unwritten = len > MAX_LEN;
 		len -= unwritten ? MAX_LEN : 0;
-		if (!len || lblk < next || block < geo->first_data_block || block >= geo->nblocks ||
+		if (!len || lblk < next || !block || block < geo->first_data_block || block >= geo->nblocks ||
 			len > geo->nblocks - block)
 			return false;
 		next = (uint64_t)lblk + len;
@@ -185,10 +185,13 @@ static struct tw_error *load_run(struct crawl *c, struct tw_loader *loader, uint
 	uint64_t block, uint32_t n, uint8_t *buf)
 {
 	uint32_t bits = c->fs->geo.blockbits;
+	bool encrypted =
+		tw_view_flags(c->fs->view, tw_view_inode(c->fs->view, dir)) & EXT4_ENCRYPT_FL;
 	TW_TRY(tw_source_read(c->source, block << bits, buf, (size_t)n << bits));
 	for (uint32_t i = 0; i < n; i++)
 		if (ext4_dirs_owns(c->fs, dir, block + i))
-			TW_TRY(ext4_dirs_load(c->fs, loader, block + i, buf + ((size_t)i << bits)));
+			TW_TRY(ext4_dirs_load(c->fs, loader, encrypted, block + i,
+				buf + ((size_t)i << bits)));
 	return NULL;
 }
 

@@ -22,7 +22,7 @@ static struct tw_error *push(struct walk *w, uint32_t ino)
 	return NULL;
 }
 
-static struct tw_error *tell(struct walk *w, const struct tw_inode *inode)
+static struct tw_error *tell(struct walk *w, const struct tw_inode *inode, bool opaque)
 {
 	struct tw_event event = {.volume = w->volume->place.uuid};
 	if (w->path.failed)
@@ -30,6 +30,7 @@ static struct tw_error *tell(struct walk *w, const struct tw_inode *inode)
 	event.path = (struct tw_bytes){w->path.data, w->path.len};
 	struct tw_attr attr = tw_view_attr(w->view, inode);
 	tw_view_describe(inode, &attr, &event);
+	event.encrypted |= opaque;
 	TW_TRY(w->volume->ops->xattrs(w->volume->fs, 0, attr.xattrs, &event));
 	return w->each(&event, w->arg);
 }
@@ -48,7 +49,7 @@ static struct tw_error *walk_names(struct walk *w, struct tw_name **names, size_
 		tw_buf_reset(&w->path);
 		if (!tw_view_path(w->view, names[i], &w->path))
 			continue;
-		TW_TRY(tell(w, inode));
+		TW_TRY(tell(w, inode, names[i]->opaque));
 		/* A directory by its first name only: a guest may have made loops. */
 		if (tw_inode_nblocks(inode) && tw_view_link(w->view, inode, 0) == names[i])
 			TW_TRY(push(w, inode->ino));
@@ -79,7 +80,7 @@ static struct tw_error *walk_volume(struct walk *w)
 	uint32_t root = tw_view_root(w->view);
 	tw_buf_reset(&w->path);
 	tw_buf_puts(&w->path, "/");
-	TW_TRY(tell(w, tw_view_inode(w->view, root)));
+	TW_TRY(tell(w, tw_view_inode(w->view, root), false));
 	TW_TRY(push(w, root));
 	while (w->head < w->n)
 		TW_TRY(walk_dir(w, tw_view_inode(w->view, w->queue[w->head++])));

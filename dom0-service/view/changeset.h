@@ -91,6 +91,7 @@ struct tw_changeset {
 	struct tw_nameop *ops;
 	size_t nops;
 	struct tw_buf path, old_path;
+	bool opaque; /* the path has encrypted names */
 };
 
 static inline const char *tw_newname_bytes(

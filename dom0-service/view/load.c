@@ -48,6 +48,7 @@ struct tw_loader {
 	struct tw_dirblock *dirchunk;
 	uint32_t dirblock, dirblocks_left; /* the next number, and how many follow it */
 	struct tw_inode *dir;
+	bool opaque;    /* its names are encrypted */
 	uint64_t block; /* the one whose names come */
 	struct tw_dirblock *holder;
 	uint32_t holder_number, nentries;
@@ -248,6 +249,7 @@ static struct tw_error *new_dirchunk(struct tw_loader *loader)
 struct tw_error *tw_loader_dir(struct tw_loader *loader, struct tw_inode *dir)
 {
 	loader->dir = dir;
+	loader->opaque = tw_view_flags(loader->view, dir) & TW_FLAG_ENCRYPTED;
 	loader->nblocks = 0;
 	loader->nentries = 0;
 	return NULL;
@@ -329,6 +331,7 @@ static struct tw_error *enter_name(
 	name->ino = ino;
 	name->len = len;
 	name->removed = false;
+	name->opaque = loader->opaque;
 	memcpy(name->bytes, bytes, len);
 	loader->holder->names = ref;
 	loader->holder->live++;

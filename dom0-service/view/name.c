@@ -346,6 +346,7 @@ struct tw_error *tw_view_name_add(struct tw_view *view, uint32_t dir_ino, uint64
 	name->ino = ino;
 	name->len = len;
 	name->removed = false;
+	name->opaque = tw_view_flags(view, dir) & TW_FLAG_ENCRYPTED;
 	memcpy(name->bytes, bytes, len);
 	enter_block(view, ref, holder);
 	struct tw_error *err = tw_view_link_name(view, inode, ref);

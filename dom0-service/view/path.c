@@ -4,6 +4,33 @@
 /* Deeper than any path that Linux lets a guest make; a loop ends here. */
 #define MAX_DEPTH 2048
 
+static size_t shown_len(const struct tw_name *name)
+{
+	return name->opaque ? (name->len * 4ul + 2) / 3 : name->len;
+}
+
+/* RFC 4648's base64url: an encrypted name may have slashes in it. */
+static void put_name(struct tw_buf *out, const struct tw_name *name)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	char text[(UINT8_MAX + 2) / 3 * 4], *at = text;
+	if (!name->opaque) {
+		tw_buf_append(out, name->bytes, name->len);
+		return;
+	}
+	for (unsigned i = 0; i < name->len; i += 3) {
+		uint32_t three = (uint32_t)name->bytes[i] << 16;
+		if (i + 1 < name->len)
+			three |= (uint32_t)name->bytes[i + 1] << 8;
+		if (i + 2 < name->len)
+			three |= name->bytes[i + 2];
+		for (int shift = 18; shift >= 0; shift -= 6)
+			*at++ = digits[three >> shift & 63];
+	}
+	tw_buf_append(out, text, shown_len(name));
+}
+
 bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct tw_buf *out)
 {
 	const struct tw_name *steps[MAX_DEPTH];
@@ -12,7 +39,7 @@ bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct
 		if (n == MAX_DEPTH)
 			return false;
 		steps[n++] = name;
-		len += name->len + 1ul;
+		len += shown_len(name) + 1;
 		if (len <= TW_PATH_MAX)
 			fit = n;
 		uint32_t ino = tw_view_name_dir(view, name);
@@ -28,7 +55,7 @@ bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct
 		if (whole)
 			tw_buf_append(out, "/", 1);
 		whole = true;
-		tw_buf_append(out, steps[fit]->bytes, steps[fit]->len);
+		put_name(out, steps[fit]);
 	}
 	return true;
 }

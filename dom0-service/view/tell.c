@@ -29,6 +29,7 @@ static struct tw_bytes bytes_of(const struct tw_buf *buf)
 static bool name_path(struct tw_changeset *set, const struct tw_name *name, struct tw_buf *out)
 {
 	tw_buf_reset(out);
+	set->opaque = name->opaque;
 	return tw_view_path(set->view, name, out);
 }
 
@@ -42,6 +43,7 @@ static struct tw_error *send(struct tw_changeset *set, struct tw_event *event)
 {
 	if (set->path.failed || set->old_path.failed)
 		return tw_error_nomem();
+	event->encrypted |= set->opaque;
 	return set->emit(event, set->arg);
 }
 
@@ -255,7 +257,9 @@ static struct tw_error *tell_inode(
 	bool touched = !same_time(was->mtime, now->mtime) || !same_time(was->ctime, now->ctime) ||
 		       was->nlink != now->nlink;
 
+	const struct tw_name *name = tw_view_link(set->view, inode, 0);
 	tw_buf_reset(&set->path);
+	set->opaque = name && name->opaque;
 	if (!tw_view_inode_path(set->view, inode, &set->path))
 		return NULL;
 	struct tw_event event = begin(set, TW_EVENT_FILE_TRUNCATED);

@@ -218,6 +218,11 @@ uint16_t tw_view_mode(const struct tw_view *view, const struct tw_inode *inode)
 	return view->commons.at[inode->common].mode;
 }
 
+uint32_t tw_view_flags(const struct tw_view *view, const struct tw_inode *inode)
+{
+	return view->commons.at[inode->common].flags;
+}
+
 struct tw_body *tw_inode_body_get(struct tw_inode *inode)
 {
 	struct tw_extent one, *copy = NULL;
@@ -344,6 +349,7 @@ void tw_view_describe(
 	const struct tw_inode *inode, const struct tw_attr *attr, struct tw_event *event)
 {
 	event->kind = tw_mode_kind(attr->mode);
+	event->encrypted = attr->flags & TW_FLAG_ENCRYPTED;
 	event->inode = inode->ino;
 	event->generation = attr->generation;
 	event->size = attr->size;

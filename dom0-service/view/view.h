@@ -35,6 +35,9 @@ struct tw_attr {
 /* The content is in the inode, not in extents: told of as content, not as an attribute. */
 #define TW_FLAG_INLINE 0x10000000u
 
+/* The content is encrypted; of a directory, the names. */
+#define TW_FLAG_ENCRYPTED 0x800u
+
 /* No file system of Linux makes longer files. */
 #define TW_SIZE_MAX ((1ull << 48) - 1)
 
@@ -63,7 +66,8 @@ struct tw_name {
 	uint32_t holder; /* private */
 	uint32_t ino;
 	uint8_t len;
-	bool removed; /* goes in the transaction under way */
+	bool removed : 1; /* goes in the transaction under way */
+	bool opaque : 1;  /* encrypted: paths show its bytes in base64 */
 	uint8_t bytes[];
 };
 
@@ -111,6 +115,7 @@ struct tw_attr tw_view_attr(const struct tw_view *view, const struct tw_inode *i
 struct tw_error *tw_view_set_attr(
 	struct tw_view *view, struct tw_inode *inode, const struct tw_attr *attr) TW_MUST_CHECK;
 uint16_t tw_view_mode(const struct tw_view *view, const struct tw_inode *inode);
+uint32_t tw_view_flags(const struct tw_view *view, const struct tw_inode *inode);
 
 /* The extents of an inode by lblk. They are valid until they are set again; one is room for a
  * single one. */
@@ -169,7 +174,8 @@ struct tw_name *tw_view_block_next(const struct tw_view *view, const struct tw_n
 /* Longer paths cannot be named by Linux (PATH_MAX, with its NUL). */
 #define TW_PATH_MAX 4095
 
-/* Appends the path of a name to out ("/a/b"). Of a path longer than TW_PATH_MAX only the last
+/* Appends the path of a name to out ("/a/b"). Encrypted names, which may hold any byte, are in
+ * base64 for URLs, without padding. Of a path longer than TW_PATH_MAX only the last
  * components that fit are appended, without the slash before them. False, with nothing appended,
  * when the name cannot be reached from the root (a guest's nonsense: loops, lost directories). */
 bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct tw_buf *out);

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What ext2, ext3 and ext4 keep on a disk in other ways: clusters, inline data, values in inodes,
 encryption, large blocks. Each is followed on a kernel's mount where the kernel here has it."""
+import base64
 import errno
+import fcntl
 import os
 import random
 import re
 import shutil
+import struct
 
 import pytest
 
@@ -16,6 +19,9 @@ from test_property import random_mix, record
 from test_replay import Recorded
 
 pytestmark = pytest.mark.usefixtures("mountable")
+
+FS_IOC_SET_ENCRYPTION_POLICY, FS_IOC_ADD_ENCRYPTION_KEY = 0x800c6613, 0xc0506617
+AES_256_XTS, AES_256_CTS = 1, 4
 
 # mkfs options, kinds of operations that the format does not know.
 FORMATS = {
@@ -251,10 +257,101 @@ def test_attributes_are_named(tapwire, scratch, name):
         path: frozenset(xattrs) for path, xattrs in last.items()}
 
 
+# --- encryption: a kernel with the key, a disk without ---
+
+def open_key(root, key=b"k" * 64):
+    """Gives the file system a key; returns its policy, version 2."""
+    spec = struct.pack("<II32s", 2, 0, b"")
+    filled = bytearray(spec + struct.pack("<III28s", len(key), 0, 0, b"") + key)
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, FS_IOC_ADD_ENCRYPTION_KEY, filled)
+    finally:
+        os.close(descriptor)
+    identifier = bytes(filled[8:24])
+    return struct.pack("<BBBB4s16s", 2, AES_256_XTS, AES_256_CTS, 0, b"", identifier)
+
+
+def encrypt(directory, policy):
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, FS_IOC_SET_ENCRYPTION_POLICY, policy)
+    finally:
+        os.close(descriptor)
+
+
+def by_number(listing):
+    """({inode: fields}, [(inode of a directory, inode in it)]): what is the same with and without the
+    key. A symlink's target and size are not."""
+    inodes = {fields["inode"]: {name: fields[name] for name in tree.FIELDS if name not in (
+        ("target", "size") if fields["kind"] == "symlink" else ())} for fields in listing.values()}
+    edges = sorted((listing[path.rpartition(b"/")[0] or b"/"]["inode"], fields["inode"])
+                   for path, fields in listing.items() if path != b"/")
+    return inodes, edges
+
+
+def names_on_disk(root, below):
+    """{inode: names below a directory that is mounted without its key}, as they are on disk: the kernel
+    shows two hashes and a name's first 149 bytes in base64."""
+    found = {}
+    for directory, kinds, names in os.walk(os.fspath(root) + below):
+        for name in kinds + names:
+            raw = base64.urlsafe_b64decode(name + "=" * (-len(name) % 4))
+            number = os.lstat(os.path.join(directory, name)).st_ino
+            found.setdefault(number, set()).add(raw[8:8 + 149])
+    return found
+
+
+def names_told(state, below):
+    found = {}
+    for path, fields in state.listing().items():
+        if path.startswith(below + b"/"):
+            name = path.rpartition(b"/")[2]
+            raw = base64.urlsafe_b64decode(name + b"=" * (-len(name) % 4))
+            found.setdefault(fields["inode"], set()).add(raw[:149])
+    return found
+
+
+ENCRYPTED = {"4k": ("-O", "encrypt"), "1k": ("-O", "encrypt", "-b", "1024", "-J", "size=4"),
+             "inline-data": ("-O", "encrypt,inline_data,stable_inodes")}
+
+
+@pytest.mark.parametrize("name", ENCRYPTED)
+def test_encrypted_directories(tapwire, scratch, name):
+    """Without the key: the same tree but for names and targets, and the names as they are on disk."""
+    image = scratch / "disk.img"
+    guestdisk.make_image(image, "512M", ENCRYPTED[name])
+    with guestdisk.GuestDisk(scratch, image, plugin=tapwire.plugin) as disk:
+        disk.sync("start")
+        policy = open_key(disk.root)
+        for directory in ("/secret", "/other"):
+            os.mkdir(disk.root + directory)
+            encrypt(disk.root + directory, policy)
+        named.write_file(disk.root + "/open", b"plain")
+        mix = Mix(disk.root + "/secret", 5, [kind for kind in Mix.WEIGHTS if kind not in ("shift", "map")])
+        mix.ops(1200, 100, lambda done: disk.sync("operation %d" % done))
+        mix.close()
+        shutil.rmtree(disk.root + "/other")
+        disk.sync("end")
+    events = tapwire.infer(disk.base, disk.trace)
+    state, left = tapwire.crawl(disk.base), events
+    for sync in disk.syncs:
+        left = property.apply_until(state, left, sync.clock_ns)
+        assert by_number(sync.listing) == by_number(state.listing()), sync.label
+    property.expect_equal(tapwire.crawl(image).listing(), state.listing(), "crawl of the image")
+    with guestdisk.mounted(image, scratch / "locked", "ro") as root:
+        assert names_on_disk(root, "/secret") == names_told(state, b"/secret")
+    for event in events:
+        below = event.get("subject", "").startswith(("/secret", "/other"))
+        assert event["data"].get("encrypted", False) == below, event
+
+
 # --- what no kernel here mounts: libext2fs writes it, in place or as a transaction ---
 
 UNMOUNTABLE = {
     "blocks-64k": ("-b", "65536"),
+    "casefold": ("-O", "casefold", "-E", "encoding=utf8"),
+    "verity": ("-O", "verity"),
     "project-quota": ("-O", "project,quota"),
 }
 BLOCK_SIZE = re.compile(r"^Block size: *(\d+)$", re.M)
@@ -321,3 +418,25 @@ def test_changes_in_the_journal(tapwire, scratch, name):
             offline.debugfs(copy, *commands, write=True)
             offline.commit(recorded.disk, copy, offline.changed_blocks(before, copy, size), size)
     expect_followed(tapwire, recorded, offline.listing(copy))
+
+
+def block_of(image, path, number):
+    return int(offline.debugfs(image, "bmap %s %d" % (path, number))[0])
+
+
+def test_what_lies_beyond_a_files_end_is_not_its_content(tapwire, scratch):
+    """fs-verity: hashes of the content lie behind it. They give no ranges; that a file has become one
+    with verity is an attribute."""
+    image, size = made_offline(scratch, ("-O", "verity"))
+    offline.debugfs(image, "set_inode_field file size 70000", write=True)
+    with Recorded(tapwire, scratch, image) as recorded:
+        for number in (-(-70000 // size), 131072 // size):
+            at = block_of(image, "file", number)
+            with open(recorded.disk, "r+b", buffering=0) as disk:
+                disk.seek(at * size)
+                disk.write(b"h" * size)
+                os.fsync(disk.fileno())
+        offline.debugfs(recorded.disk, "set_inode_field file flags 0x180000", write=True)
+    events = [event for event in tapwire.infer(recorded.base, recorded.trace) if "subject" in event]
+    assert [(event["type"], event["subject"], "ranges" in event["data"]) for event in events] == [
+        (tree.PREFIX + "attributes", "/file", False)]

@@ -222,6 +222,11 @@ static void attributes_are_named(void **state)
 	event.nxattrs_removed = 0;
 	text = encode(&event);
 	assert_lacks(text, "xattrs");
+	assert_lacks(text, "encrypted");
+	free(text);
+	event.encrypted = true;
+	text = encode(&event);
+	assert_has(text, ",\"encrypted\":true,");
 	free(text);
 }
 

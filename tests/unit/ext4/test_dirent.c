@@ -35,12 +35,12 @@ static void text(struct block *b, uint32_t ino, unsigned rec_len, const char *na
 }
 
 /* The names in the block, with a comma behind each. */
-static void names_are(const struct block *b, const char *expected)
+static void names_are_of(const struct block *b, bool encrypted, const char *expected)
 {
 	char got[8192];
 	size_t off = 0, n = 0;
 	struct ext4_dirent e;
-	while (ext4_dirent_next(&geo, tw_span(b->data, b->len), &off, &e)) {
+	while (ext4_dirent_next(&geo, tw_span(b->data, b->len), encrypted, &off, &e)) {
 		assert_true(e.bytes >= b->data && e.bytes + e.len <= b->data + b->len);
 		memcpy(got + n, e.bytes, e.len);
 		n += e.len;
@@ -49,6 +49,36 @@ static void names_are(const struct block *b, const char *expected)
 	got[n] = 0;
 	assert_string_equal(got, expected);
 	free(b->data);
+}
+
+static void names_are(const struct block *b, const char *expected)
+{
+	names_are_of(b, false, expected);
+}
+
+/* Slashes and NULs make no name, unless it is encrypted: then it may be any bytes. */
+static void an_encrypted_name_may_hold_any_byte(void **state)
+{
+	(void)state;
+	for (int encrypted = 0; encrypted < 2; encrypted++) {
+		struct block b = new_block(1024);
+		text(&b, 2, 12, ".");
+		text(&b, 2, 12, "..");
+		text(&b, 11, 32, "0123456789abcde/");
+		text(&b, 12, 32, "0123456789abcdef"); /* and 8 bytes behind it: a hash */
+		entry(&b, 13, 1024 - 88, "xy\0z", 4);
+		if (encrypted)
+			b.data[88 + 8 + 2] = '/'; /* so that it can be compared as text */
+		names_are_of(&b, encrypted,
+			encrypted ? "0123456789abcde/,0123456789abcdef,xy/z," : "0123456789abcdef,");
+	}
+	struct block b = new_block(1024);
+	struct ext4_dirent e;
+	size_t off = 0;
+	entry(&b, 13, 1024, "\0\0", 2);
+	assert_true(ext4_dirent_next(&geo, tw_span(b.data, b.len), true, &off, &e));
+	assert_int_equal(e.len, 2);
+	free(b.data);
 }
 
 static void names_come_in_the_order_of_the_block(void **state)
@@ -184,7 +214,7 @@ static void random_blocks_stay_in_bounds_and_end(void **state)
 		size_t off = 0;
 		unsigned n = 0;
 		struct ext4_dirent e;
-		while (ext4_dirent_next(&geo, tw_span(data, 1024), &off, &e)) {
+		while (ext4_dirent_next(&geo, tw_span(data, 1024), false, &off, &e)) {
 			assert_true(e.bytes + e.len <= data + 1024 && e.len);
 			n++;
 		}
@@ -196,6 +226,7 @@ static void random_blocks_stay_in_bounds_and_end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_encrypted_name_may_hold_any_byte),
 		cmocka_unit_test(names_come_in_the_order_of_the_block),
 		cmocka_unit_test(unused_entries_are_passed_over),
 		cmocka_unit_test(a_hashed_directorys_root_has_only_its_dots),

@@ -2,6 +2,8 @@
 /* What is told of an inode that changed under its name. */
 #include "changes.h"
 
+#include <stdio.h>
+
 static void nothing_changed_is_nothing_told(void **state)
 {
 	struct changes *c = *state;
@@ -30,6 +32,85 @@ static void each_attribute_counts(void **state)
 	expect(c, "attributes /a\n");
 	touch(c, 11)->nlink = 9;
 	expect(c, "attributes /a\n");
+}
+
+/* Where the content lies is nobody's business; that it is there is. */
+static void inline_content_is_content(void **state)
+{
+	struct changes *c = *state;
+	put(c, ROOT, "a", 11, FILE_MODE);
+	touch(c, 11)->flags = TW_FLAG_INLINE;
+	expect(c, "");
+	touch(c, 11)->flags = TW_FLAG_INLINE | 0x10;
+	expect(c, "attributes /a\n");
+	make(c, 12, FILE_MODE, 1);
+	touch(c, 12)->flags = TW_FLAG_INLINE;
+	touch(c, 12)->size = 44;
+	come(c, ROOT, "b", 12);
+	expect(c, "created /b 0+44\n");
+}
+
+/* Whoever knows the names says "digest". */
+static struct tw_error *name_xattrs(void *arg, uint64_t old, uint64_t now, struct tw_event *event)
+{
+	static char text[64];
+	static struct tw_bytes name;
+	struct changes *c = arg;
+	assert_ptr_not_equal(c, NULL);
+	name = (struct tw_bytes){ text, (size_t)snprintf(text, sizeof(text), "%d>%d", (int)old, (int)now) };
+	event->xattrs = &name;
+	event->nxattrs_set = 1;
+	return NULL;
+}
+
+static void attributes_are_named_where_they_changed(void **state)
+{
+	struct changes *c = *state;
+	put(c, ROOT, "a", 11, FILE_MODE);
+	tw_changeset_set_xattrs(c->set, name_xattrs, c);
+	touch(c, 11)->uid = 1;
+	expect(c, "attributes /a\n");
+	assert_int_equal(c->last.nxattrs_set, 0);
+	touch(c, 11)->size = 100;
+	touch(c, 11)->xattrs = 5;
+	expect(c, "modified /a 0+100\nattributes /a\n");
+	assert_int_equal(c->last.nxattrs_set, 1);
+	assert_int_equal(c->last.xattrs->len, 3);
+	assert_memory_equal(c->last.xattrs->data, "0>5", 3);
+	/* Another inode of that number has what it has, whatever the old one had. */
+	make(c, 11, FILE_MODE, 77);
+	touch(c, 11)->xattrs = 5;
+	expect(c, "deleted /a\ncreated /a\n");
+	assert_memory_equal(c->last.xattrs->data, "0>5", 3);
+	touch(c, 11)->xattrs = 0;
+	expect(c, "attributes /a\n");
+	assert_memory_equal(c->last.xattrs->data, "5>0", 3);
+}
+
+static void what_is_encrypted_says_so(void **state)
+{
+	struct changes *c = *state;
+	put(c, ROOT, "d", 11, DIR_MODE);
+	put(c, ROOT, "plain", 12, FILE_MODE);
+	touch(c, 11)->flags = TW_FLAG_ENCRYPTED;
+	expect(c, "attributes /d\n");
+	assert_true(c->last.encrypted);
+	make(c, 13, S_IFIFO | 0600, 1); /* has no flag of its own */
+	come(c, 11, "\x01/\xff", 13);
+	expect(c, "created /d/AS__\n");
+	touch(c, 13)->uid = 5;
+	expect(c, "attributes /d/AS__\n");
+	assert_true(c->last.encrypted);
+	touch(c, 12)->uid = 5;
+	expect(c, "attributes /plain\n");
+	assert_false(c->last.encrypted);
+	/* The directory goes with its names: they look as before. */
+	gone(c, 11, "\x01/\xff");
+	gone(c, ROOT, "d");
+	free_inode(c, 13);
+	free_inode(c, 11);
+	expect(c, "deleted /d/AS__\ndeleted /d\n");
+	assert_true(c->last.encrypted);
 }
 
 static void the_root_has_attributes_too(void **state)
@@ -274,6 +355,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CHANGE_TEST(nothing_changed_is_nothing_told),
 		CHANGE_TEST(each_attribute_counts),
+		CHANGE_TEST(inline_content_is_content),
+		CHANGE_TEST(attributes_are_named_where_they_changed),
+		CHANGE_TEST(what_is_encrypted_says_so),
 		CHANGE_TEST(the_root_has_attributes_too),
 		CHANGE_TEST(an_event_tells_the_commit_and_the_new_state),
 		CHANGE_TEST(written_bytes_are_modified_ranges),

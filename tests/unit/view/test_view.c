@@ -73,6 +73,42 @@ static void a_name_is_bytes(void **state)
 	path_is(view, odd, "/\xff\x80\n\"");
 }
 
+/* RFC 4648, section 5; one, two and three bytes more than a multiple of three. */
+static void an_encrypted_name_is_shown_in_base64(void **state)
+{
+	struct tw_view *view = *state;
+	struct tw_name *names[3];
+	struct tw_inode *dir;
+	ok(tw_view_inode_add(view, 11, &dir));
+	ok(tw_view_set_attr(view, dir,
+		&(struct tw_attr){ .mode = S_IFDIR | 0755, .flags = TW_FLAG_ENCRYPTED }));
+	name(view, ROOT, 1, 11, "plain");
+	ok(tw_view_name_add(view, 11, 2, 12, "/\0\xff", 3, &names[0]));
+	ok(tw_view_name_add(view, 12, 3, 13, "\xfb\xef\xbe", 3, &names[1]));
+	path_is(view, names[0], "/plain/LwD_");
+	path_is(view, names[1], "/plain/LwD_/\xfb\xef\xbe"); /* 12 is not encrypted */
+	ok(tw_view_name_add(view, 11, 2, 14, "\xfb", 1, &names[0]));
+	ok(tw_view_name_add(view, 11, 2, 15, "\xfb\xef", 2, &names[1]));
+	ok(tw_view_name_add(view, 11, 2, 16, "\xfb\xef\xbe\xfb", 4, &names[2]));
+	path_is(view, names[0], "/plain/-w");
+	path_is(view, names[1], "/plain/--8");
+	path_is(view, names[2], "/plain/----" "-w");
+}
+
+static void the_longest_encrypted_name_fits(void **state)
+{
+	struct tw_view *view = *state;
+	struct tw_name *longest;
+	struct tw_inode *root = tw_view_inode(view, ROOT);
+	char text[255], path[1 + 340 + 1] = "/";
+	ok(tw_view_set_attr(view, root,
+		&(struct tw_attr){ .mode = S_IFDIR | 0755, .flags = TW_FLAG_ENCRYPTED }));
+	memset(text, 0xff, sizeof(text));
+	memset(path + 1, '_', 340);
+	ok(tw_view_name_add(view, ROOT, 1, 11, text, 255, &longest));
+	path_is(view, longest, path);
+}
+
 static void the_longest_name_fits(void **state)
 {
 	struct tw_view *view = *state;
@@ -371,6 +407,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_path_leads_from_the_root),
 		TEST(a_name_is_bytes),
+		TEST(an_encrypted_name_is_shown_in_base64),
+		TEST(the_longest_encrypted_name_fits),
 		TEST(the_longest_name_fits),
 		TEST(a_moved_directory_changes_all_paths_below),
 		TEST(hard_links_are_names_of_one_inode),
