@@ -4,14 +4,18 @@
 All actions run on one recording, each in a directory of its own with a sync before and after it.
 What an action does to the times of the directories around it is left out of what is compared.
 """
+import contextlib
 import fcntl
+import mmap
 import os
 import struct
 
 import pytest
 
 from lib import guestdisk, tree
-from lib.calls import FS_IOC_SETFLAGS, RENAME_EXCHANGE, RENAME_WHITEOUT, renameat2
+from lib.calls import (COLLAPSE, FS_IOC_SETFLAGS, INSERT, KEEP_SIZE, PUNCH_HOLE, RENAME_EXCHANGE,
+                       RENAME_WHITEOUT, ZERO, fallocate, link_open_file, renameat2)
+from lib.life import Life
 
 pytestmark = pytest.mark.usefixtures("mountable")
 
@@ -278,6 +282,177 @@ def change_flags(d):
     os.close(descriptor)
 
 
+# --- how data may be written ---
+
+def on_file(work):
+    """An action that works on the descriptor of /f."""
+    def action(d):
+        descriptor = os.open(d + "/f", os.O_RDWR)
+        work(descriptor)
+        os.close(descriptor)
+    return action
+
+
+@case(("modified", "/f", {"ranges": [[4096, 4096]], "size": 20000}), before=a_file)
+def write_mapped(d):
+    with open(d + "/f", "r+b") as file, mmap.mmap(file.fileno(), 20000) as memory:
+        memory[5000:5010] = b"0123456789"
+
+
+@case(("modified", "/f", {"ranges": [[8192, 8192]], "size": 20000}), before=a_file)
+def write_direct(d):
+    descriptor = os.open(d + "/f", os.O_WRONLY | os.O_DIRECT)
+    with mmap.mmap(-1, 8192) as aligned:
+        aligned.write(b"d" * 8192)
+        os.pwritev(descriptor, [aligned], 8192)
+    os.close(descriptor)
+
+
+@case(("modified", "/f", {"ranges": [[0, 4096]], "size": 20000}), before=a_file)
+def write_synchronously(d):
+    descriptor = os.open(d + "/f", os.O_WRONLY | os.O_SYNC)
+    os.pwrite(descriptor, b"s" * 10, 0)
+    os.close(descriptor)
+
+
+@case(("modified", "/f", {"ranges": [[4096, 8192]], "size": 20000}), before=a_file)
+def punch_a_hole(d):
+    on_file(lambda f: fallocate(f, PUNCH_HOLE | KEEP_SIZE, 4096, 8192))(d)
+
+
+@case(("modified", "/f", {"ranges": [[4096, 8192]], "size": 20000}), before=a_file)
+def zero_a_range(d):
+    on_file(lambda f: fallocate(f, ZERO | KEEP_SIZE, 4096, 8192))(d)
+
+
+@case(("truncated", "/f", {"size": 15904}),
+      ("modified", "/f", {"ranges": [[4096, 11808]], "size": 15904}), before=a_file)
+def collapse_a_range(d):
+    on_file(lambda f: fallocate(f, COLLAPSE, 4096, 4096))(d)
+
+
+@case(("modified", "/f", {"ranges": [[4096, 20000]], "size": 24096}), before=a_file)
+def insert_a_range(d):
+    on_file(lambda f: fallocate(f, INSERT, 4096, 4096))(d)
+
+
+@case(("attributes", "/f", {"size": 20000}), before=a_file)
+def allocate_beyond_the_end(d):
+    on_file(lambda f: fallocate(f, KEEP_SIZE, 40960, 8192))(d)
+
+
+@case(("modified", "/f", {"size": 49152}), before=a_file)
+def allocate_and_grow(d):
+    on_file(lambda f: fallocate(f, 0, 40960, 8192))(d)
+
+
+@case(("modified", "/f", {"size": 30000}), before=a_file)
+def truncate_up(d):
+    os.truncate(d + "/f", 30000)
+
+
+@case(("truncated", "/f", {"size": 3}), ("modified", "/f", {"ranges": [[0, 3]], "size": 3}), before=a_file)
+def write_anew(d):
+    with open(d + "/f", "wb") as file:
+        file.write(b"new")
+
+
+# --- inodes without a name ---
+
+OPEN = {}
+
+
+@case(("deleted", "/f", {"kind": "file", "size": 20000, "nlink": 0}), before=a_file)
+def delete_while_open(d):
+    OPEN["deleted"] = os.open(d + "/f", os.O_RDWR)
+    os.unlink(d + "/f")
+
+
+@case()
+def write_to_what_was_deleted(_):
+    os.pwrite(OPEN["deleted"], b"n" * 50000, 10000)
+
+
+@case()
+def change_what_was_deleted(_):
+    os.fchmod(OPEN["deleted"], 0o600)
+    os.ftruncate(OPEN["deleted"], 100)
+
+
+@case()
+def close_what_was_deleted(_):
+    os.close(OPEN.pop("deleted"))
+
+
+@case(("deleted", "/b", {"size": 200}), ("renamed", "/b", {"old_path": "/a"}), before=two_files)
+def rename_over_while_open(d):
+    OPEN["replaced"] = os.open(d + "/b", os.O_RDWR)
+    os.rename(d + "/a", d + "/b")
+
+
+@case()
+def write_to_what_was_replaced(_):
+    os.write(OPEN["replaced"], b"n" * 5000)
+    os.close(OPEN.pop("replaced"))
+
+
+@case()
+def make_without_a_name(d):
+    OPEN["tmpfile"] = os.open(d, os.O_RDWR | os.O_TMPFILE, 0o640)
+    os.write(OPEN["tmpfile"], b"t" * 5000)
+
+
+@case(("created", "/made_later", {"size": 5000, "ranges": [[0, 5000]], "nlink": 1, "mode": "0640"}))
+def link_what_had_no_name(d):
+    link_open_file(OPEN["tmpfile"], d + "/linked")
+    os.rename(d + "/linked", d + "/made_later")
+    os.close(OPEN.pop("tmpfile"))
+
+
+@case(("created", "/f", {"size": 100, "ranges": [[0, 100]], "nlink": 1}))
+def make_without_a_name_and_link(d):
+    descriptor = os.open(d, os.O_RDWR | os.O_TMPFILE, 0o644)
+    os.write(descriptor, b"t" * 100)
+    link_open_file(descriptor, d + "/f")
+    os.close(descriptor)
+
+
+@case()
+def make_without_a_name_and_close(d):
+    os.close(os.open(d, os.O_RDWR | os.O_TMPFILE))
+
+
+# --- directories and what lies below ---
+
+@case(("renamed", "/one", {"old_path": "/two", "exchange": True, "kind": "dir"}), before=a_tree)
+def exchange_directories(d):
+    renameat2(d + "/one", d + "/two", RENAME_EXCHANGE)
+
+
+@case(("renamed", "/one", {"old_path": "/two", "exchange": True}),
+      ("modified", "/two/sub/deep/g", {"size": 11}), before=a_tree)
+def change_below_what_was_exchanged(d):
+    renameat2(d + "/one", d + "/two", RENAME_EXCHANGE)
+    guestdisk.settle(d)
+    with open(d + "/two/sub/deep/g", "ab") as file:
+        file.write(b"x")
+
+
+@case(("deleted", "/one/sub/f", {}), ("renamed", "/three", {"old_path": "/one"}),
+      ("created", "/three/sub/new", {"size": 3}), before=a_tree)
+def move_directory_and_work_below(d):
+    os.rename(d + "/one", d + "/three")
+    os.unlink(d + "/three/sub/f")
+    put(d + "/three/sub/new", 3)
+
+
+@case(("renamed", "/two/sub", {"old_path": "/one/sub"}),
+      ("renamed", "/two/g", {"old_path": "/two/sub/deep/g"}), before=a_tree)
+def move_directory_and_one_out_of_it(d):
+    os.rename(d + "/one/sub", d + "/two/sub")
+    os.rename(d + "/two/sub/deep/g", d + "/two/g")
+
+
 @case()
 def read_only(d):
     os.listdir(d)
@@ -353,3 +528,38 @@ def test_events_are_of_their_transaction(recording):
                     if event["type"].startswith(tree.PREFIX)]
     assert transactions == sorted(transactions)
     assert len(set(transactions)) > len(CASES) // 2
+
+
+REUSED = {
+    "file": lambda path: put(path, 4),
+    "dir": os.mkdir,
+    "symlink": lambda path: os.symlink("target", path),
+    "fifo": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("before", ["file", "dir", "symlink"])
+def test_an_inode_that_is_used_again_is_another(tapwire, scratch, before):
+    """One number in one transaction for two inodes, because there is no other one left."""
+    image = scratch / "disk.img"
+    guestdisk.make_image(image, "16M", ("-N", "32"))
+    with guestdisk.mounted(image, str(scratch / "made")) as root:
+        REUSED[before](root + "/old")
+        with contextlib.suppress(OSError):
+            for number in range(100):
+                put(root + "/filler%d" % number, 0)
+    life = Life(tapwire, scratch, image)
+    with life.booted() as root:
+        life.sync(root, "start")
+        (os.rmdir if before == "dir" else os.unlink)(root + "/old")
+        for kind, make in REUSED.items():  # each in the place of the one before it, none but the last stays
+            make(root + "/" + kind)
+            if kind != "fifo":
+                (os.rmdir if kind == "dir" else os.unlink)(root + "/" + kind)
+        life.sync(root, "end")
+    deleted, created = [event for event in life.check()
+                        if event["type"].startswith(tree.PREFIX) and not around(event)]
+    assert (deleted["subject"], created["subject"]) == ("/old", "/fifo")
+    assert deleted["data"]["inode"] == created["data"]["inode"]
+    assert deleted["data"]["generation"] != created["data"]["generation"]
+    assert deleted["data"]["transaction"] == created["data"]["transaction"]
