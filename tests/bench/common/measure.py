@@ -84,14 +84,14 @@ class Runner:
         self._spent = compile_c("common/spent", directory)
         self._result = pathlib.Path(directory) / "spent.result"
 
-    def __call__(self, *argv, keep=False):
+    def __call__(self, *argv, keep=False, allowed=(0,)):
         """Runs a command to its end; its output is thrown away unless it is to be kept. Wall and
-        processor seconds, the peak RSS in bytes, and what it said."""
+        processor seconds, the peak RSS in bytes, and what it said. allowed: exit statuses."""
         done = subprocess.run([self._spent, self._result, *argv], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE if keep else subprocess.DEVNULL,
                               stderr=subprocess.PIPE)
         said = done.stderr.decode(errors="replace")
-        if done.returncode != 0:
+        if done.returncode not in allowed:
             sys.exit("%s: exit %d\n%s" % (" ".join(map(str, argv)), done.returncode, said))
         wall, cpu, rss = self._result.read_text().split()
         return Run(float(wall), float(cpu), int(rss) * 1024, (done.stdout or b"").decode(), said)
