@@ -3,10 +3,12 @@
 while it is watched."""
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -21,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("mountable")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def make_image(scratch, size):
-    image = scratch / "disk.img"
+def make_image(scratch, size, name="disk.img"):
+    image = pathlib.Path(scratch, name)
     guestdisk.run("truncate", "-s", size, image)
     return image
 
@@ -91,7 +93,7 @@ TWO = [(MIB, 255 * MIB), (256 * MIB, 255 * MIB)]
 TWO_PARTITIONS = "label: gpt\nstart=2048,size=255M\nstart=256MiB,size=255M\n"
 
 
-def two_volumes(prepared):
+def two_volumes(prepared, *mkfs):
     """Two physical volumes on one disk; a linear volume in two segments and a striped one over both. Returns
     {name: (uuid, parts)}."""
     partition_table(prepared.image, TWO_PARTITIONS)
@@ -102,7 +104,7 @@ def two_volumes(prepared):
         group.run("lvextend", "-L", "+32M", "vg0/plain")
         parts = {name: group.parts("vg0/" + name) for name in ("plain", "striped")}
     assert len(parts["plain"]) == 2 and len(parts["striped"][0][2]) == 2
-    return {name: (prepared.fill_logical(parts[name], seed=seed), parts[name])
+    return {name: (prepared.fill_logical(parts[name], *mkfs, seed=seed), parts[name])
             for seed, name in enumerate(parts, 1)}
 
 
@@ -186,10 +188,11 @@ def test_a_logical_volume_comes_and_goes(tapwire, scratch, lvm2):
 @pytest.mark.slow
 def test_nothing_is_followed_where_a_volume_was(tapwire, scratch, lvm2):
     """All of it has happened when the inspector looks: what is written to extents that were a volume's belongs to the
-    volume that has them now."""
+    volumes that have them now. Both have the same form, so that metadata comes to lie on metadata."""
+    form = ("-b", "1024", "-O", "^flex_bg,^metadata_csum,^64bit")
     image = make_image(scratch, "520M")
     with Prepared(scratch, image) as prepared:
-        volumes = two_volumes(prepared)
+        volumes = two_volumes(prepared, *form)
     with Watched(tapwire, scratch, image) as watched:
         inspector = watched.service.pid("tapwire-inspect")
         os.kill(inspector, signal.SIGSTOP)
@@ -197,19 +200,24 @@ def test_nothing_is_followed_where_a_volume_was(tapwire, scratch, lvm2):
             group.run("lvremove", "-f", "vg0/plain")
             group.create("-L", "8M", "-n", "first", "vg0")
             group.create("-L", "48M", "-n", "other", "vg0")
-            parts = group.parts("vg0/other")
-        assert volumes["plain"][1][0][2][0] < parts[0][2][0] < volumes["plain"][1][0][2][0] + (64 << 20)
+            first, parts = group.parts("vg0/first"), group.parts("vg0/other")
+        start = volumes["plain"][1][0][2][0]
+        assert (first[0][2][0], parts[0][2][0]) == (start, start + 8 * MIB)
         with watched.logical(parts) as device:
-            guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", device)
+            guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", *form, device)
             uuid = uuid_of(device)
             with watched.mounted(device) as root:
                 work(root, 51, 600)
+                with watched.logical(first) as small:
+                    guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", small)
                 os.kill(inspector, signal.SIGCONT)
                 watched.expect(uuid, root)
         events = watched.stop()
     assert not told(events, volumes["plain"][0])
-    lost = [event for event in events if event["type"] == "org.tapwire.volume.lost"]
-    assert [layout.about(event) for event in lost] == [volumes["plain"][0]]
+    assert [event["data"]["reason"] for event in events if event["type"].endswith(".resynced")] \
+        == ["partitions or file systems have changed"]
+    lost = [event for event in events if event["type"].endswith((".lost", ".formatted"))]
+    assert [(layout.about(event), event["type"][-4:]) for event in lost] == [(volumes["plain"][0], "lost")]
 
 
 @pytest.mark.slow
@@ -249,6 +257,7 @@ def test_a_volume_is_moved(tapwire, scratch, lvm2):
 # --- partitions ---
 
 LOGICAL = """label: dos
+label-id: 0x57495245
 start=2048, size=64M, type=83
 start=66MiB, type=5
 start=67MiB, size=48M, type=83
@@ -277,28 +286,47 @@ def test_logical_partitions(tapwire, scratch):
     assert not [event for event in events if event["data"].get("resync")]
 
 
+def write_table(watched, before, after):
+    """Only the sectors that differ between two tables, and then nothing."""
+    images = []
+    for script in (before, after):
+        images.append(make_image(watched.scratch, "256M", "table.img"))
+        partition_table(images[-1], script)
+        images[-1] = images[-1].read_bytes()
+    with open(watched.disk, "r+b", buffering=0) as disk:
+        for at in range(0, len(images[0]), MIB):
+            if images[0][at:at + MIB] == images[1][at:at + MIB]:
+                continue
+            for sector in range(at, at + MIB, 512):
+                if images[0][sector:sector + 512] != images[1][sector:sector + 512]:
+                    assert sector, "the first sector changed as well"
+                    os.pwrite(disk.fileno(), images[1][sector:sector + 512], sector)
+        os.fsync(disk.fileno())
+
+
 def test_a_logical_partition_is_added_and_removed(tapwire, scratch):
     """Only records within the extended partition are written, far from the disk's first sectors."""
     image = make_image(scratch, "256M")
     with Prepared(scratch, image) as prepared:
         uuids = logical_partitions(prepared)
+    added = LOGICAL + "start=170MiB, size=40M, type=83\n"
+    removed = "".join(line for line in added.splitlines(True) if "116MiB" not in line)
     with Watched(tapwire, scratch, image) as watched:
-        partition_table(watched.disk, LOGICAL + "start=170MiB, size=40M, type=83\n")
+        write_table(watched, LOGICAL, added)
         with watched.partition(170 * MIB, 40 * MIB) as device:
             guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", device)
             uuid = uuid_of(device)
             with watched.mounted(device) as root:
                 work(root, 71)
                 watched.expect(uuid, root)
-        without = "".join(line for line in LOGICAL.splitlines(True) if "67MiB" not in line)
-        partition_table(watched.disk, without + "start=170MiB, size=40M, type=83\n")
-        watched.expect_event("volume.lost", lambda event: layout.about(event) == uuids[1])
-        with watched.partition(116 * MIB, 48 * MIB) as device, watched.mounted(device) as root:
+        write_table(watched, added, removed)
+        watched.expect_event("volume.lost", lambda event: layout.about(event) == uuids[2])
+        with watched.partition(67 * MIB, 48 * MIB) as device, watched.mounted(device) as root:
             work(root, 72)
-            watched.expect(uuids[2], root)
+            watched.expect(uuids[1], root)
         events = watched.stop()
-    assert [layout.about(event) for event in events if event["type"].endswith(".lost")] == [uuids[1]]
-    assert not told(events, uuids[0]) and not told(events, uuids[1]) and not told(events, uuids[2], resync=True)
+    assert [layout.about(event) for event in events if event["type"].endswith(".lost")] == [uuids[2]]
+    assert not told(events, uuids[0]) and not told(events, uuids[2]) and not told(events, uuids[1], resync=True)
 
 
 @pytest.mark.slow
@@ -749,8 +777,16 @@ def test_what_changes_at_the_end_is_told(tapwire, scratch):
     partition_table(image, "label: dos\nstart=1MiB,size=60M\n")
     with Prepared(scratch, image) as prepared:
         prepared.fill_partition(MIB, 60 * MIB)
+    later = scratch / "later.img"
+    guestdisk.copy_image(image, later)
+    partition_table(later, "label: dos\nstart=1MiB,size=60M\nstart=64MiB,size=60M\n")
     with Watched(tapwire, scratch, image) as watched:
-        partition_table(watched.disk, "label: dos\nstart=1MiB,size=60M\nstart=64MiB,size=60M\n")
+        inspector = watched.service.pid("tapwire-inspect")
+        os.kill(inspector, signal.SIGSTOP)
+        with open(watched.disk, "r+b", buffering=0) as disk, open(later, "rb") as other:
+            os.pwrite(disk.fileno(), other.read(512), 0)
+        watched.close_disk()
+        threading.Timer(1, os.kill, (inspector, signal.SIGCONT)).start()
         events = watched.stop()
     assert [event["data"]["place"] for event in events if event["type"].endswith(".found")] == ["1", "2"]
 

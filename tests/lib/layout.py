@@ -51,6 +51,7 @@ class Watched:
         self._args = args
         self._stack = contextlib.ExitStack()
         self._base = None
+        self._served = None
         self._count = 0
 
     def __enter__(self):
@@ -62,15 +63,21 @@ class Watched:
             self.endpoint = stack.enter_context(Endpoint(self.scratch))
             self.service = stack.enter_context(
                 Service(self.tapwire, self.scratch, self.image, self.endpoint, *self._args))
-            served = guestdisk.Served(os.path.join(self.scratch, "nbd"), ["--unix", self.service.socket],
-                                      self.guard)
-            stack.callback(served.close)
-            self.disk = served.disk
+            self._served = guestdisk.Served(os.path.join(self.scratch, "nbd"), ["--unix", self.service.socket],
+                                            self.guard)
+            stack.callback(self.close_disk)
+            self.disk = self._served.disk
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc):
         return self._stack.__exit__(*exc)
+
+    def close_disk(self):
+        """The guest is gone, the service goes on."""
+        served, self._served = self._served, None
+        if served:
+            served.close()
 
     def _directory(self, what):
         self._count += 1
