@@ -7,6 +7,8 @@
 #include "base/slab.h"
 #include "view/view.h"
 
+#include <sys/stat.h>
+
 /* What many inodes have in common, kept once. Number 0 is that of a free inode. */
 struct tw_common {
 	uint64_t xattrs;
@@ -118,7 +120,25 @@ struct tw_view {
 	struct tw_commons commons;
 	struct tw_names names;
 	struct tw_owners *owners;
+	struct tw_path_memo *memo;
 };
+
+/* The path of the directory that a name was last asked about: names that are told one after the other mostly
+ * share it. */
+struct tw_path_memo {
+	uint32_t dir; /* 0: none */
+	size_t len;
+	char text[TW_PATH_MAX]; /* "" for the root */
+};
+
+/* A name of the inode comes or goes: if it may be a directory, paths change. */
+static inline void tw_path_forget(struct tw_view *view, const struct tw_inode *inode)
+{
+	struct tw_path_memo *memo = view->memo;
+	if (memo->dir && (inode->ino == memo->dir || tw_inode_nblocks(inode) ||
+				 S_ISDIR(tw_view_mode(view, inode))))
+		memo->dir = 0;
+}
 
 /* Packs an attr into an inode, with the number of its common part. */
 void tw_inode_pack(struct tw_inode *inode, const struct tw_attr *attr, uint32_t common);

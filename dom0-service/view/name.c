@@ -356,6 +356,7 @@ struct tw_error *tw_view_name_add(struct tw_view *view, uint32_t dir_ino, uint64
 	}
 	tw_inode_body(dir)->nentries++;
 	view->nnames++;
+	tw_path_forget(view, inode);
 	if (out)
 		*out = name;
 	return NULL;
@@ -365,6 +366,7 @@ void tw_view_name_remove(struct tw_view *view, struct tw_name *name)
 {
 	struct tw_inode *dir = tw_view_inode(view, tw_view_name_dir(view, name));
 	struct tw_inode *inode = tw_view_inode(view, name->ino);
+	tw_path_forget(view, inode);
 	unlink_name(view, inode, name);
 	tw_inode_body(dir)->nentries--;
 	view->nnames--;

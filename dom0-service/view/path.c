@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "view/inside.h"
 
+#include <string.h>
+
 /* Deeper than any path that Linux lets a guest make; a loop ends here. */
 #define MAX_DEPTH 2048
 
@@ -31,32 +33,56 @@ static void put_name(struct tw_buf *out, const struct tw_name *name)
 	tw_buf_append(out, text, shown_len(name));
 }
 
+/* Without memory, out remembers it. */
+static bool by_memo(const struct tw_path_memo *memo, const struct tw_name *name, struct tw_buf *out)
+{
+	size_t len = memo->len + 1 + shown_len(name);
+	char *at = len <= TW_PATH_MAX ? tw_buf_reserve(out, len) : NULL;
+	if (!at)
+		return len <= TW_PATH_MAX;
+	memcpy(at, memo->text, memo->len);
+	at[memo->len] = '/';
+	out->len += memo->len + 1;
+	put_name(out, name);
+	return true;
+}
+
+static void remember(struct tw_path_memo *memo, uint32_t dir, const char *path, size_t len)
+{
+	memo->dir = dir;
+	memo->len = len;
+	memcpy(memo->text, path, len);
+}
+
 bool tw_view_path(const struct tw_view *view, const struct tw_name *name, struct tw_buf *out)
 {
 	const struct tw_name *steps[MAX_DEPTH];
-	size_t n = 0, len = 0, fit = 0;
-	for (;;) {
+	uint32_t dir = tw_view_name_dir(view, name);
+	size_t n = 0, len = 0, fit = 0, start = out->len;
+	if (view->memo->dir == dir && by_memo(view->memo, name, out))
+		return true;
+	for (uint32_t ino = dir;; ino = tw_view_name_dir(view, name)) {
 		if (n == MAX_DEPTH)
 			return false;
 		steps[n++] = name;
 		len += shown_len(name) + 1;
 		if (len <= TW_PATH_MAX)
 			fit = n;
-		uint32_t ino = tw_view_name_dir(view, name);
 		if (ino == view->root)
 			break;
-		const struct tw_inode *dir = tw_view_inode(view, ino);
-		name = dir ? tw_view_link(view, dir, 0) : NULL;
+		const struct tw_inode *above = tw_view_inode(view, ino);
+		name = above ? tw_view_link(view, above, 0) : NULL;
 		if (!name)
 			return false;
 	}
-	bool whole = fit == n;
-	while (fit--) {
-		if (whole)
+	bool whole = fit == n, slash = whole;
+	for (; fit--; slash = true) {
+		if (slash)
 			tw_buf_append(out, "/", 1);
-		whole = true;
 		put_name(out, steps[fit]);
 	}
+	if (whole && !out->failed)
+		remember(view->memo, dir, out->data + start, len - shown_len(steps[0]) - 1);
 	return true;
 }
 

@@ -17,7 +17,9 @@ struct tw_error *tw_view_create(
 	view->root = root;
 	view->blockbits = blockbits;
 	view->chunks = calloc((max_ino >> TW_CHUNK_SHIFT) + 1ul, sizeof(*view->chunks));
-	struct tw_error *err = view->chunks ? tw_commons_init(&view->commons) : tw_error_nomem();
+	view->memo = calloc(1, sizeof(*view->memo));
+	struct tw_error *err = view->chunks && view->memo ? tw_commons_init(&view->commons)
+							  : tw_error_nomem();
 	if (!err)
 		err = tw_owners_create(nblocks, &view->owners);
 	if (err) {
@@ -55,6 +57,7 @@ void tw_view_destroy(struct tw_view *view)
 	tw_names_deinit(&view->names);
 	tw_commons_deinit(&view->commons);
 	tw_owners_destroy(view->owners);
+	free(view->memo);
 	free(view);
 }
 
