@@ -139,8 +139,8 @@ struct ext4_inode {
 
 /* The rest is borrowed from raw. */
 void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out);
-/* The short way for what most inodes are: a file or directory with links, extents, and without
- * extended attributes. False: it is something else. */
+/* The short way for what most inodes are: a file or directory with links and extents, and with no
+ * extended attributes but in the inode. False: it is something else. */
 bool ext4_inode_plain(struct tw_span raw, struct tw_attr *attr, const uint8_t **map);
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
 /* True when a raw inode surely has these attributes, is mapped by extents and has nothing outside of its slot but

@@ -110,7 +110,7 @@ bool ext4_inode_plain(struct tw_span span, struct tw_attr *attr, const uint8_t *
 		return false;
 	decode_attr(span, fields_end(span), attr);
 	*map = raw + I_BLOCK;
-	return !attr->xattrs;
+	return true;
 }
 
 void ext4_inode_decode(struct tw_span span, struct ext4_inode *out)

@@ -19,6 +19,8 @@
 /* Threads are not worth it for fewer inodes. */
 #define FEW_INODES 4096u
 #define MAX_ROOT_EXTENTS 4u
+/* Digests of extended attributes that a thread remembers. */
+#define SEEN 256u
 
 /* A directory whose names are in its inode: it is looked at when all inodes are there. */
 struct inline_dir {
@@ -55,8 +57,8 @@ static bool root_extents(const struct ext4_geometry *geo, const uint8_t *root,
 		uint64_t block = tw_le32(map, at + 8) | (uint64_t)tw_le16(map, at + 6) << 32;
 		bool unwritten = len > MAX_LEN;
 		len -= unwritten ? MAX_LEN : 0;
-		if (!len || lblk < next || !block || block < geo->first_data_block || block >= geo->nblocks ||
-			len > geo->nblocks - block)
+		if (!len || lblk < next || !block || block < geo->first_data_block ||
+			block >= geo->nblocks || len > geo->nblocks - block)
 			return false;
 		next = (uint64_t)lblk + len;
 		out[i] = (struct tw_extent){block, lblk, len & TW_EXTENT_MAX, unwritten};
@@ -98,21 +100,37 @@ static struct tw_error *load_inline_dirs(struct crawl *c)
 	return NULL;
 }
 
-static struct tw_error *load_closely(
-	struct crawl *c, struct tw_loader *loader, uint32_t ino, struct tw_span raw)
+/* A thread that reads inode tables. Sets of extended attributes that it has seen are kept already:
+ * most inodes share a few. */
+struct worker {
+	struct crawl *c;
+	struct tw_loader *loader;
+	uint64_t seen[SEEN];
+};
+
+static struct tw_error *load_closely(struct worker *w, uint32_t ino, struct tw_span raw)
 {
-	tw_loader_lock(loader);
+	struct crawl *c = w->c;
+	tw_loader_lock(w->loader);
 	struct tw_error *err = ext4_load_inode(c->fs, ino, raw, &c->reader, false);
 	if (!err)
 		err = keep_inline_dir(c, ino, raw);
 	ext4_reader_deinit(&c->reader);
-	tw_loader_unlock(loader);
+	tw_loader_unlock(w->loader);
 	return err;
 }
 
-static struct tw_error *load_slot(
-	struct crawl *c, struct tw_loader *loader, uint32_t ino, struct tw_span raw)
+static bool seen(struct worker *w, uint64_t xattrs)
 {
+	uint64_t *place = &w->seen[xattrs % SEEN];
+	bool was = *place == xattrs;
+	*place = xattrs;
+	return was;
+}
+
+static struct tw_error *load_slot(struct worker *w, uint32_t ino, struct tw_span raw)
+{
+	const struct ext4_geometry *geo = &w->c->fs->geo;
 	struct tw_attr attr;
 	const uint8_t *map;
 	struct tw_extent extents[MAX_ROOT_EXTENTS];
@@ -120,15 +138,15 @@ static struct tw_error *load_slot(
 	uint32_t n;
 	if (!tw_le16(raw, 0)) /* no mode: free */
 		return NULL;
-	if (ino < c->fs->geo.first_ino || !ext4_inode_plain(raw, &attr, &map) ||
-		!root_extents(&c->fs->geo, map, extents, &n))
-		return load_closely(c, loader, ino, raw);
-	return tw_loader_inode(loader, ino, &attr, extents, n, &inode);
+	if (ino < geo->first_ino || !ext4_inode_plain(raw, &attr, &map) ||
+		!root_extents(geo, map, extents, &n) || (attr.xattrs && !seen(w, attr.xattrs)))
+		return load_closely(w, ino, raw);
+	return tw_loader_inode(w->loader, ino, &attr, extents, n, &inode);
 }
 
-static struct tw_error *load_group(
-	struct crawl *c, struct tw_loader *loader, uint32_t group, uint8_t *buf)
+static struct tw_error *load_group(struct worker *w, uint32_t group, uint8_t *buf)
 {
+	const struct crawl *c = w->c;
 	const struct ext4_geometry *geo = &c->fs->geo;
 	uint32_t per_block = geo->blocksize / geo->inode_size,
 		 piece = TABLE_PIECE >> geo->blockbits;
@@ -145,7 +163,7 @@ static struct tw_error *load_group(
 			if (ino < geo->first_ino && ino != EXT4_ROOT_INO)
 				continue;
 			const uint8_t *raw = buf + (size_t)i * geo->inode_size;
-			TW_TRY(load_slot(c, loader, ino, tw_span(raw, geo->inode_size)));
+			TW_TRY(load_slot(w, ino, tw_span(raw, geo->inode_size)));
 		}
 	}
 	return NULL;
@@ -154,6 +172,7 @@ static struct tw_error *load_group(
 static struct tw_error *load_tables(void *arg, unsigned thread)
 {
 	struct crawl *c = arg;
+	struct worker w = {.c = c, .loader = tw_load_thread(c->load, thread)};
 	struct tw_error *err = NULL;
 	uint8_t *buf = malloc(TABLE_PIECE);
 	if (!buf)
@@ -162,7 +181,7 @@ static struct tw_error *load_tables(void *arg, unsigned thread)
 		uint32_t group = __atomic_fetch_add(&c->next_group, 1, __ATOMIC_RELAXED);
 		if (group >= c->fs->geo.ngroups)
 			break;
-		err = load_group(c, tw_load_thread(c->load, thread), group, buf);
+		err = load_group(&w, group, buf);
 	}
 	free(buf);
 	return err;
@@ -190,8 +209,8 @@ static struct tw_error *load_run(struct crawl *c, struct tw_loader *loader, uint
 	TW_TRY(tw_source_read(c->source, block << bits, buf, (size_t)n << bits));
 	for (uint32_t i = 0; i < n; i++)
 		if (ext4_dirs_owns(c->fs, dir, block + i))
-			TW_TRY(ext4_dirs_load(c->fs, loader, encrypted, block + i,
-				buf + ((size_t)i << bits)));
+			TW_TRY(ext4_dirs_load(
+				c->fs, loader, encrypted, block + i, buf + ((size_t)i << bits)));
 	return NULL;
 }
 

@@ -18,7 +18,7 @@ LAYOUTS = {
     "default": (),
     "small-blocks": ("-b", "1024", "-J", "size=1"),
     "no-checksums": ("-b", "2048", "-O", "^metadata_csum,^64bit"),
-    "inline-data": ("-b", "1024", "-J", "size=1", "-O", "inline_data"),
+    "inline-data": ("-b", "1024", "-J", "size=1", "-O", "inline_data,ea_inode"),
 }
 # What somebody does while the volume is not mounted; a line of debugfs each, or a program.
 OFFLINE = [

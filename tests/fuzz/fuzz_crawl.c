@@ -34,7 +34,8 @@ static struct tw_error *take_event(struct tw_event *event, void *arg)
 
 static struct tw_fs_env env_of(uint8_t *bytes)
 {
-	return (struct tw_fs_env){ { fuzz_read, bytes, FUZZ_IMAGE_BYTES }, take_event, NULL, "fuzz" };
+	return (struct tw_fs_env){ { .read = fuzz_read, .arg = bytes, .bytes = FUZZ_IMAGE_BYTES }, take_event,
+		NULL, "fuzz" };
 }
 
 static void find_places(void)
