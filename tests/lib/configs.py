@@ -51,6 +51,8 @@ CONFIGS = {
     "clusters": Config(_features("bigalloc", *BLOCKS_4K, "-C", "16384")),
     "clusters-1k": Config(_features("bigalloc", *BLOCKS_1K, "-C", "65536")),
     "attribute-inodes": Config(_features("ea_inode")),
+    "encrypted": Config(_features("encrypt"), "test_dummy_encryption"),
+    "encrypted-inline": Config(_features("encrypt,inline_data"), "test_dummy_encryption"),
     "orphan-file": Config(_features("orphan_file")),
     "multi-mount": Config(_features("mmp", *BLOCKS_4K, "-E", "mmp_update_interval=1")),
     "modern": Config(_features(

@@ -6,8 +6,9 @@
  *   ext2read changes OLD NEW     of each file of NEW, what differs from OLD: lines "inode generation start end",
  *                                in bytes, end exclusive. A file that OLD has not is compared with zeroes
  *
- * Fields: path, kind, size, mode (octal), uid, gid, links, mtime and ctime (seconds:ns), target, major:minor, inode,
- * generation, names of extended attributes (each after a space).
+ * Fields: path, kind, size, mode (octal), uid, gid, links, mtime and ctime (seconds:ns), target (hexadecimal),
+ * major:minor, inode, generation, names of extended attributes (each after a space). Names in an encrypted directory
+ * are shown in base64.
  */
 #include <ext2fs/ext2fs.h>
 
@@ -74,7 +75,7 @@ static void put_time(struct volume *vol, const struct ext2_inode_large *inode, u
 
 static void put_target(struct volume *vol, ext2_ino_t ino, struct ext2_inode_large *inode)
 {
-	char *target = allocated(CHUNK + 1);
+	char *target = allocated(CHUNK);
 	unsigned got = 0;
 	ext2_file_t file;
 	uint64_t size = EXT2_I_SIZE(inode);
@@ -85,13 +86,13 @@ static void put_target(struct volume *vol, ext2_ino_t ino, struct ext2_inode_lar
 	} else if (inode->i_flags & EXT4_INLINE_DATA_FL) {
 		size_t len = CHUNK;
 		ok(ext2fs_inline_data_get(vol->fs, ino, (struct ext2_inode *)inode, target, &len), "inline", ino);
-		target[size < len ? size : len] = 0;
 	} else {
 		ok(ext2fs_file_open2(vol->fs, ino, (struct ext2_inode *)inode, 0, &file), "symlink", ino);
 		ok(ext2fs_file_read(file, target, CHUNK, &got), "symlink", ino);
 		ext2fs_file_close(file);
 	}
-	fputs(target, stdout);
+	for (uint64_t i = 0; LINUX_S_ISLNK(inode->i_mode) && i < size && i < CHUNK; i++)
+		printf("%02x", (unsigned char)target[i]);
 	putchar(0);
 	free(target);
 }
@@ -99,7 +100,8 @@ static void put_target(struct volume *vol, ext2_ino_t ino, struct ext2_inode_lar
 static int put_xattr(char *name, char *value, size_t value_len, void *arg)
 {
 	(void)value, (void)value_len, (void)arg;
-	if (strcmp(name, "system.data")) /* the content of a file that is kept in its inode */
+	/* Not shown by a mount: the content of a file that is kept in its inode, and how it is encrypted. */
+	if (strcmp(name, "system.data") && strcmp(name, "c"))
 		printf(" %s", name);
 	return 0;
 }
@@ -152,7 +154,24 @@ static void put_record(struct volume *vol, const char *path, ext2_ino_t ino, str
 struct place {
 	struct volume *vol;
 	const char *path;
+	bool opaque; /* names are bytes that say nothing */
 };
+
+/* RFC 4648's alphabet for URLs, without padding; the caller frees. */
+static char *base64(const char *bytes, size_t len)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	char *text = allocated(len * 2 + 4), *at = text;
+	for (size_t i = 0; i < len; i += 3) {
+		unsigned char in[3] = { 0 };
+		size_t n = len - i < 3 ? len - i : 3;
+		memcpy(in, bytes + i, n);
+		unsigned all = (unsigned)in[0] << 16 | (unsigned)in[1] << 8 | in[2];
+		for (size_t k = 0; k <= n; k++)
+			*at++ = digits[all >> (18 - 6 * k) & 63];
+	}
+	return text;
+}
 
 static void put_below(struct volume *vol, const char *path, ext2_ino_t ino);
 
@@ -165,18 +184,19 @@ static int on_entry(ext2_ino_t dir, int entry, struct ext2_dir_entry *dirent, in
 	(void)dir, (void)entry, (void)offset, (void)blocksize, (void)buf;
 	if (!dirent->inode || (len == 1 && name[0] == '.') || (len == 2 && !memcmp(name, "..", 2)))
 		return 0;
-	size_t size = strlen(place->path) + (size_t)len + 2;
-	char *path = allocated(size);
-	snprintf(path, size, "%s/%.*s", place->path[1] ? place->path : "", len, name);
+	char *path, *shown = place->opaque ? base64(name, (size_t)len) : strndup(name, (size_t)len);
+	if (asprintf(&path, "%s/%s", place->path[1] ? place->path : "", shown) < 0)
+		ok(EXT2_ET_NO_MEMORY, "path", dirent->inode);
 	put_below(place->vol, path, dirent->inode);
 	free(path);
+	free(shown);
 	return 0;
 }
 
 static void put_below(struct volume *vol, const char *path, ext2_ino_t ino)
 {
 	struct ext2_inode_large *inode = inode_of(vol, ino);
-	struct place place = { vol, path };
+	struct place place = { vol, path, inode->i_flags & EXT4_ENCRYPT_FL };
 	put_record(vol, path, ino, inode);
 	if (LINUX_S_ISDIR(inode->i_mode))
 		ok(ext2fs_dir_iterate2(vol->fs, ino, 0, NULL, on_entry, &place), "directory", ino);
@@ -263,7 +283,7 @@ static void put_changes(struct volume *old_vol, struct volume *vol, ext2_ino_t i
 	bool same = old->i_links_count && LINUX_S_ISREG(old->i_mode) && old->i_generation == new->i_generation;
 	struct coverage coverage = { .len = EXT2_I_SIZE(new) / SKIP + 1 };
 	char id[32];
-	if (!LINUX_S_ISREG(new->i_mode) || !new->i_links_count || (new->i_flags & EXT4_ENCRYPT_FL))
+	if (!LINUX_S_ISREG(new->i_mode) || !new->i_links_count)
 		goto out;
 	coverage.has = allocated(coverage.len);
 	cover(vol, ino, new, &coverage);

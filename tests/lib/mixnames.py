@@ -13,7 +13,7 @@ class NameKinds(Model):
         "rename": 6, "move": 5, "rename_over": 4, "rename_dir_over": 1, "move_dir": 3,
         "exchange": 3, "whiteout": 0.3, "rename_link": 0.3, "noreplace": 1,
         "link": 5, "symlink": 4, "unlink": 10, "mkdir": 5, "rmdir": 3, "rmtree": 0.1, "mknod": 3,
-        "deep": 0.2, "reuse": 0.5, "crowd": 0.1, "thin": 0.05,
+        "deep": 0.2, "reuse": 0.5, "invert": 0.7, "crowd": 0.1, "thin": 0.05,
     }
     big_dir = 3000  # entries of the directory that is filled
 
@@ -53,6 +53,22 @@ class NameKinds(Model):
         if node.fixed or not self._may_move(node, directory):
             return 0
         return self._move(node, 0, directory, name)
+
+    def _do_invert(self):
+        """Turns a directory and one in it inside out; half the time the inner one takes the outer one's name."""
+        outer = self._pick("dir")
+        inner = [child for child in outer.children.values() if child.kind == "dir"]
+        if outer.fixed or not inner:
+            return 0
+        inner = self.random.choice(inner)
+        (above, name), (_, inner_name) = outer.names[0], inner.names[0]
+        if self._depth(above) + 2 + self._height(outer) >= MAX_DEPTH or inner_name in above.children:
+            return 0
+        self._move(inner, 0, above, inner_name)
+        self._move(outer, 0, inner, self._name())
+        if self.random.random() < 0.5:
+            self._move(inner, 0, above, name)
+        return 2
 
     def _do_noreplace(self):
         """To a free name, or in vain to one that is taken."""
@@ -144,8 +160,11 @@ class NameKinds(Model):
         directory, name = self._new_slot()
         length = self.random.choice((5, 30, 59, 60, 61, 200, 1000))
         target = (b"../t%d/" % self.counter * length)[:length]
-        if self.random.random() < 0.1:
+        form = self.random.random()
+        if form < 0.1:
             target = b"\xff\xfe" + target
+        elif form < 0.2:  # the log escapes a block that begins so
+            target = b"\xc0\x3b\x39\x98" + target
         self.steps.do("symlink", target, self._join(directory, name))
         self._add("symlink", directory, name)
         return 1

@@ -24,7 +24,7 @@ from lib.mixnames import NameKinds
 
 # What a file system may answer to an operation that it does not have or has no room for.
 EXPECTED = (errno.ENOSPC, errno.EOPNOTSUPP, errno.EFBIG, errno.EMLINK, errno.ENAMETOOLONG,
-            errno.EINVAL, errno.EDQUOT, errno.EXDEV, errno.ENOTTY)
+            errno.EINVAL, errno.EDQUOT, errno.EXDEV, errno.ENOTTY, errno.EPERM)
 
 
 class Mix(DataKinds, NameKinds, AttrKinds):
