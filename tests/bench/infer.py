@@ -34,7 +34,7 @@ TOP = 12
 INODES_A_BLOCK = 16
 FILES_A_DIRECTORY = 1024
 
-Trace = collections.namedtuple("Trace", "base path seconds records written journal")
+Trace = collections.namedtuple("Trace", "base path seconds records written journal home")
 
 
 # --- what the guest does ---
@@ -143,27 +143,35 @@ def journal_blocks(image):
     return {int(word) for word in text.splitlines()[-1].split()}
 
 
-def journal_payload(record, journal):
-    """How many metadata blocks this write puts into the journal. What has jbd2's magic is the
-    journal's own; metadata that begins with it is escaped there."""
+def metadata(record, journal, logged):
+    """How many metadata blocks this write puts into the journal, and how many of those it brings
+    home. What has jbd2's magic is the journal's own; metadata that begins with it is escaped
+    there. logged: digests of what is in the journal."""
     first = record.sector * traces.SECTOR // BLOCK
-    count = 0
+    count = home = 0
     for i in range(record.count * traces.SECTOR // BLOCK):
-        if first + i in journal and record.payload[i * BLOCK:i * BLOCK + 4] != JBD2_MAGIC:
+        content = record.payload[i * BLOCK:(i + 1) * BLOCK]
+        if first + i not in journal:
+            home += hash(content) in logged
+        elif content[:4] != JBD2_MAGIC:
+            logged.add(hash(content))
             count += 1
-    return count
+    return count, home
 
 
 def examine(base, path, seconds):
     """Counts what a trace holds that took so long to record."""
     journal = journal_blocks(base)
-    records = written = payload = 0
+    records = written = payload = home = 0
+    logged = set()
     for record in traces.read(path):
         records += 1
         if record.flags & traces.PAYLOAD:
             written += len(record.payload)
-            payload += journal_payload(record, journal)
-    return Trace(base, path, seconds, records, written, payload)
+            more, came_home = metadata(record, journal, logged)
+            payload += more
+            home += came_home
+    return Trace(base, path, seconds, records, written, payload, home)
 
 
 def record(directory, plugin, workload, scale):
@@ -207,9 +215,9 @@ def report_traces(recorded, results, figures):
         figures.add(name + ".rss", rss, "MB")
         figures.add(name + ".guest", trace.seconds, "s")
         rows.append((name, "%.1f" % trace.seconds, trace.records, "%.1f" % (trace.written / 1e6),
-                     trace.journal, results[name, "json"][0].events, "%.1f" % rss))
-    measure.table("traces", ("", "guest s", "records", "MB", "metadata blocks", "events",
-                             "peak MB"), rows)
+                     trace.journal, trace.home, results[name, "json"][0].events, "%.1f" % rss))
+    measure.table("traces", ("", "guest s", "records", "MB", "metadata blocks", "and at home",
+                             "events", "peak MB"), rows)
 
 
 def report(recorded, results, way, figures):
@@ -218,7 +226,8 @@ def report(recorded, results, way, figures):
         runs = results[name, way]
         cpu = [result.cpu for result in runs]
         rates = {"records/s": trace.records, "MB/s": trace.written / 1e6,
-                 "metadata blocks/s": trace.journal, "events/s": runs[0].events}
+                 "metadata blocks/s": trace.journal,
+                 "metadata writes/s": trace.journal + trace.home, "events/s": runs[0].events}
         prefix = name + ("" if way == "count" else "." + way)
         figures.add_runs(prefix + ".wall", (result.wall for result in runs), "s")
         for unit, amount in rates.items():
