@@ -94,8 +94,11 @@ static void decode_attr(struct tw_span span, size_t end, struct tw_attr *out)
 	out->rdev = 0;
 	if (S_ISCHR(out->mode) || S_ISBLK(out->mode))
 		out->rdev = decode_rdev(raw);
-	out->xattrs =
-		ext4_xattrs_digest(ext4_xattrs_of_inode(tw_span_sub(span, end, span.len)));
+	out->xattrs = 0;
+	/* Most have none: where the magic would be is zero. */
+	if (end + 4 <= span.len && at32(raw, end))
+		out->xattrs =
+			ext4_xattrs_digest(ext4_xattrs_of_inode(tw_span_sub(span, end, span.len)));
 }
 
 bool ext4_inode_plain(struct tw_span span, struct tw_attr *attr, const uint8_t **map)

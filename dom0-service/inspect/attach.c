@@ -29,6 +29,8 @@ struct attach {
 	const struct tw_attach_ops *ops;
 	const struct tw_source *image;
 	struct unit *units;
+	uint64_t *marks; /* of the first round: a bit for each unit that was read */
+	uint64_t nmarks; /* units of the disk */
 	unsigned round;
 	bool fresh; /* this round read from the image */
 	/* Records that were taken from the ring and not released: their payload is still there. */
@@ -88,6 +90,27 @@ static struct tw_error *read_kept(void *arg, uint64_t offset, void *buf, size_t 
 	return NULL;
 }
 
+/* The first round keeps nothing: of a guest that is quiet it is the last one, and it is read by all
+ * processors at the same time. What it has read is marked. */
+static struct tw_error *read_marked(void *arg, uint64_t offset, void *buf, size_t len)
+{
+	const struct attach *a = arg;
+	for (uint64_t i = offset >> UNIT_SHIFT; len && i <= (offset + len - 1) >> UNIT_SHIFT; i++) {
+		uint64_t bit = 1ull << (i & 63);
+		if (!(__atomic_load_n(&a->marks[i >> 6], __ATOMIC_RELAXED) & bit))
+			__atomic_fetch_or(&a->marks[i >> 6], bit, __ATOMIC_RELAXED);
+	}
+	return tw_source_read(a->image, offset, buf, len);
+}
+
+static bool marked(const struct attach *a, uint64_t first, uint64_t last)
+{
+	for (uint64_t i = first; a->marks && i <= last && i < a->nmarks; i++)
+		if (a->marks[i >> 6] & 1ull << (i & 63))
+			return true;
+	return false;
+}
+
 static struct tw_error *hold(struct attach *a, const struct tw_record *record)
 {
 	if (!TW_GROW(a->held, a->nheld, a->capheld))
@@ -110,6 +133,7 @@ static void each_unit(struct attach *a, const struct tw_record *record,
 	if (changes_nothing(record))
 		return;
 	uint64_t first = from >> UNIT_SHIFT, last = (to - 1) >> UNIT_SHIFT;
+	a->touched |= marked(a, first, last);
 	/* A huge range against few units: walk the shorter list. */
 	if (last - first > HASH_COUNT(a->units)) {
 		struct unit *unit, *next;
@@ -217,16 +241,42 @@ static bool any_gap(const struct attach *a)
 	return false;
 }
 
+/* The source of a round. */
+static struct tw_error *begin_round(
+	struct attach *a, const struct tw_disk *disk, struct tw_source *out)
+{
+	a->image = tw_disk_image(disk);
+	*out = (struct tw_source){.read = read_kept, .arg = a, .bytes = tw_disk_bytes(disk)};
+	a->fresh = false;
+	if (a->round)
+		return NULL;
+	a->nmarks = (out->bytes + UNIT_BYTES - 1) >> UNIT_SHIFT;
+	a->marks = calloc((a->nmarks >> 6) + 1, sizeof(*a->marks));
+	if (!a->marks)
+		return tw_error_nomem();
+	out->read = read_marked;
+	out->parallel = a->image->parallel;
+	a->fresh = true;
+	return NULL;
+}
+
+static void end_round(struct attach *a)
+{
+	free(a->marks);
+	a->marks = NULL;
+	a->image = NULL;
+}
+
 static struct tw_error *one_round(struct attach *a, const char *path, const char *subject,
 	tw_disk_emit_fn emit, void *emit_arg, struct tw_disk **out)
 {
 	struct tw_disk *disk;
 	TW_TRY(tw_disk_create(path, subject, emit, emit_arg, &disk));
-	struct tw_source kept = {.read = read_kept, .arg = a, .bytes = tw_disk_bytes(disk)};
-	a->image = tw_disk_image(disk);
-	a->fresh = false;
-	tw_disk_set_source(disk, &kept);
-	struct tw_error *err = tw_disk_crawl(disk, false);
+	struct tw_source source;
+	struct tw_error *err = begin_round(a, disk, &source);
+	tw_disk_set_source(disk, &source);
+	if (!err)
+		err = tw_disk_crawl(disk, false);
 	tw_disk_set_source(disk, NULL);
 	if (!err)
 		err = drain(a);
@@ -235,7 +285,7 @@ static struct tw_error *one_round(struct attach *a, const char *path, const char
 	bool done = !err && ((!a->fresh && !any_gap(a)) || !any_touched(a));
 	if (!err && !done)
 		err = absorb(a);
-	a->image = NULL;
+	end_round(a);
 	if (!done) {
 		tw_disk_destroy(disk);
 		return err;

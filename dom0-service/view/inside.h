@@ -49,6 +49,30 @@ static inline struct tw_body *tw_inode_body(const struct tw_inode *inode)
 	return inode->map & 1 ? NULL : (struct tw_body *)(uintptr_t)inode->map;
 }
 
+/* A single extent in map: 1, unwritten, 14 bits of count, 48 of block. */
+#define TW_MAP_UNWRITTEN 2u
+#define TW_MAP_COUNT_SHIFT 2
+#define TW_MAP_COUNT_MAX ((1u << 14) - 1)
+#define TW_MAP_BLOCK_SHIFT 16
+
+static inline bool tw_map_fits(const struct tw_extent *e)
+{
+	return !e->lblk && e->count <= TW_MAP_COUNT_MAX && !(e->block >> 48);
+}
+
+static inline uint64_t tw_map_pack(const struct tw_extent *e)
+{
+	return e->block << TW_MAP_BLOCK_SHIFT | e->count << TW_MAP_COUNT_SHIFT |
+	       (e->unwritten ? TW_MAP_UNWRITTEN : 0) | 1;
+}
+
+static inline struct tw_extent tw_map_unpack(uint64_t map)
+{
+	return (struct tw_extent){.block = map >> TW_MAP_BLOCK_SHIFT,
+		.count = map >> TW_MAP_COUNT_SHIFT & TW_MAP_COUNT_MAX,
+		.unwritten = (map & TW_MAP_UNWRITTEN) != 0};
+}
+
 /* The body of an inode, made when missing. NULL: no memory. */
 struct tw_body *tw_inode_body_get(struct tw_inode *inode);
 

@@ -171,7 +171,9 @@ struct tw_error *tw_loader_inode(struct tw_loader *loader, uint32_t ino, const s
 	inode->ino = ino;
 	loader->ninodes++;
 	tw_inode_pack(inode, attr, common);
-	if (n)
+	if (n == 1 && tw_map_fits(extents))
+		inode->map = tw_map_pack(extents);
+	else if (n)
 		TW_TRY(tw_inode_set_extents(inode, extents, n));
 	*out = inode;
 	return NULL;
@@ -192,26 +194,47 @@ static struct tw_error *claim_part(struct tw_owners *owners, const struct tw_ext
 	return tw_owners_set(owners, &owner);
 }
 
+/* A range of blocks that one thread fills. */
+struct part {
+	struct tw_owners *owners;
+	uint64_t from, to;
+	tw_kind_fn kind;
+	const void *arg;
+};
+
+static struct tw_error *claim_inode(
+	const struct tw_view *view, const struct tw_inode *inode, const struct part *part)
+{
+	struct tw_extent one;
+	uint32_t n;
+	/* Most have one extent, and it is in one part only. */
+	if (inode->map & 1) {
+		one = tw_map_unpack(inode->map);
+		if (one.block >= part->to || one.block + one.count <= part->from)
+			return NULL;
+	}
+	const struct tw_extent *e = tw_inode_extents(inode, &one, &n);
+	if (!n)
+		return NULL;
+	enum tw_owner_kind kind =
+		part->kind(part->arg, inode->ino, view->commons.at[inode->common].mode);
+	for (; n--; e++)
+		TW_TRY(claim_part(part->owners, e, inode->ino, kind, part->from, part->to));
+	return NULL;
+}
+
 struct tw_error *tw_load_owners(
 	struct tw_view *view, unsigned i, unsigned n, tw_kind_fn kind, const void *arg)
 {
-	uint64_t from, to;
-	tw_owners_part(view->owners, i, n, &from, &to);
+	struct part part = {.owners = view->owners, .kind = kind, .arg = arg};
+	tw_owners_part(view->owners, i, n, &part.from, &part.to);
 	for (uint32_t c = 0; c <= view->max_ino >> TW_CHUNK_SHIFT; c++) {
 		const struct tw_inode *chunk = view->chunks[c];
-		for (unsigned k = 0; chunk && k < TW_CHUNK_INODES; k++) {
-			struct tw_extent one;
-			uint32_t left;
-			const struct tw_extent *e = tw_inode_extents(&chunk[k], &one, &left);
-			if (!left)
-				continue;
-			enum tw_owner_kind as =
-				kind(arg, chunk[k].ino, tw_view_mode(view, &chunk[k]));
-			for (; left--; e++)
-				TW_TRY(claim_part(view->owners, e, chunk[k].ino, as, from, to));
-		}
+		for (unsigned k = 0; chunk && k < TW_CHUNK_INODES; k++)
+			if (chunk[k].map)
+				TW_TRY(claim_inode(view, &chunk[k], &part));
 	}
-	tw_owners_fit(view->owners, from, to);
+	tw_owners_fit(view->owners, part.from, part.to);
 	return NULL;
 }
 

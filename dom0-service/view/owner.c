@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of many small files, what is behind a place in a bucket has to be moved at each change: 12 KiB at most. */
+/* Of many small files, what is behind a place in a bucket has to be moved at each change: 12 KiB at
+ * most. */
 #define BUCKET_SHIFT 10
 #define BUCKET_BLOCKS (1u << BUCKET_SHIFT)
 
@@ -169,9 +170,19 @@ static bool append(struct bucket *b, const struct interval *iv)
 struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *owner)
 {
 	uint64_t block = owner->block, left = owner->count;
-	uint32_t lblk = owner->lblk;
+	uint32_t lblk = owner->lblk, off = block & (BUCKET_BLOCKS - 1);
+	if (left && off + left <= BUCKET_BLOCKS && block < owners->nblocks) {
+		/* What a crawl enters, mostly. */
+		struct interval iv = {.start = off & (BUCKET_BLOCKS - 1),
+			.last = (off + (uint32_t)left - 1) & (BUCKET_BLOCKS - 1),
+			.kind = owner->kind & 0xff,
+			.ino = owner->ino,
+			.lblk = lblk};
+		if (append(&owners->buckets[block >> BUCKET_SHIFT], &iv))
+			return NULL;
+	}
 	while (left && block < owners->nblocks) {
-		uint32_t off = block & (BUCKET_BLOCKS - 1);
+		off = block & (BUCKET_BLOCKS - 1);
 		uint32_t n = BUCKET_BLOCKS - off;
 		if (n > left)
 			n = (uint32_t)left;
@@ -180,9 +191,7 @@ struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *
 			.kind = owner->kind & 0xff,
 			.ino = owner->ino,
 			.lblk = lblk};
-		struct bucket *b = &owners->buckets[block >> BUCKET_SHIFT];
-		if (!append(b, &iv))
-			TW_TRY(set_in_bucket(b, iv));
+		TW_TRY(set_in_bucket(&owners->buckets[block >> BUCKET_SHIFT], iv));
 		block += n;
 		left -= n;
 		lblk += n;

@@ -249,17 +249,6 @@ struct tw_body *tw_inode_body_get(struct tw_inode *inode)
 	return body;
 }
 
-/* A single extent in map: 1, unwritten, 14 bits of count, 48 of block. */
-#define MAP_UNWRITTEN 2u
-#define MAP_COUNT_SHIFT 2
-#define MAP_COUNT_MAX ((1u << 14) - 1)
-#define MAP_BLOCK_SHIFT 16
-
-static bool fits_map(const struct tw_extent *e)
-{
-	return !e->lblk && e->count <= MAP_COUNT_MAX && !(e->block >> 48);
-}
-
 const struct tw_extent *tw_inode_extents(
 	const struct tw_inode *inode, struct tw_extent *one, uint32_t *n)
 {
@@ -267,9 +256,7 @@ const struct tw_extent *tw_inode_extents(
 	*n = body ? body->nextents : inode->map != 0;
 	if (body || !inode->map)
 		return body ? body->extents : NULL;
-	*one = (struct tw_extent){.block = inode->map >> MAP_BLOCK_SHIFT,
-		.count = inode->map >> MAP_COUNT_SHIFT & MAP_COUNT_MAX,
-		.unwritten = (inode->map & MAP_UNWRITTEN) != 0};
+	*one = tw_map_unpack(inode->map);
 	return one;
 }
 
@@ -277,13 +264,10 @@ const struct tw_extent *tw_inode_extents(
 static bool set_in_map(struct tw_inode *inode, const struct tw_extent *extents, uint32_t n)
 {
 	const struct tw_body *body = tw_inode_body(inode);
-	if (n > 1 || (n && !fits_map(extents)) || (body && (body->target || body->capblocks)))
+	if (n > 1 || (n && !tw_map_fits(extents)) || (body && (body->target || body->capblocks)))
 		return false;
 	/* extents may be the inode's own. */
-	uint64_t map = 0;
-	if (n)
-		map = extents->block << MAP_BLOCK_SHIFT | extents->count << MAP_COUNT_SHIFT |
-		      (extents->unwritten ? MAP_UNWRITTEN : 0) | 1;
+	uint64_t map = n ? tw_map_pack(extents) : 0;
 	free_body(inode);
 	inode->map = map;
 	return true;
