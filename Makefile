@@ -127,13 +127,22 @@ uninstall:
 demo:
 	@TAPWIRE_BUILD="$(BUILD)" tests/demo/demo
 
-# Each benchmark prints tables, then its figures as JSON, one a line. Installs what they run.
+# Each benchmark prints tables, then its figures as JSON, one a line. Installs what they run. What
+# they print goes to $(BUILD)/bench, too, where the plots are. BENCH="crawl plots" takes these only;
+# FULL=1 takes the volumes of ten million files, too.
+BENCH ?= $(patsubst tests/bench/%.py,%,$(wildcard tests/bench/*.py))
+FULL ?=
 bench:
 	@tests/deps tests/bench/packages.txt
 	@$(MAKE) --no-print-directory all
-	@for script in $(wildcard tests/bench/*.py); do \
-		echo "== $$script"; \
-		TAPWIRE_BUILD="$(BUILD)" PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 $$script || exit; \
+	@mkdir -p "$(BUILD)/bench"
+	@for name in $(BENCH); do \
+		echo "== tests/bench/$$name.py"; \
+		TAPWIRE_BUILD="$(BUILD)" TAPWIRE_BENCH_FULL="$(FULL)" PYTHONDONTWRITEBYTECODE=1 \
+			/usr/bin/python3 -u tests/bench/$$name.py >"$(BUILD)/bench/$$name.txt" 2>&1; \
+		status=$$?; \
+		cat "$(BUILD)/bench/$$name.txt"; \
+		[ $$status = 0 ] || exit $$status; \
 	done
 
 # A supervisor starts its children through /proc/self/exe, which under valgrind is valgrind.

@@ -377,15 +377,15 @@ def main():
     parser.add_argument("--made", type=int, default=200000, help="files made while followed")
     parser.add_argument("--changes", type=int, default=3000, help="in a directory")
     parser.add_argument("--extents", type=int, default=1000000, help="of the one file")
-    parser.add_argument("--grown", type=int, default=100000, help="extents made while followed")
-    parser.add_argument("--overwrites", type=int, default=200, help="of such a file")
+    parser.add_argument("--grown", type=int, default=40000, help="extents made while followed")
+    parser.add_argument("--overwrites", type=int, default=100, help="of such a file")
     parser.add_argument("--only", choices=("uncommitted", "directory", "fragments"))
     parser.add_argument("--quick", action="store_true", help="small numbers, to see it work")
     args = parser.parse_args()
     if args.huge:
         args.files = 10000000
     if args.quick:
-        args.bytes, args.small, args.content = 64 * GIB, 200000, GIB // 2
+        args.bytes, args.small, args.content = 64 * GIB, 200000, 256 * MIB
         args.files, args.made, args.changes = 20000, 10000, 300
         args.extents, args.grown, args.overwrites = 20000, 8000, 50
     reason = guestdisk.missing()

@@ -119,7 +119,8 @@ def main():
                         help="of the last point of used inodes; a tenth of it in used space")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", help="directory for the plots, instead of the build's")
-    parser.add_argument("--quick", action="store_true", help="small volumes once, to see it work")
+    parser.add_argument("--quick", action="store_true",
+                        help="small volumes once, to see it work; their plots are thrown away")
     args = parser.parse_args()
     if args.quick:
         args.files, args.rounds = 20000, 1
@@ -130,7 +131,8 @@ def main():
     if not measure.present("gnuplot"):
         sys.exit("plots: gnuplot is not installed")
     with measure.scratch() as directory:
-        plots = Plots(directory, measure.output(args.out), args.rounds)
+        out = measure.output(args.out or (directory / "plots" if args.quick else None))
+        plots = Plots(directory, out, args.rounds)
         plots.space(max(2000, args.files // 10))
         plots.inodes(args.files)
     print()
