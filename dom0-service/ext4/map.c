@@ -180,16 +180,20 @@ void ext4_map_deinit(struct ext4_map *map)
 	*map = (struct ext4_map){0};
 }
 
+/* Put together as it would be on disk, an entry is compared at once. */
 bool ext4_root_is(struct tw_span root, const struct tw_extent *e, uint32_t n)
 {
-	if (tw_le16(root, EH_MAGIC) != EXTENT_MAGIC || tw_le16(root, EH_DEPTH) ||
-		tw_le16(root, EH_ENTRIES) != n || EH_BYTES + n * E_BYTES > root.len)
+	uint32_t head = htole32(EXTENT_MAGIC | n << 16);
+	if (root.len < EH_BYTES || n > (root.len - EH_BYTES) / E_BYTES || tw_le16(root, EH_DEPTH) ||
+		memcmp(root.data, &head, sizeof(head)))
 		return false;
-	for (size_t off = EH_BYTES; n--; e++, off += E_BYTES) {
+	for (const uint8_t *at = root.data + EH_BYTES; n--; e++, at += E_BYTES) {
 		uint32_t len = e->count + (e->unwritten ? MAX_INIT_LEN : 0);
-		if (tw_le32(root, off + EE_BLOCK) != e->lblk || tw_le16(root, off + EE_LEN) != len ||
-			tw_le32(root, off + EE_START_LO) != (uint32_t)e->block ||
-			tw_le16(root, off + EE_START_HI) != e->block >> 32)
+		const uint32_t entry[] = {htole32(e->lblk),
+			htole32(len | (uint32_t)(e->block >> 32) << 16),
+			htole32((uint32_t)e->block)};
+		_Static_assert(sizeof(entry) == E_BYTES, "an extent on disk");
+		if (len > UINT16_MAX || e->block >> 48 || memcmp(at, entry, sizeof(entry)))
 			return false;
 	}
 	return true;
