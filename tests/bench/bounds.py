@@ -169,8 +169,7 @@ class Bounds:
         allocated, free = sparse.allocated(), sparse.free()
         large = pieces(allocated, MIB)[:args.bytes // MIB]
         both = shuffled(pieces(allocated, MIB) + pieces(free, MIB))[:args.bytes // MIB]
-        small = [random.Random(i).randrange(256) * BLOCK + large[i * 7919 % len(large)]
-                 for i in range(args.small)]
+        small, one = self._small(large), self._small(large[:len(large) // HOLDERS])
         nobodys = pieces(free, MIB)[:args.content // MIB]
         log = itertools.islice(itertools.cycle(sparse.log[1:]), args.content // BLOCK)
         page = NOT_A_COMMIT + content[:BLOCK - len(NOT_A_COMMIT)]
@@ -178,6 +177,7 @@ class Bounds:
             "files, in order": written(large, MIB),
             "files and free space, shuffled": written(both, MIB),
             "files, shuffled, 4 KiB each": written(small, BLOCK),
+            "a file, shuffled, 4 KiB each": written(one, BLOCK),
             "free space, with content": written(nobodys, MIB, content),
             "the log, with content": itertools.chain(
                 sparse.begun(), written((block * BLOCK for block in log), BLOCK, page)),
@@ -198,6 +198,12 @@ class Bounds:
         measure.table("written without a commit: volume of %.2f TiB, journal of %d MiB"
                       % (size / TIB, LOG), ("", "GiB", "records", "events", "cpu s", "peak MB",
                                             "MB more"), rows)
+
+    def _small(self, places):
+        """Blocks of 4 KiB, each in another one of these MiBs than the one before."""
+        rnd = random.Random(1)
+        return (places[i * 7919 % len(places)] + rnd.randrange(MIB // BLOCK) * BLOCK
+                for i in range(self._args.small))
 
     def _memory(self, key, rss, idle):
         self.figures.add(key + ".more", max(0.001, (rss - idle) / 1e6), "MB")
@@ -385,7 +391,7 @@ def main():
     if args.huge:
         args.files = 10000000
     if args.quick:
-        args.bytes, args.small, args.content = 64 * GIB, 200000, 256 * MIB
+        args.bytes, args.small, args.content = 64 * GIB, 400000, 256 * MIB
         args.files, args.made, args.changes = 20000, 10000, 300
         args.extents, args.grown, args.overwrites = 20000, 8000, 50
     reason = guestdisk.missing()

@@ -38,6 +38,7 @@ BOUNDS = {
     "bounds.uncommitted.files_in_order.more": 4,
     "bounds.uncommitted.files_and_free_space_shuffled.more": 8,
     "bounds.uncommitted.files_shuffled_4_KiB_each.more": 16,
+    "bounds.uncommitted.a_file_shuffled_4_KiB_each.more": 6,
     "bounds.uncommitted.free_space_with_content.more": 80,  # 64 MiB are kept
     "bounds.uncommitted.the_log_with_content.more": 75,  # a log of 64 MiB
     "bounds.directory.20000.idle": 14,
