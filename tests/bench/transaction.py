@@ -138,7 +138,7 @@ class Bench:
             rows.append((label, *self._row(label.replace(", ", ".").replace(" ", "_"), recording,
                                            results[label, "short"], results[label, "long"])))
         measure.table("one transaction", ("volume", "commits", "metadata blocks", "events",
-                                          "instructions", "a block", "cpu us", "min", "crawl ms",
+                                          "instructions", "an event", "cpu us", "min", "crawl ms",
                                           "peak MB"), rows)
 
     def _row(self, key, recording, short, long):
@@ -162,7 +162,7 @@ class Bench:
             a, b = (self._instructions(recording.base, part.trace)
                     for part in (recording.short, recording.long))
             self.figures.add(key + ".instructions", (b - a) / more, "instructions")
-            counted = "%.0f" % ((b - a) / more), "%.0f" % ((b - a) / more / blocks)
+            counted = "%.0f" % ((b - a) / more), "%.0f" % ((b - a) / more / events)
         return ("%.2f" % commits, "%.1f" % blocks, "%.1f" % events, *counted, "%.1f" % measure.median(cpu),
                 "%.1f" % min(cpu), "%.1f" % crawl, "%.1f" % rss)
 
