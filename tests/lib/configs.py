@@ -78,3 +78,13 @@ CONFIGS = {
     "read-locked": Config(_ext("ext4", *BLOCKS_4K), "dioread_lock"),
     "every-second": Config(_ext("ext4", *BLOCKS_4K), "commit=1"),
 }
+
+# Those that no kernel here mounts: they are made from a tree with mke2fs -d, and only read.
+UNMOUNTED = {
+    "blocks-64k": Config(_ext("ext4", "-b", "65536"), "", "512M"),
+    "blocks-32k": Config(_ext("ext3", "-b", "32768"), "", "256M"),
+    "case-folded": Config(_features("casefold", *BLOCKS_4K, "-E", "encoding=utf8")),
+    "quota": Config(_features("quota,project", *BLOCKS_4K, "-E", "quotatype=usrquota:grpquota:prjquota")),
+    "verity": Config(_features("verity,stable_inodes")),
+    "wide": Config(_features("64bit,meta_bg,^resize_inode,large_dir,ea_inode", "-b", "1024", "-I", "512")),
+}
