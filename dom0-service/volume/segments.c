@@ -82,6 +82,8 @@ struct tw_error *tw_segments_finish(struct tw_segments *segments, uint64_t disk_
 		if (i && area->disk - area[-1].disk < area[-1].bytes)
 			return tw_error_create(TW_BAD_DATA, "its parts overlap");
 	}
+	segments->low = n ? segments->areas[0].disk : 0;
+	segments->high = n ? segments->areas[n - 1].disk + segments->areas[n - 1].bytes : 0;
 	return NULL;
 }
 
@@ -104,6 +106,8 @@ struct tw_error *tw_segments_copy(struct tw_segments *to, const struct tw_segmen
 		return tw_error_nomem();
 	}
 	to->bytes = from->bytes;
+	to->low = from->low;
+	to->high = from->high;
 	to->n = to->cap = from->n;
 	to->nstarts = to->capstarts = from->nstarts;
 	return NULL;

@@ -34,7 +34,8 @@ struct tw_area {
 };
 
 struct tw_segments {
-	uint64_t bytes; /* the volume's size */
+	uint64_t bytes;     /* the volume's size */
+	uint64_t low, high; /* what it has of the disk lies between these */
 	struct tw_segment *list; /* by offset in the volume */
 	size_t n, cap;
 	uint64_t *starts; /* where areas begin on the disk, segment by segment */
@@ -100,7 +101,9 @@ static inline struct tw_pieces tw_pieces(
 {
 	struct tw_pieces p = {segments, disk, disk + bytes, 0};
 	/* Most volumes are one range, and most records are not in one of many. */
-	if (segments->nstarts > 1)
+	if (disk >= segments->high || p.end <= segments->low)
+		p.area = segments->nstarts;
+	else if (segments->nstarts > 1)
 		p.area = tw_segments_find(segments, disk);
 	return p;
 }
@@ -121,6 +124,8 @@ static inline bool tw_pieces_next(struct tw_pieces *p, struct tw_piece *out)
 			if (segment->nstripes > 1)
 				tw_segments_striped(s, area, out);
 			p->at = from + out->bytes;
+			if (p->at == p->end)
+				p->area = s->nstarts;
 			return true;
 		}
 		if (p->end <= area->disk)

@@ -15,7 +15,7 @@ import pytest
 
 from lib import guestdisk, layout, lvm, property, tree
 from lib.guard import Guard
-from lib.layout import MIB, Watched, partition_table, uuid_of
+from lib.layout import MIB, QUICK, Watched, partition_table, uuid_of
 from lib.workload import Mix
 
 pytestmark = pytest.mark.usefixtures("mountable")
@@ -722,12 +722,12 @@ def test_partitions_by_parted(tapwire, scratch):
     """Which writes a table in other steps; a volume that stays is never lost meanwhile."""
     image = make_image(scratch, "256M")
     with Prepared(scratch, image) as prepared:
-        guestdisk.run("parted", "-s", image, "mklabel", "msdos", "mkpart", "primary", "1MiB", "65MiB",
+        guestdisk.run(*QUICK, "parted", "-s", image, "mklabel", "msdos", "mkpart", "primary", "1MiB", "65MiB",
                       "mkpart", "extended", "66MiB", "250MiB")
         uuid = prepared.fill_partition(MIB, 64 * MIB)
     with Watched(tapwire, scratch, image) as watched:
         for start in (70, 100, 130):
-            guestdisk.run("parted", "-s", watched.disk, "mkpart", "logical", "%dMiB" % start, "%dMiB" % (start + 24))
+            guestdisk.run(*QUICK, "parted", "-s", watched.disk, "mkpart", "logical", "%dMiB" % start, "%dMiB" % (start + 24))
             with watched.partition(start * MIB, 24 * MIB) as device:
                 guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", device)
                 new = uuid_of(device)
@@ -735,7 +735,7 @@ def test_partitions_by_parted(tapwire, scratch):
                     work(root, start)
                     watched.expect(new, root)
         for number in (6, 6, 5):
-            guestdisk.run("parted", "-s", watched.disk, "rm", number)
+            guestdisk.run(*QUICK, "parted", "-s", watched.disk, "rm", number)
         assert guestdisk.wait_until(lambda: len(watched.of_type("volume.lost")) == 3, 20)
         with watched.partition(MIB, 64 * MIB) as device, watched.mounted(device) as root:
             work(root, 18)

@@ -15,6 +15,8 @@ from .guard import Guard
 from .service import Service
 
 MIB = 1 << 20
+# Partitioning tools end with a sync of the whole machine, which may be busy, or stuck, with something else.
+QUICK = ("eatmydata",)
 
 
 def about(event):
@@ -168,7 +170,7 @@ def uuid_of(device):
 
 def partition_table(path, script):
     """sfdisk's input, one partition a line."""
-    done = subprocess.run(["sfdisk", "-q", "--no-reread", "--no-tell-kernel", "-w", "never", "-W", "never", path],
+    done = subprocess.run([*QUICK, "sfdisk", "-q", "--no-reread", "--no-tell-kernel", "-w", "never", "-W", "never", path],
                           input=script.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         raise RuntimeError("sfdisk: " + done.stdout.decode())

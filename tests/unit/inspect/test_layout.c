@@ -9,7 +9,7 @@ static void partitioned(const struct disks *d)
 {
 	char script[512];
 	snprintf(script, sizeof(script),
-		"truncate -s %u img; printf 'label: gpt\\nstart=1MiB,size=4M\\nstart=8MiB,size=4M\\n' | sfdisk -q img;"
+		"truncate -s %u img; printf 'label: gpt\\nstart=1MiB,size=4M\\nstart=8MiB,size=4M\\n' | eatmydata sfdisk -q img;"
 		"dd if=after of=img bs=1M seek=1 conv=notrunc status=none", SIZE);
 	shell(d->dir, script);
 }
@@ -67,8 +67,8 @@ static void an_unknown_volume_is_looked_at_soon(void **state)
 	assert_true(tw_disk_layout_written(disk));
 	assert_false(tw_disk_map_written(disk));
 	assert_false(looks_changed(disk));
-	shell(d->dir, "truncate -s 4M swap; mkswap swap >/dev/null 2>&1; dd if=swap of=img bs=1M seek=8 conv=notrunc status=none;"
-		"rm swap");
+	shell(d->dir, "truncate -s 4M swap; mkswap swap >/dev/null 2>&1;"
+		"dd if=swap of=img bs=1M seek=8 conv=notrunc status=none; rm swap");
 	write_at(disk, UNKNOWN, zeroes, 4096);
 	assert_true(looks_changed(disk));
 	tw_disk_destroy(disk);
@@ -115,7 +115,7 @@ static void a_partition_that_changes_is_seen(void **state)
 	partitioned(d);
 	struct tw_disk *disk = crawl(d);
 	shell(d->dir, "printf 'start=1MiB,size=4M\\nstart=9MiB,size=4M\\n' |"
-		" sfdisk -q --no-reread -W never img >/dev/null 2>&1");
+		" eatmydata sfdisk -q --no-reread -W never img >/dev/null 2>&1");
 	assert_false(looks_changed(disk)); /* nobody has written, so nobody looks */
 	write_at(disk, 1024, zeroes, 512);
 	assert_true(looks_changed(disk));
