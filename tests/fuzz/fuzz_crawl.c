@@ -2,7 +2,7 @@
 /*
  * Input: patches to a small ext4 image: what part of it, where, how many bytes, and these. A byte
  * in front says how they come in: there before the crawl, written in place after it, or committed
- * through the journal after it.
+ * through the journal after it; from 128 on it is the image whose inodes hold what they can.
  */
 #include "base/log.h"
 #include "ext4/ext4.h"
@@ -20,9 +20,10 @@ static uint32_t touched[MAX_PATCHES];
 static unsigned ntouched;
 
 /* Where the parts are, found once in the pristine image. */
-static struct {
+static struct place {
+	const uint8_t *image;
 	uint32_t log[MAX_PATCHES + 3], table, root, nodes[2];
-} place;
+} places[2], place;
 
 static struct tw_error *take_event(struct tw_event *event, void *arg)
 {
@@ -38,9 +39,9 @@ static struct tw_fs_env env_of(uint8_t *bytes)
 		NULL, "fuzz" };
 }
 
-static void find_places(void)
+static void find_places(const uint8_t *pristine)
 {
-	struct tw_fs_env env = env_of((uint8_t *)(uintptr_t)fuzz_image());
+	struct tw_fs_env env = env_of((uint8_t *)(uintptr_t)pristine);
 	struct ext4 *fs;
 	if (tw_fs_ext4.open(&env, (void **)&fs))
 		abort();
@@ -52,9 +53,10 @@ static void find_places(void)
 		for (uint32_t k = 0; k < e->count; k++)
 			if (e->lblk + k < MAX_PATCHES + 3)
 				place.log[e->lblk + k] = (uint32_t)e->block + k;
+	place.image = pristine;
 	place.table = (uint32_t)fs->geo.itable[0];
-	place.root = (uint32_t)tw_inode_extents(
-		tw_view_inode(fs->view, EXT4_ROOT_INO), &one, &n)->block;
+	e = tw_inode_extents(tw_view_inode(fs->view, EXT4_ROOT_INO), &one, &n);
+	place.root = n ? (uint32_t)e->block : place.table + 4;
 	struct ext4_root *root = fs->roots;
 	for (unsigned i = 0; root && i < 2 && i < root->nnodes; i++)
 		place.nodes[i] = (uint32_t)root->nodes[i];
@@ -107,7 +109,7 @@ static struct tw_error *commit(void *fs)
 {
 	uint8_t block[BLOCK], data[BLOCK];
 	const uint32_t *at = place.log;
-	memcpy(block, fuzz_image() + (size_t)*at * BLOCK, BLOCK);
+	memcpy(block, place.image + (size_t)*at * BLOCK, BLOCK);
 	uint32_t sequence = tw_be32(tw_span(block, BLOCK), 24);
 	be32(block + 28, 1);
 	TW_TRY(write_block(fs, *at++, block));
@@ -139,8 +141,11 @@ static void use(struct ext4 *fs)
 	tw_error_destroy(ext4_settle(fs, (struct tw_time){ 2, 0 }, true));
 	const struct tw_inode *inode = tw_view_inode_next(fs->view, 1);
 	for (; inode; inode = tw_view_inode_next(fs->view, inode->ino + 1)) {
+		struct tw_event event = { 0 };
 		tw_view_inode_path(fs->view, inode, &out);
 		tw_buf_reset(&out);
+		struct tw_attr attr = tw_view_attr(fs->view, inode);
+		tw_error_destroy(ext4_attrs_names(fs, 0, attr.xattrs, &event));
 	}
 	tw_error_destroy(ext4_save(fs, &out));
 	tw_buf_deinit(&out);
@@ -149,16 +154,22 @@ static void use(struct ext4 *fs)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, size };
-	enum how how = take(&in, 1) % 3;
+	uint32_t first = take(&in, 1);
+	enum how how = first % 3;
 	void *fs = NULL;
 	if (!image) {
 		image = malloc(FUZZ_IMAGE_BYTES);
 		if (!image)
 			abort();
 		tw_log_init("fuzz", TW_LOG_ERROR);
-		find_places();
+		find_places(fuzz_image());
+		places[0] = place;
+		memset(&place, 0, sizeof(place));
+		find_places(fuzz_image_of_inodes());
+		places[1] = place;
 	}
-	memcpy(image, fuzz_image(), FUZZ_IMAGE_BYTES);
+	place = places[first >= 128];
+	memcpy(image, place.image, FUZZ_IMAGE_BYTES);
 	struct tw_fs_env env = env_of(image);
 	if (how == BEFORE)
 		patch(&in);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Input: a byte 0 and the saved state of a disk of 3 MiB, or another byte and patches to the state
- * of the small image: where, how many bytes, and these; the last one says where it is cut off.
+ * of the small image (from 128 on: of the one whose inodes hold what they can): where, how many bytes, and these; the last one says where it is cut off.
  * What comes of it can be walked, settled and saved.
  */
 #include "base/log.h"
@@ -39,16 +39,19 @@ static struct tw_error *use(struct tw_disk *disk, struct tw_buf *again)
 	return tw_disk_save(disk, again);
 }
 
-static struct tw_disk *open_disk(void)
+static struct tw_disk *open_disk(bool inodes)
 {
-	static int fd = -1;
+	static int fds[2] = { -1, -1 };
+	int fd = fds[inodes];
 	struct tw_disk *disk;
 	char path[64];
 	if (fd < 0) {
 		tw_log_init("fuzz", TW_LOG_ERROR);
 		fd = memfd_create("image", MFD_CLOEXEC);
-		if (fd < 0 || write(fd, fuzz_image(), FUZZ_IMAGE_BYTES) != FUZZ_IMAGE_BYTES)
+		const uint8_t *image = inodes ? fuzz_image_of_inodes() : fuzz_image();
+		if (fd < 0 || write(fd, image, FUZZ_IMAGE_BYTES) != FUZZ_IMAGE_BYTES)
 			abort();
+		fds[inodes] = fd;
 	}
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	struct tw_error *err = tw_disk_create(path, "fuzz", take_event, NULL, &disk);
@@ -57,23 +60,25 @@ static struct tw_disk *open_disk(void)
 	return disk;
 }
 
-static struct tw_span pristine(void)
+static struct tw_span pristine(bool inodes)
 {
-	static struct tw_buf state;
-	if (!state.len) {
-		struct tw_disk *disk = open_disk();
-		if (tw_disk_crawl(disk, true) || tw_disk_save(disk, &state))
+	static struct tw_buf states[2];
+	struct tw_buf *state = &states[inodes];
+	if (!state->len) {
+		struct tw_disk *disk = open_disk(inodes);
+		if (tw_disk_crawl(disk, true) || tw_disk_save(disk, state))
 			abort();
 		tw_disk_destroy(disk);
 	}
-	return tw_span(state.data, state.len);
+	return tw_span(state->data, state->len);
 }
 
 /* The state that the input stands for; the caller frees it. */
 static uint8_t *state_of(struct input *in, size_t *len)
 {
-	struct tw_span base = pristine();
-	bool raw = take(in, 1) == 0;
+	uint32_t first = take(in, 1);
+	struct tw_span base = pristine(first >= 128);
+	bool raw = first == 0;
 	size_t size = raw ? in->size : base.len;
 	uint8_t *state = malloc(size + 8);
 	if (!state)
@@ -106,7 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	memcpy(exact, state, len);
 	free(state);
-	struct tw_disk *disk = open_disk();
+	struct tw_disk *disk = open_disk(size && data[0] >= 128);
 	struct tw_error *err = tw_disk_load(disk, tw_span(exact, len));
 	if (!err)
 		err = use(disk, &again);

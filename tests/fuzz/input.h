@@ -42,6 +42,8 @@ static inline size_t take_bytes(struct input *in, void *out, size_t len)
 
 /* The pristine image, made by mkfs.ext4 at the first call, always the same. */
 const uint8_t *fuzz_image(void);
+/* The same for one whose inodes hold what they can: files, directories, symlinks, attributes. */
+const uint8_t *fuzz_image_of_inodes(void);
 
 /* A source that reads from memory; arg is the bytes. */
 struct tw_error *fuzz_read(void *arg, uint64_t offset, void *buf, size_t len);
