@@ -14,7 +14,7 @@ TESTS = pathlib.Path(__file__).resolve().parent
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
-from lib import guestdisk  # noqa: E402
+from lib import guestdisk, nosync  # noqa: E402
 from lib.property import Tapwire  # noqa: E402
 
 
@@ -39,6 +39,7 @@ def pytest_configure(config):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # umount and its like, with the environment that a cron job or a CI has.
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+    nosync.forbid()
 
 
 def pytest_sessionfinish(session):
