@@ -73,8 +73,10 @@ BAD = {
     "modified nothing": event("modified", "/d/g", 13),
     "modified another inode": event("modified", "/d/f", 18),
     "changed its kind": event("attributes", "/d/f", 13, "dir"),
-    "ranges overlap": event("modified", "/d/f", 13, ranges=[[0, 5], [4, 2]]),
-    "an empty range": event("modified", "/d/f", 13, ranges=[[0, 0]]),
+    "ranges overlap": event("modified", "/d/f", 13, size=9, ranges=[[0, 5], [4, 2]]),
+    "an empty range": event("modified", "/d/f", 13, size=9, ranges=[[0, 0]]),
+    "a range beyond the end": event("modified", "/d/f", 13, size=9, ranges=[[4, 6]]),
+    "an attribute that was not there": event("attributes", "/d/f", 13, xattrs={"removed": ["a"]}),
     "no such verb's path": event("attributes", "d/f", 13),
 }
 

@@ -2,7 +2,8 @@
 """The file systems that the oracle runs on: how each is made and mounted."""
 import collections
 
-Config = collections.namedtuple("Config", "mkfs options size aged", defaults=("", "96M", None))
+Config = collections.namedtuple("Config", "mkfs options size aged kinds",
+                                defaults=("", "96M", None, None))
 
 BLOCKS_4K, BLOCKS_1K = ("-b", "4096"), ("-b", "1024")
 # The smallest journals that mke2fs makes: 1,024 blocks, which wrap every second or so.
@@ -17,8 +18,13 @@ def _features(names, *args):
     return ("-t", "ext4", "-O", names, *(args or BLOCKS_4K))
 
 
+# What a fast commit can say, and fsync often; anything else makes a whole transaction an ordinary one.
+FAST = ("create", "write", "append", "appended", "direct", "synchronous", "shrink", "grow", "copy", "map", "punch",
+        "unlink", "link", "rename_over", "symlink", "mkdir", "rmdir", "mknod", "chmod", "chown", "utimens", "orphan",
+        "tmpfile", "close", *["fsync"] * 12)
+
 # The mke2fs options of each name ("-t" included), what mount is told, the image's size; aged: tune2fs
-# options that are given after the image was filled and half emptied again.
+# options that are given after the image was filled and half emptied again; kinds: what the mix is made of.
 CONFIGS = {
     # sizes of blocks and inodes
     "ext4": Config(_ext("ext4", *BLOCKS_4K)),
@@ -60,7 +66,10 @@ CONFIGS = {
         *BLOCKS_4K)),
     # the journal
     "fast-commit": Config(_features("fast_commit")),
-    "fast-commit-1k": Config(_features("fast_commit", *BLOCKS_1K)),
+    "fast-commit-only": Config(_features("fast_commit"), kinds=FAST),
+    "fast-commit-1k": Config(_features("fast_commit", *BLOCKS_1K), kinds=FAST),
+    "fast-commit-wraps": Config(_features("fast_commit", "-b", "1024", "-J", "size=1,fast_commit_size=256"),
+                                kinds=FAST),
     "journal-1m": Config(_ext("ext4", *TINY_1K)),
     "journal-4m": Config(_ext("ext4", *TINY_4K)),
     "journal-data": Config(_ext("ext4", *TINY_4K), "data=journal"),

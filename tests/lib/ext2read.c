@@ -100,9 +100,9 @@ static void put_target(struct volume *vol, ext2_ino_t ino, struct ext2_inode_lar
 static int put_xattr(char *name, char *value, size_t value_len, void *arg)
 {
 	(void)value, (void)value_len, (void)arg;
-	/* Not shown by a mount: the content of a file that is kept in its inode, and how it is encrypted. */
-	if (strcmp(name, "system.data") && strcmp(name, "c"))
-		printf(" %s", name);
+	/* The content of a file that is kept in its inode is none; libext2fs has no name for one kind. */
+	if (strcmp(name, "system.data"))
+		printf(" %s%s", strcmp(name, "c") ? "" : "encryption.", name);
 	return 0;
 }
 

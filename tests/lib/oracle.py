@@ -156,8 +156,9 @@ def record(tapwire, name, seed, scratch, ops=600, procs=3, syncs=3):
     run = Run(name, scratch)
     make(run.config, run.image, scratch)
     refuse(tapwire, run.image)
-    mixes = [Mix(scratch / "made", seed * 100 + number, budget=(24 << 20) // procs, big_dir=1200,
-                 prefix=b"p%d" % number, shared=SHARED, clash=CLASH) for number in range(procs)]
+    kinds = run.config.kinds
+    mixes = [Mix(scratch / "made", seed * 100 + number, kinds, (24 << 20) // procs, 1200,
+                 b"p%d" % number, SHARED, None if kinds else CLASH) for number in range(procs)]
     logs = [scratch / ("steps-%d" % number) for number in range(procs)]
     with guestdisk.mounted(run.image, scratch / "made", run.config.options) as root:
         with open(logs[0], "w", encoding="utf-8") as log:
@@ -166,10 +167,11 @@ def record(tapwire, name, seed, scratch, ops=600, procs=3, syncs=3):
                 first.do("mkdir", name_, 0o755)
         for mix, path in zip(mixes, logs):
             with open(path, "a", encoding="utf-8") as log:
-                mix.steps.log = log
+                mix.steps.log, mix.steps.spans = log, {}
                 mix.ops(ops // 8 // procs)
                 mix.close()
                 mix.steps.log = None
+            run.add_spans(mix.steps.allocated)
     started = time.time_ns()
     with run.captured(tapwire) as root:
         run.freeze("start")
@@ -279,27 +281,26 @@ def replay(tapwire, name, steps, scratch):
     make(run.config, run.image, scratch)
     base = next((at for at, step in enumerate(steps) if step[1] == "base"), 0)
     with guestdisk.mounted(run.image, scratch / "made", run.config.options) as root:
-        _play(root, steps[:base])
+        _play(root, steps[:base], run, before=True)
     with run.captured(tapwire) as root:
         _play(root, steps[base:], run)
         run.freeze("end")
     return run
 
 
-def _play(root, steps, run=None):
-    """Each process of the recording keeps its own open files."""
+def _play(root, steps, run, before=False):
+    """Each process of the recording keeps its own open files. before: nothing is captured yet."""
     hands = {}
     for number, name, *args in steps:
-        if name == "sync" and run:
+        if name == "sync" and not before:
             run.freeze("sync %d" % len(run.syncs))
         if name in ("sync", "base"):
             continue
-        hand = hands.setdefault(number, Steps(root, spans=run is not None))
+        hand = hands.setdefault(number, Steps(root, spans=True))
         play(hand, [[name, *args]])
     for hand in hands.values():
         hand.close_all()
-        if run:
-            run.add_spans(hand.spans)
+        run.add_spans(hand.allocated if before else hand.spans)
 
 
 # --- the checks ---
@@ -332,6 +333,8 @@ class Check:
         self.thorough = thorough or self.opaque
         # Without a journal, what was written so far need not hang together.
         self.cuts = 2 if thorough and has_journal(run.disk.base) else 0
+        if run.config.kinds:
+            self.cuts *= 5
         self.reader = ext2read(tapwire.build)
         self.told = {}
 
@@ -357,6 +360,7 @@ class Check:
             left = property.apply_until(state, left, sync.clock_ns)
             expect(readers.differences(truth, state.listing(readers.FIELDS), blind=self._blind()),
                    "events, at %s" % sync.label)
+            self._xattrs(state, truth, "events, at %s" % sync.label)
             self._ranges(state, before, sync)
             before = sync.image
         for event in left:
@@ -374,10 +378,12 @@ class Check:
     def _truth(self, sync):
         """What all readers say; a crawl has to say it too."""
         truth = sync.mount
-        crawl = self.tapwire.crawl(sync.image).listing(readers.FIELDS)
+        crawl = self.tapwire.crawl(sync.image)
         if self.thorough:
             truth = self._read(sync)
-        expect(readers.differences(truth, crawl, blind=self._blind()), "crawl, at %s" % sync.label)
+        expect(readers.differences(truth, crawl.listing(readers.FIELDS), blind=self._blind()),
+               "crawl, at %s" % sync.label)
+        self._xattrs(crawl, truth, "crawl, at %s" % sync.label)
         return truth
 
     def _read(self, sync):
@@ -396,6 +402,15 @@ class Check:
         agree(readers.differences(truth, readers.debugfs(sync.image), blind=("target",)),
               "debugfs against libext2fs, at %s" % sync.label)
         return truth
+
+    def _xattrs(self, state, truth, what):
+        """The names of extended attributes."""
+        wrong = []
+        for path, fields in truth.items():
+            names = sorted(os.fsdecode(name) for name in state.lookup(path).xattrs)
+            if names != fields["xattrs"]:
+                wrong.append("%r: %s, should be %s" % (path, names, fields["xattrs"]))
+        expect(wrong, "names of attributes, " + what)
 
     def _ranges(self, state, before, sync):
         """What changed since the last sync point lies in the ranges of the events since then."""

@@ -181,7 +181,8 @@ def nameless(listing):
     found = {}
     for fields in listing.values():
         hidden = ("target", "size") if fields["kind"] == "symlink" else ("target",)
-        found[b"%d" % fields["inode"]] = {**fields, **dict.fromkeys(hidden)}
+        xattrs = [name for name in fields["xattrs"] if name != "encryption.c"]
+        found[b"%d" % fields["inode"]] = {**fields, **dict.fromkeys(hidden), "xattrs": xattrs}
     return found
 
 

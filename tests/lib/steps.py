@@ -36,12 +36,14 @@ def data(form, start, length):
 
 class Steps:
     """Does steps below .root. log: a text file that they are written to, or None. With spans, .spans
-    collects what may have changed in each file: {(inode, generation): [(start, end), ...]}."""
+    collects what may have changed in each file: {(inode, generation): [(start, end), ...]}; and .allocated what
+    has been allocated without being written: the kernel may fill all of it with zeroes when a part is written."""
 
     def __init__(self, root, log=None, spans=False):
         self.root = os.fsencode(root)
         self.log = log
         self.spans = {} if spans else None
+        self.allocated = {}
         self._files = {}
         self._next = 1
 
@@ -158,6 +160,9 @@ class Steps:
     def _fallocate(self, number, mode, offset, length):
         shifts = mode & (calls.COLLAPSE | calls.INSERT)
         self._span(number, offset, ENDLESS if shifts else offset + length)
+        if not mode & (calls.COLLAPSE | calls.INSERT | calls.PUNCH_HOLE):
+            key = self._files.get(number, (None, None))[1]
+            self.allocated.setdefault(key, []).append((offset, offset + length))
         calls.fallocate(self._descriptor(number), mode, offset, length)
 
     def _copy(self, source, target, length, source_offset, target_offset):

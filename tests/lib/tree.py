@@ -234,7 +234,7 @@ class Tree:
         key = (data["inode"], data["generation"])
         getattr(self, "_on_" + verb)(path, old_path, key, data)
         if "ranges" in data:
-            check_ranges(data["ranges"])
+            check_ranges(data["ranges"], data["size"])
             self.ranges.setdefault(key, []).extend(map(tuple, data["ranges"]))
 
     def _known(self, inode, key, path):
@@ -336,13 +336,15 @@ class Tree:
         return found
 
 
-def check_ranges(ranges):
-    """Ranges are of positive length, ascending, and do not overlap."""
+def check_ranges(ranges, size=None):
+    """Ranges are of positive length, ascending, do not overlap, and end where the file does."""
     end = 0
     for offset, length in ranges:
         if offset < end or length <= 0:
             raise Violation("ranges out of order, empty or overlapping: %r" % ranges)
         end = offset + length
+    if size is not None and end > size:
+        raise Violation("ranges beyond the end at %d: %r" % (size, ranges))
 
 
 def diff(expected, actual, limit=20, names=FIELDS):
