@@ -104,6 +104,8 @@ static struct tw_error *apply_slot(struct work *w, uint32_t ino, struct tw_span 
 	struct ext4_inode now;
 	if (inode && known_slot(w->fs, inode, raw))
 		return NULL;
+	if (ext4_block_find(w->fs->held, ino))
+		return NULL;
 	ext4_inode_decode(raw, &now);
 	bool tracked = ext4_inode_tracked(&w->fs->geo, &now);
 	struct tw_attr was = inode ? tw_view_attr(w->fs->view, inode) : (struct tw_attr){0};
@@ -154,7 +156,8 @@ static struct tw_error *apply_node(struct work *w, uint32_t ino)
 	const struct tw_inode *inode = tw_view_inode(w->fs->view, ino);
 	struct ext4_remap *remap;
 	struct tw_change *change;
-	if (!root || !inode || ext4_block_find(w->remapped, ino))
+	if (!root || !inode || ext4_block_find(w->remapped, ino) ||
+		ext4_block_find(w->fs->held, ino))
 		return NULL;
 	TW_TRY(tw_changeset_inode(w->fs->set, ino, &change));
 	TW_TRY(add_remap(w, ino, &remap));

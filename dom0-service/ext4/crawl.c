@@ -61,7 +61,7 @@ static void drop_revoked(struct replayed *r)
 
 static struct tw_error *replay_journal(struct ext4 *fs, struct replayed *r)
 {
-	for (;;) {
+	while (fs->journal) {
 		struct tw_jbd2_transaction txn;
 		bool ready;
 		TW_TRY(tw_jbd2_next(fs->journal, true, &ready, &txn));
@@ -126,10 +126,13 @@ static struct tw_error *open_journal(struct ext4 *fs)
 {
 	const struct ext4_geometry *geo = &fs->geo;
 	uint8_t raw[1024], *sb = NULL;
-	uint32_t slot = geo->journal_ino - 1;
+	uint32_t group = (geo->journal_ino - 1) / geo->inodes_per_group;
+	uint32_t slot = (geo->journal_ino - 1) % geo->inodes_per_group;
+	if (group >= geo->ngroups)
+		return tw_error_create(TW_BAD_DATA, "the journal's inode does not exist");
 	size_t len = geo->inode_size < sizeof(raw) ? geo->inode_size : sizeof(raw);
 	TW_TRY(tw_source_read(&fs->env.source,
-		(geo->itable[0] << geo->blockbits) + (uint64_t)slot * geo->inode_size, raw, len));
+		(geo->itable[group] << geo->blockbits) + (uint64_t)slot * geo->inode_size, raw, len));
 	struct ext4_reader reader = {.geo = geo, .source = &fs->env.source};
 	struct tw_error *err =
 		ext4_load_inode(fs, geo->journal_ino, tw_span(raw, len), &reader, true);
@@ -175,7 +178,8 @@ struct tw_error *ext4_crawl(struct ext4 *fs)
 	TW_TRY(ext4_geometry_read(&fs->env.source, &fs->geo));
 	TW_TRY(tw_view_create(
 		fs->geo.ninodes, EXT4_ROOT_INO, fs->geo.nblocks, fs->geo.blockbits, &fs->view));
-	TW_TRY(open_journal(fs));
+	if (fs->geo.journal_ino)
+		TW_TRY(open_journal(fs));
 	struct replayed r = {.below = &fs->env.source, .blockbits = fs->geo.blockbits};
 	struct tw_error *err = crawl_replayed(fs, &r);
 	ext4_block_clear(&r.blocks);

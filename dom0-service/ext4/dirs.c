@@ -99,26 +99,9 @@ static struct tw_error *lose_names(struct ext4 *fs, const struct tw_dirblock *ho
 {
 	struct tw_name *name = tw_view_block_names(fs->view, holder);
 	for (; name; name = tw_view_block_next(fs->view, name))
-		TW_TRY(tw_changeset_remove_name(fs->set, name));
+		if (!ext4_block_find(fs->held, name->ino))
+			TW_TRY(tw_changeset_remove_name(fs->set, name));
 	return NULL;
-}
-
-/* The names in block have become those that were entered. */
-static struct tw_error *diff(
-	struct ext4 *fs, uint32_t dir, uint64_t block, struct ext4_newcomers *new)
-{
-	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
-	const struct tw_dirblock *holder = inode ? tw_view_dirblock(fs->view, inode, block) : NULL;
-	struct tw_error *err = NULL;
-	struct tw_name *name = holder ? tw_view_block_names(fs->view, holder) : NULL;
-	for (; name && !err; name = tw_view_block_next(fs->view, name))
-		if (!take(new, name))
-			err = tw_changeset_remove_name(fs->set, name);
-	for (unsigned i = 0; i < new->n && !err; i++)
-		if (new->entries[i].ino)
-			err = tw_changeset_add_name(fs->set, dir, block, new->entries[i].ino,
-				new->entries[i].bytes, new->entries[i].len);
-	return err;
 }
 
 /* Of its names nothing is known but their bytes. */
@@ -128,32 +111,68 @@ static bool is_encrypted(const struct ext4 *fs, uint32_t dir)
 	return inode && tw_view_flags(fs->view, inode) & EXT4_ENCRYPT_FL;
 }
 
-static void enter_all(
-	const struct ext4 *fs, uint32_t dir, struct ext4_newcomers *new, struct tw_span span)
+struct tw_error *ext4_dirs_compare(struct ext4 *fs, uint32_t dir, uint64_t block,
+	const struct tw_span *parts, unsigned nparts, const struct ext4_dirs_visit *visit)
 {
+	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
+	const struct tw_dirblock *holder = inode ? tw_view_dirblock(fs->view, inode, block) : NULL;
+	struct tw_name *name = holder ? tw_view_block_names(fs->view, holder) : NULL;
 	bool encrypted = is_encrypted(fs, dir);
+	struct ext4_newcomers *new;
 	struct ext4_dirent entry;
-	size_t off = 0;
-	while (ext4_dirent_next(&fs->geo, span, encrypted, &off, &entry))
-		enter(new, &entry);
+	TW_TRY(newcomers_get(fs, &new));
+	for (unsigned i = 0; i < nparts; i++)
+		for (size_t off = 0; ext4_dirent_next(&fs->geo, parts[i], encrypted, &off, &entry);)
+			enter(new, &entry);
+	for (; name; name = tw_view_block_next(fs->view, name))
+		if (!take(new, name))
+			TW_TRY(visit->went(visit->arg, name));
+	for (unsigned i = 0; i < new->n; i++)
+		if (new->entries[i].ino)
+			TW_TRY(visit->came(visit->arg, dir, block, &new->entries[i]));
+	return NULL;
+}
+
+static struct tw_error *report_gone(void *arg, struct tw_name *name)
+{
+	struct ext4 *fs = arg;
+	if (ext4_block_find(fs->held, name->ino))
+		return NULL;
+	return tw_changeset_remove_name(fs->set, name);
+}
+
+static struct tw_error *report_new(
+	void *arg, uint32_t dir, uint64_t block, const struct ext4_dirent *entry)
+{
+	struct ext4 *fs = arg;
+	if (ext4_block_find(fs->held, entry->ino))
+		return NULL;
+	return tw_changeset_add_name(fs->set, dir, block, entry->ino, entry->bytes, entry->len);
+}
+
+/* The names in block have become those of the parts. */
+static struct tw_error *diff(struct ext4 *fs, uint32_t dir, uint64_t block,
+	const struct tw_span *parts, unsigned nparts)
+{
+	const struct ext4_dirs_visit visit = {report_gone, report_new, fs};
+	if (ext4_block_find(fs->held, dir))
+		return NULL;
+	return ext4_dirs_compare(fs, dir, block, parts, nparts, &visit);
 }
 
 struct tw_error *ext4_dirs_diff(struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data)
 {
-	struct ext4_newcomers *new;
-	TW_TRY(newcomers_get(fs, &new));
-	enter_all(fs, dir, new, tw_span(data, fs->geo.blocksize));
-	return diff(fs, dir, block, new);
+	const struct tw_span whole = tw_span(data, fs->geo.blocksize);
+	return diff(fs, dir, block, &whole, 1);
 }
 
 struct tw_error *ext4_dirs_diff_inline(
 	struct ext4 *fs, uint32_t dir, const struct ext4_inode *inode)
 {
-	struct ext4_newcomers *new;
-	TW_TRY(newcomers_get(fs, &new));
+	struct tw_span parts[EXT4_INLINE_PARTS];
 	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++)
-		enter_all(fs, dir, new, ext4_inline_part(inode, i));
-	return diff(fs, dir, EXT4_INLINE_BLOCK, new);
+		parts[i] = ext4_inline_part(inode, i);
+	return diff(fs, dir, EXT4_INLINE_BLOCK, parts, EXT4_INLINE_PARTS);
 }
 
 struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir)

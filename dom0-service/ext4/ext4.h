@@ -86,6 +86,8 @@ struct ext4 {
 	struct ext4_block
 		*early; /* nobody's blocks, written in place while the journal is empty: the
 			 * metadata of tools that work offline may come before what owns it */
+	struct ext4_block *held; /* without a journal: inodes that wait, by number */
+	uint64_t direct_most;    /* bytes of direct that are looked at without a flush; 0: the usual */
 	uint8_t superblock[EXT4_SUPERBLOCK_BYTES];
 	struct ext4_newcomers *newcomers; /* dirs.c's */
 	bool data_waits;                  /* the changeset holds data writes */
@@ -314,6 +316,17 @@ struct tw_error *ext4_crawl(struct ext4 *fs) TW_MUST_CHECK;
 
 
 bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block);
+/* Compares the names that the view has in a block of a directory with those in the parts of its
+ * new content. An entry is borrowed by the call. */
+struct ext4_dirs_visit {
+	struct tw_error *(*went)(void *arg, struct tw_name *name);
+	struct tw_error *(*came)(
+		void *arg, uint32_t dir, uint64_t block, const struct ext4_dirent *entry);
+	void *arg;
+};
+struct tw_error *ext4_dirs_compare(struct ext4 *fs, uint32_t dir, uint64_t block,
+	const struct tw_span *parts, unsigned nparts,
+	const struct ext4_dirs_visit *visit) TW_MUST_CHECK;
 /* Reports the names that came and went in one block of a directory. */
 struct tw_error *ext4_dirs_diff(
 	struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data) TW_MUST_CHECK;
@@ -352,6 +365,23 @@ struct tw_error *ext4_fast_apply(struct ext4 *fs, const struct ext4_fc_op *ops, 
 /* The commit that follows is being applied, and has brought the directories' blocks: names that are
  * in none of them have gone. */
 struct tw_error *ext4_fast_end(struct ext4 *fs) TW_MUST_CHECK;
+
+/* --- early.c --- */
+
+/* True for a block that is filled by directory entries. */
+bool ext4_entries_hold(const struct ext4_geometry *geo, struct tw_span block);
+/* True for what a directory may have written; its first block begins with the directory itself. */
+bool ext4_is_block_of(const struct ext4_geometry *geo, struct tw_span block, uint32_t dir);
+/* Keeps what was written to a block that is nobody's, if it may turn out to be metadata. */
+struct tw_error *ext4_unjournaled_keep(
+	struct ext4 *fs, uint64_t block, const uint8_t *data) TW_MUST_CHECK;
+
+/* --- unjournaled.c --- */
+
+/* Applies what hangs together of what was written in place, and tells of the data that waits. With
+ * last set, only that is left which cannot be told. */
+struct tw_error *ext4_unjournaled_settle(
+	struct ext4 *fs, struct tw_time now, bool last) TW_MUST_CHECK;
 
 /* --- follow.c: the module's write and settle --- */
 

@@ -40,6 +40,9 @@ static struct tw_error *superblock_written(struct ext4 *fs, const struct tw_writ
 	return ext4_superblock_check(fs);
 }
 
+/* Without a journal, what waits for more may be more. */
+#define MAX_WAITING (256u << 20)
+
 /* True when a table of blocks holds more than so many bytes. */
 static bool holds_more(const struct ext4 *fs, const struct ext4_block *table, uint64_t bytes)
 {
@@ -63,6 +66,7 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 	const uint8_t *data, struct tw_time now)
 {
 	const struct ext4_block *recent = ext4_block_find(fs->recent, block);
+	uint64_t most = fs->direct_most ? fs->direct_most : MAX_DIRECT;
 	if (recent && recent->digest == ext4_digest(data, fs->geo.blocksize)) {
 		/* The checkpoint of what is known. */
 		ext4_block_drop(&fs->recent, block);
@@ -72,7 +76,17 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 	if (owner->kind == TW_OWNER_TABLE && empty_table(fs, block, data))
 		return NULL;
 	TW_TRY(ext4_block_store(&fs->direct, block, 0, data, fs->geo.blocksize));
-	return holds_more(fs, fs->direct, MAX_DIRECT) ? ext4_settle(fs, now, true) : NULL;
+	/* What it was before it was known for what it is. */
+	ext4_block_drop(&fs->early, block);
+	if (!holds_more(fs, fs->direct, most))
+		return NULL;
+	if (fs->journal)
+		return ext4_settle(fs, now, true);
+	TW_TRY(ext4_unjournaled_settle(fs, now, most >= MAX_WAITING));
+	/* Not again at the next block. */
+	most = 2ull * HASH_COUNT(fs->direct) << fs->geo.blockbits;
+	fs->direct_most = most > MAX_WAITING ? MAX_WAITING : most > MAX_DIRECT ? most : 0;
+	return NULL;
 }
 
 static struct tw_error *data_written(
@@ -127,7 +141,7 @@ static bool is_metadata(enum tw_owner_kind kind)
 /* While the journal is empty, tools may be at work, and any block may turn out to be metadata. */
 static bool offline(const struct ext4 *fs)
 {
-	return !tw_jbd2_position(fs->journal).head;
+	return !fs->journal || !tw_jbd2_position(fs->journal).head;
 }
 
 /* Keeps what was written to blocks that are no metadata as far as is known, within a bound. */
@@ -142,6 +156,10 @@ static struct tw_error *early_written(
 		if (write->offset > at || write->offset + write->length < at + fs->geo.blocksize)
 			continue;
 		TW_TRY(block_content(fs, write, block, &data));
+		if (!fs->journal) {
+			TW_TRY(ext4_unjournaled_keep(fs, block, data));
+			continue;
+		}
 		TW_TRY(ext4_block_store(&fs->early, block, 0, data, fs->geo.blocksize));
 		if (holds_more(fs, fs->early, MAX_EARLY))
 			TW_TRY(ext4_settle(fs, write->time, true));
@@ -186,6 +204,8 @@ static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
 			TW_TRY(early_written(fs, write, first, stop));
 		} else if (is_metadata(owner.kind))
 			TW_TRY(metadata_written(fs, &owner, write, first, stop));
+		else
+			TW_TRY(early_written(fs, write, first, stop));
 		block = stop;
 	}
 	return NULL;
@@ -236,6 +256,8 @@ static bool holds_back(struct ext4 *fs)
 struct tw_error *ext4_settle(void *arg, struct tw_time now, bool last)
 {
 	struct ext4 *fs = arg;
+	if (!fs->journal)
+		return fs->data_waits || fs->direct ? ext4_unjournaled_settle(fs, now, last) : NULL;
 	if (tw_jbd2_stalled(fs->journal))
 		return tw_error_create(TW_GAP, "blocks of transaction %u are missing",
 			tw_jbd2_position(fs->journal).sequence);

@@ -137,10 +137,8 @@ static struct tw_error *check_features(const struct ext2_super_block *sb)
 		return unsupported(E2P_FEATURE_RO_INCOMPAT, ro_compat);
 	if (compat)
 		return unsupported(E2P_FEATURE_COMPAT, compat);
-	if (!(sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL))
-		return tw_error_create(TW_UNSUPPORTED,
-			"a file system without a journal (feature has_journal) is not followed");
-	if (sb->s_journal_inum != EXT4_JOURNAL_INO)
+	/* tune2fs may make it a file, when the volume is mounted. */
+	if (sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL && !sb->s_journal_inum)
 		return tw_error_create(TW_UNSUPPORTED,
 			"a journal outside of the file system (journal_dev) is not followed");
 	return NULL;
@@ -199,6 +197,12 @@ static void name_uuid(struct ext4_geometry *geo)
 		u[15]);
 }
 
+/* The journal's inode, or 0. */
+static uint32_t journal_of(const struct ext2_super_block *sb)
+{
+	return sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL ? sb->s_journal_inum : 0;
+}
+
 static struct tw_error *fill(
 	ext2_filsys fs, const struct tw_source *source, struct ext4_geometry *geo)
 {
@@ -221,7 +225,7 @@ static struct tw_error *fill(
 	geo->first_ino = EXT2_FIRST_INO(sb);
 	geo->first_data_block = sb->s_first_data_block;
 	geo->ngroups = fs->group_desc_count;
-	geo->journal_ino = sb->s_journal_inum;
+	geo->journal_ino = journal_of(sb);
 	memcpy(geo->uuid_raw, sb->s_uuid, sizeof(geo->uuid_raw));
 	name_uuid(geo);
 	return fill_groups(fs, geo);
@@ -255,6 +259,8 @@ const char *ext4_geometry_changed(const struct ext4_geometry *geo, struct tw_spa
 	bool other = err || tw_le16(sb, 0x58) != geo->inode_size ||
 		     (features.s_feature_incompat & LAYOUT_FEATURES) != geo->layout_features;
 	tw_error_destroy(err);
+	if (!err && journal_of(&features) != geo->journal_ino)
+		return "a journal was added or removed";
 	return other ? "the volume's features were changed" : NULL;
 }
 

@@ -183,16 +183,20 @@ struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *re
 }
 
 /* Nodes that the mapping has no more are forgotten, unless another inode has taken the block. */
-static void forget_nodes(struct ext4 *fs, struct ext4_root *root)
+static struct tw_error *forget_nodes(struct ext4 *fs, struct ext4_root *root)
 {
 	for (uint32_t i = 0; i < root->nnodes; i++) {
 		const struct ext4_block *node = ext4_block_find(fs->nodes, root->nodes[i]);
 		struct tw_owner owner;
 		bool owned = tw_owners_find(tw_view_owners(fs->view), root->nodes[i], 1, &owner) &&
 			     owner.kind == TW_OWNER_NODE;
-		if (node && node->ino == root->ino && !owned)
-			ext4_block_drop(&fs->nodes, root->nodes[i]);
+		if (!node || node->ino != root->ino || owned)
+			continue;
+		if (!fs->journal)
+			TW_TRY(ext4_unjournaled_keep(fs, node->block, node->data));
+		ext4_block_drop(&fs->nodes, root->nodes[i]);
 	}
+	return NULL;
 }
 
 static struct tw_error *keep_nodes(
@@ -216,7 +220,7 @@ static struct tw_error *keep_root(struct ext4 *fs, struct ext4_remap *remap)
 {
 	struct ext4_root *root = ext4_root_find(fs, remap->ino);
 	if (root) {
-		forget_nodes(fs, root);
+		TW_TRY(forget_nodes(fs, root));
 		root_drop(fs, root);
 	}
 	/* A bad one is kept, so that it is told of once. */

@@ -182,8 +182,10 @@ static struct tw_error *take_over(struct ext4 *fs, struct ext4 *newer)
 	fs->env = newer->env;
 	newer->env = env;
 	fs->env.source.bytes = env.source.bytes;
-	tw_jbd2_set_arg(fs->journal, fs);
-	tw_jbd2_set_arg(newer->journal, newer);
+	if (fs->journal)
+		tw_jbd2_set_arg(fs->journal, fs);
+	if (newer->journal)
+		tw_jbd2_set_arg(newer->journal, newer);
 	tw_changeset_destroy(fs->set);
 	fs->set = NULL;
 	return ext4_changeset(fs);

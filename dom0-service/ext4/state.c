@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 8u
+#define STATE_VERSION 9u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -191,6 +191,9 @@ static void pack_journal(struct tw_buf *out, const struct ext4 *fs)
 		struct tw_buf *out;
 		uint32_t blocksize;
 	} to = {out, fs->geo.blocksize};
+	tw_pack32(out, fs->journal != NULL);
+	if (!fs->journal)
+		return;
 	struct tw_jbd2_position position = tw_jbd2_position(fs->journal);
 	tw_pack32(out, position.head);
 	tw_pack32(out, position.sequence);
@@ -202,6 +205,8 @@ static void pack_journal(struct tw_buf *out, const struct ext4 *fs)
 
 static struct tw_error *unpack_journal(struct tw_unpack *in, struct ext4 *fs)
 {
+	if (!tw_unpack32(in))
+		return NULL;
 	struct tw_jbd2_position position = {.head = tw_unpack32(in)};
 	position.sequence = tw_unpack32(in);
 	TW_TRY(tw_jbd2_create(
@@ -269,6 +274,8 @@ struct tw_error *ext4_save(void *arg, struct tw_buf *out)
 	pack_blocks(out, fs->recent, fs->geo.blocksize);
 	pack_blocks(out, fs->direct, fs->geo.blocksize);
 	pack_blocks(out, fs->early, fs->geo.blocksize);
+	pack_blocks(out, fs->held, fs->geo.blocksize);
+	tw_pack64(out, fs->direct_most);
 	pack_journal(out, fs);
 	pack_fast(out, fs);
 	tw_changeset_save_ranges(fs->set, out);
@@ -365,6 +372,8 @@ static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 	TW_TRY(unpack_blocks(&in, &fs->recent, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(&in, &fs->direct, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(&in, &fs->early, fs->geo.blocksize));
+	TW_TRY(unpack_blocks(&in, &fs->held, fs->geo.blocksize));
+	fs->direct_most = tw_unpack64(&in);
 	TW_TRY(unpack_journal(&in, fs));
 	TW_TRY(unpack_fast(&in, fs));
 	TW_TRY(tw_changeset_load_ranges(fs->set, &in));

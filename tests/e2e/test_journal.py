@@ -172,3 +172,40 @@ def test_each_fsync_is_told_at_once(tapwire, scratch, seed, layout):
 
 
 test_each_fsync_is_told_at_once.seeds = [1, 2]
+
+
+# --- no journal ---
+
+NO_JOURNAL = {
+    "ext2": ("ext2", (), ""),
+    "ext2-1k-128": ("ext2", ("-b", "1024", "-I", "128"), ""),
+    "ext4": ("ext4", ("-O", "^has_journal"), ""),
+    "ext4-1k": ("ext4", ("-b", "1024", "-O", "^has_journal"), ""),
+    "ext4-no-extents": ("ext4", ("-O", "^has_journal,^extent,^64bit"), ""),
+    "ext4-inline": ("ext4", ("-O", "^has_journal,inline_data"), ""),
+}
+
+
+@pytest.mark.parametrize("name", NO_JOURNAL)
+def test_without_a_journal(tapwire, scratch, seed, name):
+    """At each sync, all is told; and nothing that did not happen ever is."""
+    fstype, mkfs, options = NO_JOURNAL[name]
+    image = made(scratch, *mkfs, fstype=fstype)
+    kinds = [kind for kind in Mix.WEIGHTS if "no-extents" not in name and fstype != "ext2"
+             or kind not in ("allocate", "shift", "zero", "sparse")]
+    with guestdisk.GuestDisk(scratch, image, plugin=tapwire.plugin, options=options) as disk:
+        sync_twice(disk, "start")
+        mix = Mix(disk.root, seed, kinds)
+        mix.ops(2000, 150, lambda done: sync_twice(disk, "operation %d" % done))
+        mix.close()
+        sync_twice(disk, "end")
+    property.check(tapwire, disk)
+
+
+test_without_a_journal.seeds = [1]
+
+
+def sync_twice(disk, label):
+    """Without a journal, Linux flushes before it writes the metadata of a sync."""
+    sync_fs(disk.root)
+    disk.sync(label)
