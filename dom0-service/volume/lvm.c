@@ -7,6 +7,8 @@
 #include <string.h>
 
 #define MAX_PVS 64u
+#define MAX_TEXT (16u << 20)
+#define MAX_PARTS 1000000u
 
 struct lvm {
 	struct tw_lvm_pv *pvs;
@@ -16,6 +18,7 @@ struct lvm {
 static struct tw_error *read_pvs(
 	struct lvm *lvm, const struct tw_source *disk, struct tw_layout *layout)
 {
+	struct tw_lvm_budget budget = {.bytes = MAX_TEXT, .parts = MAX_PARTS};
 	for (size_t i = 0; i < layout->n; i++) {
 		const struct tw_volume_place *place = &layout->places[i];
 		if (strcmp(place->type, "LVM2_member") || lvm->n == MAX_PVS)
@@ -26,7 +29,7 @@ static struct tw_error *read_pvs(
 		*pv = (struct tw_lvm_pv){.place = i,
 			.start = tw_segments_start(&place->segments),
 			.bytes = place->segments.bytes};
-		TW_TRY(tw_lvm_pv_read(disk, layout, pv));
+		TW_TRY(tw_lvm_pv_read(disk, layout, &budget, pv));
 	}
 	return NULL;
 }

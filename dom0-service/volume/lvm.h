@@ -11,9 +11,6 @@
 #include "volume/layout.h"
 #include "volume/source.h"
 
-/* Metadata that is longer is not read. */
-#define TW_LVM_MAX_TEXT (8u << 20)
-
 /* Adds the logical volumes of the layout's places of type LVM2_member to it, each with its segments or the
  * reason why it has none; gives the places themselves a reason, and the spots where a change shows.
  * Whatever the metadata says is no error. */

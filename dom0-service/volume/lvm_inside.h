@@ -14,6 +14,13 @@ struct tw_lvm_id {
 	char text[TW_LVM_ID + 1];
 };
 
+/* What all metadata of a disk may have: bytes and parts. Copies of a text that was read are not read again. */
+struct tw_lvm_budget {
+	size_t bytes, parts;
+	uint32_t seen[64]; /* checksums */
+	unsigned nseen;
+};
+
 /* A physical volume on this disk. */
 struct tw_lvm_pv {
 	size_t place; /* in the layout */
@@ -29,7 +36,7 @@ struct tw_lvm_pv {
 
 /* Reads the label and the metadata. What is broken is in pv->why. */
 struct tw_error *tw_lvm_pv_read(const struct tw_source *disk, struct tw_layout *layout,
-	struct tw_lvm_pv *pv) TW_MUST_CHECK;
+	struct tw_lvm_budget *budget, struct tw_lvm_pv *pv) TW_MUST_CHECK;
 void tw_lvm_pv_deinit(struct tw_lvm_pv *pv);
 
 /* The identity of that name in a section. False: it has none, or one that breaks the rules. */

@@ -99,16 +99,27 @@ struct mda {
 	uint64_t offset, bytes;
 };
 
-/* Reads the text of an area. NULL without an error: it has none; pv->why may say why. */
-static struct tw_error *read_text(const struct tw_source *disk, struct tw_lvm_pv *pv,
-	const struct mda *mda, struct tw_span header, char **out, size_t *len)
+/* True for a text that has been read from this disk. */
+static bool is_seen(struct tw_lvm_budget *budget, uint32_t crc)
+{
+	for (unsigned i = 0; i < budget->nseen; i++)
+		if (budget->seen[i] == crc)
+			return true;
+	if (budget->nseen < sizeof(budget->seen) / sizeof(*budget->seen))
+		budget->seen[budget->nseen++] = crc;
+	return false;
+}
+
+/* Reads the text of an area. NULL without an error: it has none, or one that was read; pv->why may say why. */
+static struct tw_error *read_text(const struct tw_source *disk, struct tw_lvm_budget *budget,
+	struct tw_lvm_pv *pv, const struct mda *mda, struct tw_span header, char **out, size_t *len)
 {
 	uint64_t offset = tw_le64(header, TEXT_OFFSET), bytes = tw_le64(header, TEXT_BYTES);
 	*out = NULL;
 	if (!offset || tw_le32(header, TEXT_FLAGS) & TEXT_IGNORED)
 		return NULL;
 	if (offset < MDA_HEADER_BYTES || offset >= mda->bytes || !bytes ||
-		bytes > mda->bytes - MDA_HEADER_BYTES || bytes > TW_LVM_MAX_TEXT) {
+		bytes > mda->bytes - MDA_HEADER_BYTES || bytes > budget->bytes) {
 		snprintf(pv->why, sizeof(pv->why), "its metadata has no possible place or size");
 		return NULL;
 	}
@@ -125,6 +136,9 @@ static struct tw_error *read_text(const struct tw_source *disk, struct tw_lvm_pv
 		snprintf(pv->why, sizeof(pv->why), "its metadata has a wrong checksum");
 		return NULL;
 	}
+	if (is_seen(budget, tw_le32(header, TEXT_CRC)))
+		return NULL;
+	budget->bytes -= (size_t)bytes;
 	*out = TW_STEAL(text);
 	*len = (size_t)bytes;
 	return NULL;
@@ -160,10 +174,11 @@ static bool take_group(struct tw_lvm_pv *pv, struct tw_lvm_text *text)
 }
 
 /* Takes the text, when it is newer than what there was. */
-static struct tw_error *take_text(struct tw_lvm_pv *pv, char **raw, size_t len)
+static struct tw_error *take_text(
+	struct tw_lvm_budget *budget, struct tw_lvm_pv *pv, char **raw, size_t len)
 {
 	struct tw_lvm_text *text;
-	struct tw_error *err = tw_lvm_parse(tw_span(*raw, len), &text);
+	struct tw_error *err = tw_lvm_parse(tw_span(*raw, len), &budget->parts, &text);
 	if (!err && take_group(pv, text)) {
 		free(pv->metadata);
 		pv->metadata = TW_STEAL(*raw);
@@ -182,7 +197,7 @@ static struct tw_error *take_text(struct tw_lvm_pv *pv, char **raw, size_t len)
 
 /* Reads one area; the newest text of all stays. */
 static struct tw_error *read_mda(const struct tw_source *disk, struct tw_layout *layout,
-	struct tw_lvm_pv *pv, const struct mda *mda)
+	struct tw_lvm_budget *budget, struct tw_lvm_pv *pv, const struct mda *mda)
 {
 	uint8_t data[MDA_HEADER_BYTES];
 	struct tw_span header = tw_span(data, sizeof(data));
@@ -201,8 +216,8 @@ static struct tw_error *read_mda(const struct tw_source *disk, struct tw_layout 
 		return NULL;
 	}
 	TW_AUTO_FREE char *raw = NULL;
-	TW_TRY(read_text(disk, pv, mda, header, &raw, &len));
-	return raw ? take_text(pv, &raw, len) : NULL;
+	TW_TRY(read_text(disk, budget, pv, mda, header, &raw, &len));
+	return raw ? take_text(budget, pv, &raw, len) : NULL;
 }
 
 /* The lists of the data areas, then of the metadata areas; each ends with an offset of 0. */
@@ -233,8 +248,8 @@ static struct tw_span find_label(struct tw_span sectors)
 	return tw_span(NULL, 0);
 }
 
-struct tw_error *tw_lvm_pv_read(
-	const struct tw_source *disk, struct tw_layout *layout, struct tw_lvm_pv *pv)
+struct tw_error *tw_lvm_pv_read(const struct tw_source *disk, struct tw_layout *layout,
+	struct tw_lvm_budget *budget, struct tw_lvm_pv *pv)
 {
 	uint8_t sectors[LABEL_SECTORS * SECTOR];
 	struct mda mdas[MAX_METADATA_AREAS];
@@ -252,7 +267,7 @@ struct tw_error *tw_lvm_pv_read(
 	}
 	size_t n = find_mdas(header, mdas);
 	for (size_t i = 0; i < n; i++)
-		TW_TRY(read_mda(disk, layout, pv, &mdas[i]));
+		TW_TRY(read_mda(disk, layout, budget, pv, &mdas[i]));
 	return NULL;
 }
 

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_NODES 1000000u
 /* Nodes are made in blocks that do not move. */
 #define BLOCK_NODES 512u
 
@@ -23,6 +22,7 @@ struct parser {
 	struct tw_lvm_text *out;
 	const char *at, *end;
 	const char *start;
+	size_t *left;
 };
 
 static struct tw_error *broken(const struct parser *p, const char *what)
@@ -34,8 +34,9 @@ static struct tw_error *broken(const struct parser *p, const char *what)
 static struct tw_error *new_node(struct parser *p, struct tw_lvm_node **out)
 {
 	struct tw_lvm_text *text = p->out;
-	if (text->n == MAX_NODES)
+	if (!*p->left)
 		return broken(p, "too many parts");
+	--*p->left;
 	size_t i = text->n % BLOCK_NODES;
 	if (!i) {
 		struct block *block = calloc(1, sizeof(*block));
@@ -175,9 +176,9 @@ static struct tw_error *section(struct parser *p, struct tw_lvm_node *node, unsi
 	return NULL;
 }
 
-struct tw_error *tw_lvm_parse(struct tw_span text, struct tw_lvm_text **out)
+struct tw_error *tw_lvm_parse(struct tw_span text, size_t *parts, struct tw_lvm_text **out)
 {
-	struct parser p = {.at = (const char *)text.data};
+	struct parser p = {.at = (const char *)text.data, .left = parts};
 	p.start = p.at;
 	p.end = p.at + text.len;
 	p.out = calloc(1, sizeof(*p.out));

@@ -31,8 +31,10 @@ struct tw_lvm_node {
 
 struct tw_lvm_text; /* owns the nodes */
 
-/* text outlives the result. TW_BAD_DATA: it breaks the grammar, or has more than a million parts. */
-struct tw_error *tw_lvm_parse(struct tw_span text, struct tw_lvm_text **out) TW_MUST_CHECK;
+/* text outlives the result. parts: how many it may have, less those that it has. TW_BAD_DATA: it breaks the
+ * grammar, or has more. */
+struct tw_error *tw_lvm_parse(
+	struct tw_span text, size_t *parts, struct tw_lvm_text **out) TW_MUST_CHECK;
 void tw_lvm_text_destroy(struct tw_lvm_text *text); /* NULL is fine */
 
 /* The section that holds everything. */

@@ -272,6 +272,7 @@ def logical_partitions(prepared):
             for seed, (start, size) in enumerate(((1, 64), (67, 48), (116, 48)), 1)]
 
 
+@pytest.mark.slow
 def test_logical_partitions(tapwire, scratch):
     image = make_image(scratch, "256M")
     with Prepared(scratch, image) as prepared:
@@ -556,6 +557,7 @@ def test_what_is_no_file_system(tapwire, scratch):
 
 # --- how it is told, and restarts ---
 
+@pytest.mark.slow
 def test_where_volumes_are_is_told(tapwire, scratch, lvm2):
     image = make_image(scratch, "520M")
     with Prepared(scratch, image) as prepared:
@@ -727,7 +729,8 @@ def test_partitions_by_parted(tapwire, scratch):
         uuid = prepared.fill_partition(MIB, 64 * MIB)
     with Watched(tapwire, scratch, image) as watched:
         for start in (70, 100, 130):
-            guestdisk.run(*QUICK, "parted", "-s", watched.disk, "mkpart", "logical", "%dMiB" % start, "%dMiB" % (start + 24))
+            guestdisk.run(*QUICK, "parted", "-s", watched.disk, "mkpart", "logical", "%dMiB" % start,
+                          "%dMiB" % (start + 24))
             with watched.partition(start * MIB, 24 * MIB) as device:
                 guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", device)
                 new = uuid_of(device)

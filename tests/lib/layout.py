@@ -170,7 +170,8 @@ def uuid_of(device):
 
 def partition_table(path, script):
     """sfdisk's input, one partition a line."""
-    done = subprocess.run([*QUICK, "sfdisk", "-q", "--no-reread", "--no-tell-kernel", "-w", "never", "-W", "never", path],
+    options = ["-q", "--no-reread", "--no-tell-kernel", "-w", "never", "-W", "never"]
+    done = subprocess.run([*QUICK, "sfdisk", *options, path],
                           input=script.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         raise RuntimeError("sfdisk: " + done.stdout.decode())

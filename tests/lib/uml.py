@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A guest with a kernel of its own: User Mode Linux, with the host's files (read-only) as its root, and a
-disk's file as its disk. It has what this machine's kernel may lack or forbid: a device mapper, resizing while mounted."""
+disk's file as its disk. It has what this machine's kernel may lack or forbid: a device mapper, resizing
+while mounted."""
 import os
 import pickle
 import shutil

@@ -9,8 +9,8 @@ static void partitioned(const struct disks *d)
 {
 	char script[512];
 	snprintf(script, sizeof(script),
-		"truncate -s %u img; printf 'label: gpt\\nstart=1MiB,size=4M\\nstart=8MiB,size=4M\\n' | eatmydata sfdisk -q img;"
-		"dd if=after of=img bs=1M seek=1 conv=notrunc status=none", SIZE);
+		"truncate -s %u img; printf 'label: gpt\\nstart=1MiB,size=4M\\nstart=8MiB,size=4M\\n' |"
+		" eatmydata sfdisk -q img; dd if=after of=img bs=1M seek=1 conv=notrunc status=none", SIZE);
 	shell(d->dir, script);
 }
 

@@ -2,7 +2,7 @@
 #include "../check.h"
 #include "lvm_image.h"
 
-#include "volume/lvm.h"
+#include "volume/lvm_inside.h"
 
 enum { PV_BYTES = 1 << 20, NPVS = 3, DISK = NPVS * PV_BYTES };
 
@@ -187,6 +187,33 @@ static void metadata_with_an_impossible_place_is_not_read(void **state)
 	}
 }
 
+static void copies_of_a_text_are_read_once_and_too_much_is_not(void **state)
+{
+	struct disk *d = *state;
+	const struct tw_source source = { .read = lvm_read, .arg = d->bytes, .bytes = DISK };
+	size_t len = metadata(d, 1, two);
+	for (unsigned i = 0; i < NPVS; i++)
+		lvm_put_text(d->bytes + i * PV_BYTES, 512, d->text, len);
+	struct tw_lvm_budget budget = {.bytes = len, .parts = 200};
+	for (unsigned i = 0; i < NPVS; i++) {
+		struct tw_lvm_pv pv = {.start = i * PV_BYTES, .bytes = PV_BYTES};
+		ok(tw_lvm_pv_read(&source, &d->layout, &budget, &pv));
+		assert_int_equal(pv.group != NULL, i == 0);
+		tw_lvm_pv_deinit(&pv);
+	}
+	assert_true(budget.parts < 200);
+	for (unsigned i = 0; i < 2; i++) {
+		struct tw_lvm_budget little = {.bytes = len - 1 + i, .parts = 20};
+		struct tw_lvm_pv pv = {.start = 0, .bytes = PV_BYTES};
+		ok(tw_lvm_pv_read(&source, &d->layout, &little, &pv));
+		assert_null(pv.group);
+		assert_non_null(strstr(pv.why, i ? "too many parts" : "no possible place"));
+		tw_lvm_pv_deinit(&pv);
+	}
+	find(d, NPVS);
+	assert_int_equal(d->layout.n, NPVS + 2);
+}
+
 static void a_part_that_is_not_here_is_said(void **state)
 {
 	struct disk *d = *state;
@@ -320,6 +347,7 @@ int main(void)
 		LVM_TEST(the_newest_metadata_counts),
 		LVM_TEST(a_wrong_checksum_is_no_metadata),
 		LVM_TEST(metadata_with_an_impossible_place_is_not_read),
+		LVM_TEST(copies_of_a_text_are_read_once_and_too_much_is_not),
 		LVM_TEST(a_part_that_is_not_here_is_said),
 		LVM_TEST(two_physical_volumes_of_one_name_are_none),
 		LVM_TEST(what_is_wrong_with_a_volume_is_said),
