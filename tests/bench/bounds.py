@@ -32,6 +32,7 @@ START_NS = 1700000000 * 10**9
 HOLDERS = 64  # files that hold the allocated half of the sparse volume
 LOG = 64      # MiB of its journal
 UNFOLLOWED = 65  # the exit status of what needs another crawl
+EXTENT_MAGIC = b"\x0a\xf3"
 NOT_A_COMMIT = b"\0not jbd2"
 
 # Files whose blocks count as written, though nobody wrote them.
@@ -77,7 +78,7 @@ class Tapwire:
 
         def write():
             with contextlib.suppress(BrokenPipeError), open(self._pipe, "wb", buffering=0) as out:
-                for chunk in (traces.header(os.path.getsize(base)), *chunks):
+                for chunk in itertools.chain([traces.header(os.path.getsize(base))], chunks):
                     left = memoryview(chunk)
                     while left:
                         left = left[out.write(left):]
@@ -118,17 +119,19 @@ def shuffled(places):
 
 
 class Sparse:
-    """A volume of which nothing is on the disk but metadata: half of it allocated, half free."""
+    """A volume of which nothing is on the disk but metadata: half of it allocated, half free.
+    journal: whether it has one."""
 
-    def __init__(self, directory, size):
+    def __init__(self, directory, size, journal=True):
         self.image = directory / "sparse.img"
         config = directory / "mke2fs.conf"
         config.write_text(MKE2FS_CONF % {"size": size // 2 // HOLDERS >> 20, "number": HOLDERS})
         guestdisk.run("truncate", "-s", str(size), self.image)
-        guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", "-T", "holders", "-m0", "-J",
-                      "size=%d" % LOG, "-N", "100000", "-E", "lazy_itable_init=1,nodiscard",
-                      self.image, env={**os.environ, "MKE2FS_CONFIG": str(config)})
-        self.log = sorted(Journal(self.image).blocks)
+        guestdisk.run("mke2fs", "-q", "-F", "-t", "ext4", "-T", "holders", "-m0",
+                      *(["-J", "size=%d" % LOG] if journal else ["-O", "^has_journal"]),
+                      "-N", "100000", "-E", "lazy_itable_init=1,nodiscard", self.image,
+                      env={**os.environ, "MKE2FS_CONFIG": str(config)})
+        self.log = sorted(Journal(self.image).blocks) if journal else []
 
     def allocated(self):
         """Byte ranges of the files."""
@@ -164,7 +167,8 @@ class Bounds:
 
     def uncommitted(self):
         args = self._args
-        sparse = Sparse(self._directory, (2 * args.bytes + 8 * GIB))
+        size = 2 * args.bytes + 8 * GIB
+        sparse = Sparse(self._directory, size)
         content = random.Random(1).randbytes(MIB)
         allocated, free = sparse.allocated(), sparse.free()
         large = pieces(allocated, MIB)[:args.bytes // MIB]
@@ -173,7 +177,8 @@ class Bounds:
         nobodys = pieces(free, MIB)[:args.content // MIB]
         log = itertools.islice(itertools.cycle(sparse.log[1:]), args.content // BLOCK)
         page = NOT_A_COMMIT + content[:BLOCK - len(NOT_A_COMMIT)]
-        cases = {
+        rows = self._without_commit(sparse.image, {
+            "nothing": [],
             "files, in order": written(large, MIB),
             "files and free space, shuffled": written(both, MIB),
             "files, shuffled, 4 KiB each": written(small, BLOCK),
@@ -181,23 +186,33 @@ class Bounds:
             "free space, with content": written(nobodys, MIB, content),
             "the log, with content": itertools.chain(
                 sparse.begun(), written((block * BLOCK for block in log), BLOCK, page)),
-        }
-        idle = self._tapwire.feed(sparse.image)[1]
-        self.figures.add("uncommitted.idle", idle / 1e6, "MB")
-        rows = [("nothing", "0.0", 0, 0, "", "%.1f" % (idle / 1e6), "")]
-        for name, chunks in cases.items():
-            stats, rss = self._tapwire.feed(sparse.image, chunks)
-            key = "uncommitted." + name.replace(",", "").replace(" ", "_")
-            self._memory(key, rss, idle)
-            self.figures.add(key + ".cpu", stats["infer_cpu_s"], "s", bytes=stats["bytes"])
-            rows.append((name, "%.1f" % (stats["bytes"] / GIB), stats["records"], stats["events"],
-                         "%.2f" % stats["infer_cpu_s"], "%.1f" % (rss / 1e6),
-                         "%.1f" % ((rss - idle) / 1e6)))
-        size = os.path.getsize(sparse.image)
-        os.unlink(sparse.image)
+        })
+        sparse = Sparse(self._directory, size, journal=False)
+        node = (EXTENT_MAGIC + content[len(EXTENT_MAGIC):BLOCK]) * (MIB // BLOCK)
+        rows += self._without_commit(sparse.image, {
+            "no journal, nothing": [],
+            "no journal, free space, like metadata": written(
+                pieces(sparse.free(), MIB)[:args.content // MIB], MIB, node)})
         measure.table("written without a commit: volume of %.2f TiB, journal of %d MiB"
                       % (size / TIB, LOG), ("", "GiB", "records", "events", "cpu s", "peak MB",
                                             "MB more"), rows)
+
+    def _without_commit(self, image, cases):
+        """The rows of these cases, by name, the first of which is to write nothing. The image is
+        gone then."""
+        rows, idle = [], None
+        for name, chunks in cases.items():
+            stats, rss = self._tapwire.feed(image, chunks)
+            idle = idle or rss
+            key = "uncommitted." + re.sub("[^A-Za-z0-9]+", "_", name)
+            self.figures.add(key + ".peak", rss / 1e6, "MB", bytes=stats["bytes"])
+            self._memory(key, rss, idle)
+            self.figures.add(key + ".cpu", stats["infer_cpu_s"], "s")
+            rows.append((name, "%.1f" % (stats["bytes"] / GIB), stats["records"], stats["events"],
+                         "%.2f" % stats["infer_cpu_s"], "%.1f" % (rss / 1e6),
+                         "%.1f" % ((rss - idle) / 1e6)))
+        os.unlink(image)
+        return rows
 
     def _small(self, places):
         """Blocks of 4 KiB, each in another one of these MiBs than the one before."""
@@ -375,7 +390,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--bytes", type=int, default=TIB, help="written without a commit")
     parser.add_argument("--small", type=int, default=4000000, help="writes of 4 KiB among them")
-    parser.add_argument("--content", type=int, default=8 * GIB,
+    parser.add_argument("--content", type=int, default=4 * GIB,
                         help="bytes written with content, without a commit")
     parser.add_argument("--files", type=int, default=1000000, help="in the one directory")
     parser.add_argument("--huge", action="store_true", default=measure.full(),
