@@ -60,12 +60,18 @@ class Life:
         """The records of the last stretch."""
         return self.records[self._kept:]
 
+    def after(self, cut):
+        """A copy of the disk as it is after a cut."""
+        copy = os.path.join(self.directory, "copy.img")
+        guestdisk.copy_image(self._before, copy)
+        trace.play(cut.written(self.recent()), copy)
+        return copy
+
     def power_fails(self, cut):
         """Of the last stretch no more reached the disk than the cut says. What was synced after it is
         forgotten."""
         last = self.recent()
-        guestdisk.copy_image(self._before, self.image)
-        trace.play(cut.written(last), self.image)
+        guestdisk.copy_image(self.after(cut), self.image)
         heard = cut.captured(last)[0]
         self.records[self._kept:] = heard
         if cut.length < len(last):
