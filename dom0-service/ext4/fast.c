@@ -450,6 +450,31 @@ static void deinit(struct fast_work *w)
 	}
 }
 
+static uint32_t count_names(const struct ext4 *fs, uint32_t ino)
+{
+	const struct tw_inode *inode = tw_view_inode(fs->view, ino);
+	uint32_t n = 0;
+	while (inode && tw_view_link(fs->view, inode, n))
+		n++;
+	return n;
+}
+
+/* Linux may repeat names that a full commit has overtaken: an inode has as many as it has links, and
+ * a directory has one. */
+static bool names_hold(const struct fast_work *w, const struct fast_inode *f)
+{
+	struct tw_attr was = attr_of(w->fs, f->ino);
+	struct ext4_inode now = {.attr = was};
+	int64_t names = count_names(w->fs, f->ino), then = names + f->links;
+	if (!f->links)
+		return true;
+	if (f->raw)
+		ext4_inode_decode(f->raw->bytes, &now);
+	if (S_ISDIR(now.attr.mode))
+		return then <= 1;
+	return !f->raw || (was.mode && names != was.nlink) || then == now.attr.nlink;
+}
+
 /* Reads the steps and refuses what it cannot do, before anything is moved. */
 static struct tw_error *collect(struct fast_work *w, const struct ext4_fc_op *ops, size_t n)
 {
@@ -457,7 +482,11 @@ static struct tw_error *collect(struct fast_work *w, const struct ext4_fc_op *op
 		TW_TRY(take_op(w, &ops[i]));
 	for (const struct fast_inode *f = w->inodes; f && !w->refused; f = f->hh.next)
 		w->refused = needs_more(w, f);
-	return w->refused ? NULL : count_links(w);
+	if (!w->refused)
+		TW_TRY(count_links(w));
+	for (const struct fast_inode *f = w->inodes; f && !w->refused; f = f->hh.next)
+		w->refused = !names_hold(w, f);
+	return NULL;
 }
 
 static struct tw_error *move(struct fast_work *w, const struct tw_commit *commit)
