@@ -31,9 +31,9 @@ def filled(text, directory):
         lines = table(directory, match["name"], match["title"])
         if lines is None:
             return match[0]
-        return match["mark"] + "\n" + "".join("    %s\n" % line for line in lines)
-    return re.sub(r"(?P<mark><!-- (?P<name>\w+): (?P<title>.+?) -->\n)\n(?: {4}.*\n)*", replaced,
-                  text)
+        return match["mark"] + "\n" + "".join("    %s\n" % line for line in lines) + "\n"
+    return re.sub(r"(?P<mark><!-- (?P<name>\w+): (?P<title>.+?) -->\n)\n(?:(?: {4}.*\n)+\n)?",
+                  replaced, text)
 
 
 def main():
