@@ -59,6 +59,7 @@ static void reset(struct tw_changeset *set)
 	for (size_t i = 0; i < set->nchanges; i++)
 		release_change(tw_changeset_at(set, i));
 	set->nchanges = 0;
+	set->nranges = 0;
 	while (set->nchunks > KEPT_CHUNKS)
 		free(set->chunks[--set->nchunks]);
 	tw_numtab_empty(&set->numbers);
@@ -116,7 +117,7 @@ static struct tw_error *add_change(
 	}
 	TW_TRY(tw_numtab_set(&set->numbers, ino, set->nchanges));
 	*out = tw_changeset_at(set, set->nchanges++);
-	**out = (struct tw_change){.ino = ino};
+	**out = (struct tw_change){.set = set, .ino = ino};
 	begin_change(set, *out);
 	return NULL;
 }
@@ -127,8 +128,11 @@ struct tw_error *tw_changeset_inode(struct tw_changeset *set, uint32_t ino, stru
 	return *out ? NULL : add_change(set, ino, out);
 }
 
-/* Data may be written for long before a transaction tells of it, all over a file. */
+/* Data may be written for long before a transaction tells of it, all over a file, and in many files. */
 #define MAX_WAITING_RANGES 65536u
+#define MAX_ALL_RANGES (1u << 20)
+/* When they are too many, each file keeps as many as an event carries; when that is too many still, fewer. */
+#define KEPT_RANGES 1024u
 
 static struct tw_error *more_ranges(struct tw_change *change)
 {
@@ -142,6 +146,37 @@ static struct tw_error *more_ranges(struct tw_change *change)
 	change->ranges = ranges;
 	change->capranges = cap;
 	return NULL;
+}
+
+static void limit_ranges(struct tw_change *change, size_t max)
+{
+	size_t had = change->nranges;
+	size_t n = tw_ranges_tidy(change->ranges, had, UINT64_MAX);
+	change->nranges = tw_ranges_limit(change->ranges, n, max);
+	change->set->nranges -= had - change->nranges;
+	if (change->capranges <= 4 * change->nranges || change->capranges <= 8)
+		return;
+	size_t cap = change->nranges > 4 ? change->nranges : 4;
+	struct tw_range *fewer = realloc(change->ranges, cap * sizeof(*fewer));
+	if (!fewer)
+		return;
+	change->ranges = fewer;
+	change->capranges = cap;
+}
+
+static void count_ranges(struct tw_changeset *set)
+{
+	set->nranges = 0;
+	for (size_t i = 0; i < set->nchanges; i++)
+		set->nranges += tw_changeset_at(set, i)->nranges;
+}
+
+static void limit_all_ranges(struct tw_changeset *set)
+{
+	count_ranges(set); /* some may have been given up */
+	for (size_t max = KEPT_RANGES; max && set->nranges > MAX_ALL_RANGES / 2; max /= 4)
+		for (size_t i = 0; i < set->nchanges; i++)
+			limit_ranges(tw_changeset_at(set, i), max);
 }
 
 struct tw_error *tw_changeset_range(struct tw_change *change, uint64_t offset, uint64_t length)
@@ -158,15 +193,17 @@ struct tw_error *tw_changeset_range(struct tw_change *change, uint64_t offset, u
 			return NULL;
 		}
 	}
-	if (change->nranges == MAX_WAITING_RANGES) {
-		size_t n = tw_ranges_tidy(change->ranges, change->nranges, UINT64_MAX);
-		change->nranges = tw_ranges_limit(change->ranges, n, MAX_WAITING_RANGES / 2);
-	}
+	if (change->nranges == MAX_WAITING_RANGES)
+		limit_ranges(change, MAX_WAITING_RANGES / 2);
+	/* Between transactions; what one brings itself is bounded by its extents. */
+	if (!change->set->commit && change->set->nranges >= MAX_ALL_RANGES)
+		limit_all_ranges(change->set);
 	if (!change->capranges && !change->nranges)
 		change->ranges = &change->one;
 	else if (change->nranges == (change->capranges ? change->capranges : 1))
 		TW_TRY(more_ranges(change));
 	change->ranges[change->nranges++] = (struct tw_range){offset, length};
+	change->set->nranges++;
 	return NULL;
 }
 
@@ -298,6 +335,8 @@ void tw_changeset_abandon(struct tw_changeset *set)
 	/* Those without ranges stay as changes of nothing. */
 	for (size_t i = 0; i < set->nchanges; i++)
 		abandon_change(set, tw_changeset_at(set, i));
+	count_ranges(set);
+	set->commit = NULL;
 	forget_names(set);
 }
 

@@ -15,8 +15,11 @@
 /* Takes one event; the sequence is filled in by the receiver. The event is borrowed. */
 typedef struct tw_error *(*tw_emit_fn)(struct tw_event *event, void *arg);
 
+struct tw_changeset;
+
 /* An inode that the transaction changed. */
 struct tw_change {
+	struct tw_changeset *set;
 	uint32_t ino;
 	struct tw_attr old; /* mode 0: it was not there */
 	char *old_target;   /* symlink; owned */
@@ -39,8 +42,6 @@ struct tw_commit {
 	bool resync;
 };
 
-struct tw_changeset;
-
 /* Fills in the names of the extended attributes that differ between two digests. They are borrowed
  * until the next call. */
 typedef struct tw_error *(*tw_xattrs_fn)(
@@ -58,8 +59,8 @@ struct tw_error *tw_changeset_inode(
 	struct tw_changeset *set, uint32_t ino, struct tw_change **out) TW_MUST_CHECK;
 /* The change of an inode that was begun, or NULL. */
 struct tw_change *tw_changeset_find(struct tw_changeset *set, uint32_t ino);
-/* Adds bytes of the file that changed, in any order. Of very many, those next to each other are joined over what lies
- * between them. */
+/* Adds bytes of the file that changed, in any order. When very many wait, in one file or in all, those next to each
+ * other are joined over what lies between them. */
 struct tw_error *tw_changeset_range(
 	struct tw_change *change, uint64_t offset, uint64_t length) TW_MUST_CHECK;
 /* The name goes. It stays in the view until emission. */

@@ -73,6 +73,7 @@ struct tw_changeset {
 	struct tw_change **chunks;
 	size_t nchunks, capchunks;
 	size_t nchanges;          /* in the order in which they began */
+	size_t nranges;           /* of all changes, at most */
 	struct tw_numtab numbers; /* inode to change */
 	struct tw_oldname *removed;
 	size_t nremoved, capremoved;

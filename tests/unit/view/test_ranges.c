@@ -73,12 +73,54 @@ static void ranges_that_wait_are_bounded(void **state)
 	}
 }
 
+static void scatter(struct changes *c, unsigned from, unsigned to)
+{
+	struct tw_change *change;
+	for (unsigned i = from; i < to; i++) {
+		ok(tw_changeset_inode(c->set, 11 + i % 900, &change));
+		ok(tw_changeset_range(change, (uint64_t)(i * 7919u % 1000003u) * 8192, 4096));
+	}
+}
+
+static struct tw_buf saved(const struct changes *c)
+{
+	struct tw_buf out = TW_BUF_INIT;
+	tw_changeset_save_ranges(c->set, &out);
+	assert_false(out.failed);
+	return out;
+}
+
+/* All files together, too; and what is saved and loaded goes on just the same. */
+static void ranges_of_all_files_are_bounded(void **state)
+{
+	enum { MOST = 1 << 20, AT = 1500000 };
+	struct changes *c = *state, other = { 0 };
+	for (uint32_t ino = 11; ino < 911; ino++)
+		put(c, ROOT, "a", ino, FILE_MODE);
+	scatter(c, 0, AT);
+	struct tw_buf half = saved(c);
+	assert_true(half.len < MOST * 16ul + 900 * 12 + 4);
+	ok(tw_changeset_create(c->view, keep_event, c, &other.set));
+	struct tw_unpack in = { .span = tw_span(half.data, half.len) };
+	ok(tw_changeset_load_ranges(other.set, &in));
+	scatter(c, AT, 2 * AT);
+	scatter(&other, AT, 2 * AT);
+	struct tw_buf one = saved(c), two = saved(&other);
+	assert_int_equal(one.len, two.len);
+	assert_memory_equal(one.data, two.data, one.len);
+	tw_changeset_destroy(other.set);
+	tw_buf_deinit(&half);
+	tw_buf_deinit(&one);
+	tw_buf_deinit(&two);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tidy_ranges_are_the_same_bytes),
 		cmocka_unit_test(joined_ranges_cover_the_others),
 		CHANGE_TEST(ranges_that_wait_are_bounded),
+		CHANGE_TEST(ranges_of_all_files_are_bounded),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
