@@ -180,7 +180,9 @@ def test_cuts(tapwire, memory, seed, name, request):
     ops = 250 if wanted is None else request.config.getoption("--ops")
     recording = Recording(tapwire, memory, name, seed, ops)
     sample = CUTS // 3 if elsewhere(name) else CUTS
-    chosen = crash.cuts(recording.records, recording.layout, {None: sample, 0: None}.get(wanted, wanted), seed)
+    chosen = crash.cuts(recording.records, recording.layout, {None: sample, 0: None}.get(wanted, wanted), seed,
+                        "async" in name)
+    assert ("async" in name) == any(isinstance(cut, crash.Lost) for cut in chosen)
     check = check_cuts_elsewhere if elsewhere(name) else check_cuts
     expect_nothing_wrong(check(tapwire, recording, memory, chosen))
 

@@ -50,6 +50,7 @@ class Cut:
 
     def __init__(self, length, sectors=0, heard=False, kind=""):
         self.length, self.sectors, self.heard, self.kind = length, sectors, heard, kind
+        self.begin = length  # so many records are there for certain
 
     def __str__(self):
         torn = " and %d sectors of the next, %s" % (
@@ -75,9 +76,47 @@ class Cut:
                                payload=record.payload[:self.sectors * trace.SECTOR])
 
 
-def cuts(records, layout, count, seed):
-    """About count cuts, of every kind the same number: after a record, and in the middle of one.
-    count None: all of them."""
+class Lost(Cut):
+    """A commit came to the disk before a block of the log that lies before it: an asynchronous commit does not
+    wait."""
+
+    def __init__(self, length, at, block, layout):
+        super().__init__(length, kind="after a commit without block %d of record %d" % (block, at))
+        self.begin, self._block, self._per_block = at, block, layout.blocksize // trace.SECTOR
+
+    def written(self, records):
+        record = records[self.begin]
+        middle, end = self._block * self._per_block, (self._block + 1) * self._per_block
+        parts = [record._replace(sector=record.sector + first, count=last - first,
+                                 payload=record.payload[first * trace.SECTOR:last * trace.SECTOR])
+                 for first, last in ((0, middle), (end, record.count)) if last > first]
+        return records[:self.begin] + parts + records[self.begin + 1:self.length]
+
+    def captured(self, records):
+        return [self.written(records)]
+
+
+def lost_blocks(records, layout):
+    """For each commit a block of its log that is missing, when no flush lies between them."""
+    found, since = [], []
+    for at, record in enumerate(records):
+        kind = layout.kind(record)
+        blocks = record.count * trace.SECTOR // layout.blocksize
+        if kind == "flush":
+            since = []
+        elif kind == "commit":
+            # The commit block is the last one of its record.
+            missing = since + [(at, block) for block in range(blocks - 1)]
+            found += [Lost(at + 1, *missing[(at * 7) % len(missing)], layout)] if missing else []
+            since = []
+        elif kind in ("descriptor", "log", "revoke"):
+            since += [(at, block) for block in range(blocks)]
+    return found
+
+
+def cuts(records, layout, count, seed, asynchronous=False):
+    """About count cuts, of every kind the same number: after a record, in the middle of one, and, when commits
+    are asynchronous, after one whose log is not whole. count None: all of them."""
     rnd = random.Random(seed)
     found = {}
     for at, record in enumerate(records):
@@ -85,12 +124,14 @@ def cuts(records, layout, count, seed):
         found.setdefault(kind, []).append(Cut(at + 1, kind="after " + kind))
         if record.count > 1 and record.flags & trace.PAYLOAD:
             found.setdefault("torn " + kind, []).append(_torn_cut(rnd, at, record, kind, layout))
+    if asynchronous:
+        found["lost"] = lost_blocks(records, layout)
     chosen = []
     for group in found.values():
         if count is not None and len(group) > -(-count // len(found)):
             group = rnd.sample(group, -(-count // len(found)))
         chosen += group
-    return sorted(chosen, key=lambda cut: (cut.length, cut.sectors))
+    return sorted(chosen, key=lambda cut: (cut.begin, cut.length, cut.sectors))
 
 
 def _torn_cut(rnd, at, record, kind, layout):
@@ -124,10 +165,10 @@ class Bench:
 
     def make(self, cut):
         """.image is the disk as of the cut."""
-        trace.play(self._records[self._played:cut.length], self._rolling)
-        self._played = cut.length
+        trace.play(self._records[self._played:cut.begin], self._rolling)
+        self._played = cut.begin
         guestdisk.copy_image(self._rolling, self.image)
-        trace.play(cut.written(self._records)[cut.length:], self.image)
+        trace.play(cut.written(self._records)[cut.begin:], self.image)
 
     def recovered(self):
         """What the kernel shows of .image, which it recovers; None when it refuses to mount it."""
