@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Journals of every kind, and none, under a real kernel's mount."""
-import glob
 import os
 import random
 
 import pytest
 
 from lib import guestdisk, property, tree
-from lib.calls import PUNCH_HOLE, KEEP_SIZE, fallocate, sync_fs
+from lib.calls import KEEP_SIZE, PUNCH_HOLE, fallocate, sync_fs
 from lib.workload import Mix
 
 pytestmark = pytest.mark.usefixtures("mountable")
-
-MIB = 1 << 20
 
 
 def made(scratch, *mkfs, size="256M", fstype="ext4"):
@@ -209,3 +206,35 @@ def sync_twice(disk, label):
     """Without a journal, Linux flushes before it writes the metadata of a sync."""
     sync_fs(disk.root)
     disk.sync(label)
+
+
+# --- journals that are elsewhere ---
+
+def test_an_external_journal_is_named_and_refused(tapwire, scratch):
+    image = made(scratch, size="64M")
+    guestdisk.run("debugfs", "-w", "-R", "set_super_value journal_inum 0", image)
+    done = tapwire.run("crawl", image)
+    assert done.returncode != 0
+    assert b"journal_dev" in done.stderr
+
+
+def test_a_journal_that_is_a_file(tapwire, scratch):
+    """tune2fs makes it so on a mounted volume; it is a file of the root, and no file's content."""
+    image = made(scratch, "-O", "^has_journal")
+    with guestdisk.mounted(image, scratch / "made") as root:
+        with open(os.path.join(root, "before"), "wb") as file:
+            file.write(b"x" * 100000)
+        loop = guestdisk.run("findmnt", "-n", "-o", "SOURCE", root)
+        guestdisk.run("tune2fs", "-j", loop)
+        sync_fs(root)
+    with guestdisk.GuestDisk(scratch, image, plugin=tapwire.plugin) as disk:
+        disk.sync("start")
+        assert os.path.exists(os.path.join(disk.root, ".journal"))
+        mix = Mix(disk.root, 4)
+        mix.ops(400, 100, lambda done: disk.sync("operation %d" % done))
+        mix.close()
+        disk.sync("end")
+    # Its content, which no event tells of, is the journal's.
+    events = tapwire.infer(disk.base, disk.trace)
+    property.check_events(tapwire, disk, events)
+    assert any(event["data"].get("transaction") for event in events)
