@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <xxhash.h>
 
 /* The entries of a block, and a hash table over them. Kept by the instance: it is as large as the
  * largest block needs, and only the places are cleared each time. */
@@ -48,7 +47,7 @@ void ext4_newcomers_destroy(struct ext4_newcomers *new)
 static unsigned place_of(
 	const struct ext4_newcomers *new, uint32_t ino, const uint8_t *bytes, uint8_t len)
 {
-	return XXH32(bytes, len, ino) & new->mask;
+	return tw_hash_bytes(bytes, len, ino) & new->mask;
 }
 
 static void enter(struct ext4_newcomers *new, const struct ext4_dirent *entry)
