@@ -242,6 +242,7 @@ struct ext4_remap {
 	uint16_t mode;     /* 0: the inode has gone, and its mapping with it */
 	bool fast_symlink; /* the root holds the target, not a mapping */
 	bool bad;          /* nonsense: nothing of it is followed */
+	bool released;     /* blocks were let go of */
 	bool extents_only; /* the root and its nodes stay as they are known */
 	uint64_t inlined;  /* digest of inline data */
 	struct tw_span rest; /* of the inode, borrowed; counts with inline data only */
@@ -253,7 +254,7 @@ struct ext4_remap {
 struct tw_error *ext4_remap_walk(
 	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader) TW_MUST_CHECK;
 /* Lets go of what the inode does not own any more ... */
-struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *remap) TW_MUST_CHECK;
+struct tw_error *ext4_remap_release(struct ext4 *fs, struct ext4_remap *remap) TW_MUST_CHECK;
 /* ... and takes what is new: all inodes of a transaction release before one of them claims. */
 struct tw_error *ext4_remap_claim(
 	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader) TW_MUST_CHECK;

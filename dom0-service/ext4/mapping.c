@@ -140,12 +140,13 @@ static void extents_of(const struct ext4 *fs, uint32_t ino, struct extents *out)
 /* The stretch of extents in which the old and the new mapping differ. */
 struct middle {
 	uint32_t from, old_end, new_end;
+	uint32_t shared; /* blocks at the start of the first one that both have: it only grew or shrank */
 };
 
 static struct middle differing(
 	const struct extents *was, const struct tw_extent *new, uint32_t n, bool replaced)
 {
-	struct middle m = {0, was->n, n};
+	struct middle m = {0, was->n, n, 0};
 	if (replaced)
 		return m;
 	const struct tw_extent *old = was->at;
@@ -156,7 +157,23 @@ static struct middle differing(
 		m.old_end--;
 		m.new_end--;
 	}
+	if (m.from < m.old_end && m.from < m.new_end) {
+		const struct tw_extent *x = &old[m.from], *y = &new[m.from];
+		if (x->block == y->block && x->lblk == y->lblk && x->unwritten == y->unwritten)
+			m.shared = x->count < y->count ? x->count : y->count;
+	}
 	return m;
+}
+
+/* What is left of an extent without its first blocks. */
+static struct tw_extent rest_of(const struct tw_extent *e, uint32_t blocks)
+{
+	return (struct tw_extent){
+		.block = e->block + blocks,
+		.lblk = e->lblk + blocks,
+		.count = (e->count - blocks) & TW_EXTENT_MAX,
+		.unwritten = e->unwritten,
+	};
 }
 
 static bool kind_changed(const struct ext4 *fs, const struct ext4_remap *remap)
@@ -165,15 +182,42 @@ static bool kind_changed(const struct ext4 *fs, const struct ext4_remap *remap)
 	       ext4_data_kind(&fs->geo, remap->ino, remap->mode);
 }
 
-struct tw_error *ext4_remap_release(struct ext4 *fs, const struct ext4_remap *remap)
+/* Takes the old extents in the middle from the inode. */
+static struct tw_error *release_middle(struct ext4 *fs, struct ext4_remap *remap,
+	const struct tw_extent *old, const struct middle *m)
+{
+	enum tw_owner_kind kind = ext4_data_kind(&fs->geo, remap->ino, remap->old_mode);
+	if (m->old_end == m->from)
+		return NULL;
+	struct tw_extent first = rest_of(&old[m->from], m->shared);
+	remap->released = first.count || m->old_end - m->from > 1;
+	if (first.count)
+		TW_TRY(tw_view_release_extents(fs->view, remap->ino, &first, 1, kind));
+	return tw_view_release_extents(
+		fs->view, remap->ino, old + m->from + 1, m->old_end - m->from - 1, kind);
+}
+
+static struct tw_error *claim_middle(
+	struct ext4 *fs, const struct ext4_remap *remap, const struct middle *m)
+{
+	enum tw_owner_kind kind = ext4_data_kind(&fs->geo, remap->ino, remap->mode);
+	const struct tw_extent *new = remap->map.extents;
+	if (m->new_end == m->from)
+		return NULL;
+	struct tw_extent first = rest_of(&new[m->from], m->shared);
+	if (first.count)
+		TW_TRY(tw_view_claim_extents(fs->view, remap->ino, &first, 1, kind));
+	return tw_view_claim_extents(
+		fs->view, remap->ino, new + m->from + 1, m->new_end - m->from - 1, kind);
+}
+
+struct tw_error *ext4_remap_release(struct ext4 *fs, struct ext4_remap *remap)
 {
 	struct extents was;
 	extents_of(fs, remap->ino, &was);
 	struct middle m =
 		differing(&was, remap->map.extents, remap->map.n, kind_changed(fs, remap));
-	if (m.old_end > m.from)
-		TW_TRY(tw_view_release_extents(fs->view, remap->ino, was.at + m.from,
-			m.old_end - m.from, ext4_data_kind(&fs->geo, remap->ino, remap->old_mode)));
+	TW_TRY(release_middle(fs, remap, was.at, &m));
 	const struct ext4_root *root =
 		remap->extents_only ? NULL : ext4_root_find(fs, remap->ino);
 	for (uint32_t i = 0; root && i < root->nnodes; i++)
@@ -253,9 +297,7 @@ struct tw_error *ext4_remap_claim(
 	extents_of(fs, remap->ino, &was);
 	struct middle m =
 		differing(&was, remap->map.extents, remap->map.n, kind_changed(fs, remap));
-	if (m.new_end > m.from)
-		TW_TRY(tw_view_claim_extents(fs->view, remap->ino, remap->map.extents + m.from,
-			m.new_end - m.from, ext4_data_kind(&fs->geo, remap->ino, remap->mode)));
+	TW_TRY(claim_middle(fs, remap, &m));
 	for (uint32_t i = 0; !remap->extents_only && i < remap->map.nnodes; i++)
 		TW_TRY(claim_node(fs, remap->ino, remap->map.nodes[i]));
 	return ext4_remap_keep(fs, remap, reader);
