@@ -30,6 +30,12 @@ static struct tw_error *read_replayed(void *arg, uint64_t offset, void *buf, siz
 	return NULL;
 }
 
+static void soon_replayed(void *arg, uint64_t offset, uint64_t len)
+{
+	const struct replayed *r = arg;
+	tw_source_soon(r->below, offset, len);
+}
+
 static struct tw_error *replay(
 	struct ext4 *fs, const struct tw_jbd2_transaction *txn, struct replayed *r)
 {
@@ -163,7 +169,11 @@ static struct tw_error *expect_checkpoints(struct ext4 *fs, const struct replaye
 static struct tw_error *crawl_replayed(struct ext4 *fs, struct replayed *r)
 {
 	TW_TRY(replay_journal(fs, r));
-	struct tw_source source = {read_replayed, r, fs->env.source.bytes, fs->env.source.parallel};
+	struct tw_source source = {.read = read_replayed,
+		.arg = r,
+		.bytes = fs->env.source.bytes,
+		.parallel = fs->env.source.parallel,
+		.soon = soon_replayed};
 	if (r->blocks) {
 		ext4_geometry_deinit(&fs->geo);
 		TW_TRY(ext4_geometry_read(&source, &fs->geo));

@@ -151,6 +151,8 @@ static struct tw_error *load_group(struct worker *w, uint32_t group, uint8_t *bu
 	uint32_t per_block = geo->blocksize / geo->inode_size,
 		 piece = TABLE_PIECE >> geo->blockbits;
 	uint32_t blocks = (geo->used[group] + per_block - 1) / per_block;
+	tw_source_soon(c->source, geo->itable[group] << geo->blockbits,
+		(uint64_t)blocks << geo->blockbits);
 	for (uint32_t first = 0; first < blocks; first += piece) {
 		uint32_t n = blocks - first < piece ? blocks - first : piece;
 		TW_TRY(tw_source_read(c->source, (geo->itable[group] + first) << geo->blockbits,

@@ -103,6 +103,12 @@ static struct tw_error *read_marked(void *arg, uint64_t offset, void *buf, size_
 	return tw_source_read(a->image, offset, buf, len);
 }
 
+static void soon_marked(void *arg, uint64_t offset, uint64_t len)
+{
+	const struct attach *a = arg;
+	tw_source_soon(a->image, offset, len);
+}
+
 static bool marked(const struct attach *a, uint64_t first, uint64_t last)
 {
 	for (uint64_t i = first; a->marks && i <= last && i < a->nmarks; i++)
@@ -256,6 +262,7 @@ static struct tw_error *begin_round(
 		return tw_error_nomem();
 	out->read = read_marked;
 	out->parallel = a->image->parallel;
+	out->soon = soon_marked;
 	a->fresh = true;
 	return NULL;
 }

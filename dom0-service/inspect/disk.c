@@ -32,6 +32,13 @@ static struct tw_error *read_image(void *arg, uint64_t offset, void *buf, size_t
 	return NULL;
 }
 
+static void soon_image(void *arg, uint64_t offset, uint64_t len)
+{
+	const struct tw_disk *disk = arg;
+	/* Advice: without it the read waits. */
+	(void)posix_fadvise(disk->fd, (off_t)offset, (off_t)len, POSIX_FADV_WILLNEED);
+}
+
 static struct tw_error *open_image(struct tw_disk *disk)
 {
 	struct stat st;
@@ -51,7 +58,11 @@ static struct tw_error *open_image(struct tw_disk *disk)
 	disk->bytes = (uint64_t)end & ~(uint64_t)(TW_SECTOR_SIZE - 1);
 	if (!disk->bytes)
 		return tw_error_create(TW_BAD_DATA, "%s: it is empty", disk->image);
-	disk->file = (struct tw_source){read_image, disk, disk->bytes, true};
+	disk->file = (struct tw_source){.read = read_image,
+		.arg = disk,
+		.bytes = disk->bytes,
+		.parallel = true,
+		.soon = soon_image};
 	disk->source = &disk->file;
 	return NULL;
 }

@@ -11,6 +11,12 @@ static struct tw_error *read_volume(void *arg, uint64_t offset, void *buf, size_
 	return tw_segments_read(&volume->place.segments, volume->disk->source, offset, buf, len);
 }
 
+static void soon_volume(void *arg, uint64_t offset, uint64_t len)
+{
+	const struct tw_volume *volume = arg;
+	tw_segments_soon(&volume->place.segments, volume->disk->source, offset, len);
+}
+
 static struct tw_error *number_event(struct tw_event *event, void *arg)
 {
 	struct tw_volume *volume = arg;
@@ -22,8 +28,11 @@ static struct tw_error *number_event(struct tw_event *event, void *arg)
 struct tw_fs_env tw_volume_env(struct tw_volume *volume)
 {
 	return (struct tw_fs_env){
-		.source = {read_volume, volume, volume->place.segments.bytes,
-			volume->disk->source->parallel},
+		.source = {.read = read_volume,
+			.arg = volume,
+			.bytes = volume->place.segments.bytes,
+			.parallel = volume->disk->source->parallel,
+			.soon = soon_volume},
 		.emit = number_event,
 		.arg = volume,
 		.subject = volume->subject,

@@ -170,6 +170,17 @@ static const struct tw_segment *segment_at(const struct tw_segments *segments, u
 	return &segments->list[low];
 }
 
+/* The part at an offset that lies in one piece on the disk: its length, and where it begins there. */
+static uint64_t piece_at(const struct tw_segments *segments, uint64_t offset, uint64_t *disk)
+{
+	const struct tw_segment *segment = segment_at(segments, offset);
+	uint64_t in = offset - segment->offset, chunk = in / segment->stripe_bytes;
+	uint64_t within = in % segment->stripe_bytes;
+	*disk = segments->starts[segment->first + chunk % segment->nstripes] +
+		chunk / segment->nstripes * segment->stripe_bytes + within;
+	return segment->stripe_bytes - within;
+}
+
 struct tw_error *tw_segments_read(const struct tw_segments *segments,
 	const struct tw_source *disk, uint64_t offset, void *buf, size_t len)
 {
@@ -177,12 +188,7 @@ struct tw_error *tw_segments_read(const struct tw_segments *segments,
 		return tw_error_create(TW_BAD_DATA, "%zu bytes at %llu are beyond the volume's end",
 			len, (unsigned long long)offset);
 	while (len) {
-		const struct tw_segment *segment = segment_at(segments, offset);
-		uint64_t in = offset - segment->offset, chunk = in / segment->stripe_bytes;
-		uint64_t within = in % segment->stripe_bytes;
-		uint64_t at = segments->starts[segment->first + chunk % segment->nstripes] +
-			      chunk / segment->nstripes * segment->stripe_bytes + within;
-		uint64_t n = segment->stripe_bytes - within;
+		uint64_t at, n = piece_at(segments, offset, &at);
 		n = n < len ? n : len;
 		TW_TRY(tw_source_read(disk, at, buf, (size_t)n));
 		buf = (char *)buf + n;
@@ -190,6 +196,20 @@ struct tw_error *tw_segments_read(const struct tw_segments *segments,
 		len -= (size_t)n;
 	}
 	return NULL;
+}
+
+void tw_segments_soon(const struct tw_segments *segments, const struct tw_source *disk,
+	uint64_t offset, uint64_t len)
+{
+	if (offset > segments->bytes || len > segments->bytes - offset)
+		return;
+	while (len) {
+		uint64_t at, n = piece_at(segments, offset, &at);
+		n = n < len ? n : len;
+		tw_source_soon(disk, at, n);
+		offset += n;
+		len -= n;
+	}
 }
 
 size_t tw_segments_find(const struct tw_segments *segments, uint64_t disk)

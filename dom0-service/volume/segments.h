@@ -80,6 +80,9 @@ bool tw_segments_overlap(const struct tw_segments *a, const struct tw_segments *
 /* Reads the volume's bytes from its disk. */
 struct tw_error *tw_segments_read(const struct tw_segments *segments,
 	const struct tw_source *disk, uint64_t offset, void *buf, size_t len) TW_MUST_CHECK;
+/* Says so of bytes that will be read soon. */
+void tw_segments_soon(const struct tw_segments *segments, const struct tw_source *disk,
+	uint64_t offset, uint64_t len);
 
 /* How many pieces a range of the disk can have in the volume, at most. */
 uint64_t tw_segments_count_pieces(

@@ -15,7 +15,15 @@ struct tw_source {
 	void *arg;
 	uint64_t bytes;
 	bool parallel; /* read may be called by several threads at the same time */
+	/* Says that these bytes will be read soon. May be NULL; several threads may call it. */
+	void (*soon)(void *arg, uint64_t offset, uint64_t len);
 };
+
+static inline void tw_source_soon(const struct tw_source *source, uint64_t offset, uint64_t len)
+{
+	if (source->soon && offset <= source->bytes && len <= source->bytes - offset)
+		source->soon(source->arg, offset, len);
+}
 
 static inline struct tw_error *TW_MUST_CHECK tw_source_read(
 	const struct tw_source *source, uint64_t offset, void *buf, size_t len)

@@ -61,7 +61,8 @@ static inline struct image *image_new(const char *mkfs)
 	assert_int_equal(fread(image->bytes, 1, IMAGE_BYTES, file), IMAGE_BYTES);
 	fclose(file);
 	shell("/tmp", (snprintf(script, sizeof(script), "rm -rf %s", dir), script));
-	image->source = (struct tw_source){ image_read, image, IMAGE_BYTES, true };
+	image->source = (struct tw_source){
+		.read = image_read, .arg = image, .bytes = IMAGE_BYTES, .parallel = true };
 	return image;
 }
 

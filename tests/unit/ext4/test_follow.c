@@ -87,7 +87,8 @@ static int setup_with(void **state, const char *mkfs)
 	shell(f->dir, script);
 	f->was = malloc(IMAGE_BYTES);
 	f->now.bytes = malloc(IMAGE_BYTES);
-	f->now.source = (struct tw_source){ image_read, &f->now, IMAGE_BYTES, true };
+	f->now.source = (struct tw_source){
+		.read = image_read, .arg = &f->now, .bytes = IMAGE_BYTES, .parallel = true };
 	read_image(f);
 	f->fs = open_with(f, keep_event);
 	begin_journal(f);
