@@ -60,7 +60,7 @@ static struct tw_error *add_extent(
 static struct tw_error *add_node(struct walk *w, uint64_t block, const uint8_t **out)
 {
 	struct ext4_map *map = w->map;
-	if (block < w->geo->first_data_block || block >= w->geo->nblocks)
+	if (!block || block < w->geo->first_data_block || block >= w->geo->nblocks)
 		return bad(w, "a mapping node is out of range");
 	if (!TW_GROW(map->nodes, map->nnodes, map->capnodes))
 		return tw_error_nomem();

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Input: a byte 0 and the saved state of a disk of 3 MiB, or another byte and patches to the state
- * of the small image (from 128 on: of the one whose inodes hold what they can): where, how many bytes, and these; the last one says where it is cut off.
+ * of the small image (from 128 on: of the one whose inodes hold what they can): where, how many
+ * bytes, and these; the last one says where it is cut off.
  * What comes of it can be walked, settled and saved.
  */
 #include "base/log.h"

@@ -23,8 +23,12 @@ struct follow {
 static struct tw_error *keep_event(struct tw_event *event, void *arg)
 {
 	struct follow *f = arg;
-	tw_buf_printf(&f->events, "%s %.*s\n", tw_event_type_name(event->type) + 17,
+	tw_buf_printf(&f->events, "%s %.*s", tw_event_type_name(event->type) + 17,
 		(int)event->path.len, (const char *)event->path.data);
+	for (size_t i = 0; i < event->nxattrs_set + event->nxattrs_removed; i++)
+		tw_buf_printf(&f->events, " %c%.*s", i < event->nxattrs_set ? '+' : '-',
+			(int)event->xattrs[i].len, (const char *)event->xattrs[i].data);
+	tw_buf_puts(&f->events, "\n");
 	return NULL;
 }
 
@@ -222,7 +226,9 @@ static void step(struct follow *f, const char *command, const char *events)
 {
 	char script[512];
 	memcpy(f->was, f->now.bytes, IMAGE_BYTES);
-	snprintf(script, sizeof(script), "debugfs -w -R '%s' img >/dev/null 2>&1", command);
+	/* A semicolon separates commands of one transaction. */
+	snprintf(script, sizeof(script), "echo '%s' | tr ';' '\\n' | debugfs -w -f - img >/dev/null 2>&1",
+		command);
 	shell(f->dir, script);
 	read_image(f);
 	follow_image(f, command, events);
@@ -242,9 +248,10 @@ static void what_debugfs_does_is_followed(void **state)
 	step(f, "unlink third", "unlinked /third\n");
 	step(f, "set_inode_field sparse mode 0100640", "attributes /sparse\n");
 	step(f, "set_inode_field sparse uid 70000", "attributes /sparse\n");
-	step(f, "ea_set new/file user.colour blue", NULL);
-	step(f, "ea_set new/file user.colour red", NULL);
-	step(f, "ea_rm new/file user.colour", NULL);
+	step(f, "ea_set new/file user.colour blue", "attributes /new/file +user.colour\n");
+	step(f, "ea_set new/file user.colour red", "attributes /new/file +user.colour\n");
+	step(f, "ea_set new/file user.size small", "attributes /new/file +user.size\n");
+	step(f, "ea_rm new/file user.colour", "attributes /new/file -user.colour\n");
 	step(f, "punch sparse 30 60", NULL);
 	step(f, "rm new/sparse", NULL);
 	step(f, "rm new/long", NULL);
@@ -254,6 +261,56 @@ static void what_debugfs_does_is_followed(void **state)
 	step(f, "mkdir new/sub", NULL);
 	step(f, "rmdir new/sub", NULL);
 	step(f, "write t/sparse again", NULL);
+}
+
+/* The inode's number goes to a file, which has inline data as the directory had. */
+static void a_directory_that_becomes_a_file_loses_its_names(void **state)
+{
+	struct follow *f = *state;
+	step(f, "mkdir dir", NULL);
+	step(f, "symlink dir/name target", NULL);
+	step(f, "rm dir/name;rmdir dir;write t/etc/hostname file", "deleted /dir/name\ndeleted /dir\n"
+		"created /file\nmodified /\n");
+}
+
+/* Whether attributes stand in the inode or in a block, they are the same. */
+static uint64_t digest_of_attributes(const char *mkfs, bool in_inode)
+{
+	void *state;
+	setup_with(&state, mkfs);
+	struct follow *f = state;
+	step(f, "ea_set third user.a 1;ea_set third user.b 2", "attributes /third +user.a +user.b\n");
+	uint64_t digest = 0;
+	const struct tw_inode *inode = tw_view_inode_next(f->fs->view, 1);
+	for (; inode; inode = tw_view_inode_next(f->fs->view, inode->ino + 1))
+		digest += tw_view_attr(f->fs->view, inode).xattrs;
+	assert_int_equal(HASH_COUNT(f->fs->xattrs), in_inode ? 0 : 1);
+	teardown(&state);
+	return digest;
+}
+
+static void attributes_are_the_same_in_inode_and_block(void **state)
+{
+	(void)state;
+	uint64_t in_block = digest_of_attributes("-I 128", false);
+	assert_true(in_block && in_block == digest_of_attributes("-I 256", true));
+}
+
+/* What the new attributes are is known by the crawl alone. */
+static void a_resync_names_attributes(void **state)
+{
+	struct follow *f = *state;
+	const struct tw_missed nothing = { 0 };
+	step(f, "ea_set third user.old 1", NULL);
+	tw_buf_reset(&f->events);
+	shell(f->dir, "printf '%s\\n' 'ea_rm third user.old' 'ea_set third user.new 1' |"
+		" debugfs -w -f - img >/dev/null 2>&1");
+	read_image(f);
+	struct ext4 *newer = open_with(f, drop_event);
+	ok(ext4_resync(f->fs, newer, &nothing, (struct tw_time){ 9, 0 }));
+	ext4_destroy(newer);
+	tw_buf_append(&f->events, "", 1);
+	assert_string_equal(f->events.data, "attributes /third +user.new -user.old\n");
 }
 
 /* A directory that grows by a block, and whose entries fill it. */
@@ -329,6 +386,9 @@ int main(void)
 		TEST_INLINE(what_debugfs_does_is_followed),
 		TEST_INLINE(random_commands_are_followed),
 		TEST_INLINE(a_growing_directory_is_followed),
+		TEST_INLINE(a_directory_that_becomes_a_file_loses_its_names),
+		cmocka_unit_test(attributes_are_the_same_in_inode_and_block),
+		TEST(a_resync_names_attributes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

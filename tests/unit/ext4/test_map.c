@@ -228,6 +228,23 @@ static void a_node_must_have_its_depth_and_entries(void **state)
 	}
 }
 
+/* Whatever the block size, it holds the superblock or what boots. */
+static void block_0_is_nobodys(void **state)
+{
+	struct volume *v = *state;
+	v->geo.first_data_block = 0;
+	header(v->root, 1, 0);
+	leaf(v->root, 0, 0, 1, 0);
+	fails(walk(v, EXT4_EXTENTS_FL), TW_BAD_DATA);
+	ext4_map_deinit(&v->map);
+	leaf(v->root, 0, 0, 1, 1);
+	ok(walk(v, EXT4_EXTENTS_FL));
+	ext4_map_deinit(&v->map);
+	header(v->root, 1, 1);
+	inner(v->root, 0, 0, 0);
+	fails(walk(v, EXT4_EXTENTS_FL), TW_BAD_DATA);
+}
+
 static void a_node_out_of_range_is_not_read(void **state)
 {
 	struct volume *v = *state;
@@ -401,6 +418,7 @@ int main(void)
 		TEST(the_last_logical_block_can_be_mapped),
 		TEST(a_header_of_nonsense_is_refused),
 		TEST(a_node_must_have_its_depth_and_entries),
+		TEST(block_0_is_nobodys),
 		TEST(a_node_out_of_range_is_not_read),
 		TEST(a_node_that_stands_twice_ends_the_walk),
 		TEST(a_block_map_of_all_levels),

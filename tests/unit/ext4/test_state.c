@@ -98,6 +98,39 @@ static void the_crawl_found_the_tree(void **state)
 	tw_buf_deinit(&path);
 }
 
+static void attribute_blocks_that_nobody_has_are_forgotten(void **state)
+{
+	struct fixture *f = *state;
+	for (uint64_t block = 1; block <= 1000; block++) {
+		ok(ext4_attrs_has_block(f->fs, 12, block));
+		ok(ext4_attrs_has_block(f->fs, 13, 7));
+		ext4_attrs_sweep(f->fs);
+	}
+	assert_true(HASH_COUNT(f->fs->xattrs) < 200);
+	assert_int_equal(ext4_block_find(f->fs->xattrs, 7)->ino, 1);
+	assert_int_equal(ext4_block_find(f->fs->xattrs, 1000)->ino, 1);
+	ok(ext4_attrs_has_block(f->fs, 12, 0));
+	ok(ext4_attrs_has_block(f->fs, 13, 0));
+	assert_int_equal(f->fs->xattr_block.n, 0);
+}
+
+/* A name's directory may be loaded after it. */
+static void encrypted_names_stay_encrypted(void **state)
+{
+	struct fixture *f = *state;
+	struct ext4 *again;
+	struct tw_buf saved = TW_BUF_INIT;
+	struct tw_inode *inode = tw_view_inode_next(f->fs->view, 12);
+	for (; inode; inode = tw_view_inode_next(f->fs->view, inode->ino + 1))
+		if (tw_inode_named(inode))
+			tw_view_link(f->fs->view, inode, 0)->opaque = inode->ino % 2;
+	ok(ext4_save(f->fs, &saved));
+	ok(load(f, saved.data, saved.len, &again));
+	same(f->fs, again, false);
+	ext4_destroy(again);
+	tw_buf_deinit(&saved);
+}
+
 static void what_was_saved_comes_back_equal(void **state)
 {
 	struct fixture *f = *state;
@@ -237,6 +270,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_crawl_found_the_tree),
 		TEST3(the_crawl_found_the_tree),
+		TEST(attribute_blocks_that_nobody_has_are_forgotten),
+		TEST(encrypted_names_stay_encrypted),
 		TEST(what_was_saved_comes_back_equal),
 		TEST3(what_was_saved_comes_back_equal),
 		TEST(names_keep_their_order),

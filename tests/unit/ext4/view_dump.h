@@ -29,9 +29,9 @@ static inline void dump_names(struct tw_view *view, const struct tw_inode *inode
 	if (!in_order)
 		qsort_r(names, n, sizeof(*names), by_place, view);
 	for (size_t i = 0; i < n; i++)
-		tw_buf_printf(out, " name %u:%llu:%.*s\n", tw_view_name_dir(view, names[i]),
+		tw_buf_printf(out, " name %u:%llu:%.*s%s\n", tw_view_name_dir(view, names[i]),
 			(unsigned long long)tw_view_name_block(view, names[i]), names[i]->len,
-			(const char *)names[i]->bytes);
+			(const char *)names[i]->bytes, names[i]->opaque ? " (encrypted)" : "");
 }
 
 static inline void dump_inode(const struct tw_view *view, const struct tw_inode *inode,
