@@ -12,7 +12,7 @@ import struct
 
 import pytest
 
-from lib import guestdisk, named, offline, property, tree
+from lib import guestdisk, named, offline, property, tree, uml
 from lib.mixattrs import acl
 from lib.workload import Mix
 from test_property import random_mix, record
@@ -112,6 +112,7 @@ INLINE = {"256": (), "1024": ("-I", "1024"), "1k-blocks": ("-b", "1024", "-I", "
           "block-maps": ("-O", "^extent,^64bit")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INLINE)
 def test_inline_data(tapwire, scratch, name):
     disk = record(tapwire, scratch, inline_data, ("-O", "inline_data", *INLINE[name]))
@@ -244,7 +245,8 @@ def check_names(tapwire, disk, seen, events):
     return was
 
 
-@pytest.mark.parametrize("name", XATTRS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "own-inodes" else pytest.mark.slow)
+                                  for name in XATTRS])
 def test_attributes_are_named(tapwire, scratch, name):
     """The names of the attributes that the events tell of are those that the mount shows, and only
     attributes that changed are told of."""
@@ -257,6 +259,7 @@ def test_attributes_are_named(tapwire, scratch, name):
         path: frozenset(xattrs) for path, xattrs in last.items()}
 
 
+@pytest.mark.slow
 def test_a_crawl_names_attributes_whoever_reads_them(tapwire, scratch):
     """Many inodes, read by several threads, some with the same attributes and some with their own."""
     image = scratch / "disk.img"
@@ -332,6 +335,7 @@ ENCRYPTED = {"4k": ("-O", "encrypt"), "1k": ("-O", "encrypt", "-b", "1024", "-J"
              "inline-data": ("-O", "encrypt,inline_data,stable_inodes")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCRYPTED)
 def test_encrypted_directories(tapwire, scratch, name):
     """Without the key: the same tree but for names and targets, and the names as they are on disk."""
@@ -420,6 +424,7 @@ def expect_followed(tapwire, recorded, expected):
     property.expect_equal(tapwire.crawl(recorded.image).listing(), state.listing(), "crawl of the image")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNMOUNTABLE)
 def test_changes_in_place(tapwire, scratch, name):
     image, _ = made_offline(scratch, UNMOUNTABLE[name])
@@ -430,6 +435,7 @@ def test_changes_in_place(tapwire, scratch, name):
     expect_followed(tapwire, recorded, offline.listing(image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNMOUNTABLE)
 def test_changes_in_the_journal(tapwire, scratch, name):
     image, size = made_offline(scratch, UNMOUNTABLE[name])
@@ -464,3 +470,27 @@ def test_what_lies_beyond_a_files_end_is_not_its_content(tapwire, scratch):
     events = [event for event in tapwire.infer(recorded.base, recorded.trace) if "subject" in event]
     assert [(event["type"], event["subject"], "ranges" in event["data"]) for event in events] == [
         (tree.PREFIX + "attributes", "/file", False)]
+
+
+@pytest.mark.slow
+def test_quotas(tapwire, scratch):
+    """Quota files, which are inodes without names, kept by a kernel that has quotas."""
+    reason = uml.missing()
+    if reason:
+        pytest.skip("no such guest here: " + reason)
+    image = scratch / "disk.img"
+    guestdisk.make_image(image, "256M", ("-O", "quota,project", "-E", "quotatype=usrquota:grpquota:prjquota"))
+    with Recorded(tapwire, scratch, image) as recorded:
+        shown = uml.run(recorded.disk, scratch / "guest", """
+for module in ("quota_tree", "quota_v2"):
+    run("insmod", "/usr/lib/uml/modules/%s/kernel/fs/quota/%s.ko" % (os.uname().release, module))
+root = mount("/dev/ubda")
+work(root, 1, 600)
+show(root, "root")
+run("umount", root)
+""")
+    state = tapwire.crawl(recorded.base)
+    for event in tapwire.infer(recorded.base, recorded.trace):
+        state.apply(event)
+    property.expect_equal(shown["root"], state.listing(), "against the guest")
+    property.expect_equal(tapwire.crawl(image).listing(), state.listing(), "crawl of the image")
