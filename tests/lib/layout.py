@@ -106,8 +106,20 @@ class Watched:
 
     @contextlib.contextmanager
     def mounted(self, device):
-        with guestdisk.mounted(device, self._directory("mnt"), guard=self.guard) as root:
-            yield root
+        """A loop device is mounted itself: another one over it would write through this one's cache, in pages."""
+        where = self._directory("mnt")
+        if not device.startswith("/dev/loop"):
+            with guestdisk.mounted(device, where, guard=self.guard) as root:
+                yield root
+            return
+        os.makedirs(where)
+        self.guard.push("umount", "-l", where)
+        guestdisk.run("mount", "-t", "ext4", device, where)
+        try:
+            yield where
+        finally:
+            guestdisk.run("umount", where)
+            self.guard.pop()
 
     def group(self, ranges):
         return lvm.Group(self.disk, ranges, self.guard)
