@@ -76,6 +76,7 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 	if (owner->kind == TW_OWNER_TABLE && empty_table(fs, block, data))
 		return NULL;
 	TW_TRY(ext4_block_store(&fs->direct, block, 0, data, fs->geo.blocksize));
+	ext4_block_find(fs->direct, block)->digest = 0;
 	/* What it was before it was known for what it is. */
 	ext4_block_drop(&fs->early, block);
 	if (!holds_more(fs, fs->direct, most))

@@ -44,6 +44,7 @@ struct trial {
 	struct ext4_reader reader;
 	struct suspect *suspects;
 	struct place *places;
+	bool outside; /* an inode of the table has its extended attributes in a block */
 	uint32_t by;             /* whose slot brings or takes the names that are compared */
 	struct ext4_block *held; /* by inode number; digest: since when, in seconds */
 };
@@ -273,6 +274,8 @@ static struct tw_error *try_slot(struct trial *t, uint32_t ino, struct tw_span r
 	bool tracked = ext4_inode_tracked(&t->fs->geo, &now);
 	if (is_held(t, ino) || (!tracked && !was.mode))
 		return NULL;
+	if (tracked && now.file_acl)
+		t->outside = true;
 	if (tracked && now.file_acl && now.file_acl < t->fs->geo.nblocks &&
 		!ext4_block_find(t->fs->xattrs, now.file_acl))
 		TW_TRY(or_missing(ext4_reader_block(&t->reader, now.file_acl, &data), &missing));
@@ -296,10 +299,14 @@ static struct tw_error *try_table(struct trial *t, uint64_t block, const uint8_t
 {
 	const struct ext4_geometry *geo = &t->fs->geo;
 	uint32_t ino, n = ext4_geometry_itable(geo, block, &ino);
+	struct ext4_block *table = ext4_block_find(t->fs->direct, block);
+	t->outside = false;
 	for (uint32_t i = 0; i < n; i++, ino++)
 		if ((ino >= geo->first_ino || ino == EXT4_ROOT_INO) && ino <= geo->ninodes)
 			TW_TRY(try_slot(t, ino,
 				tw_span(data + (size_t)i * geo->inode_size, geo->inode_size)));
+	if (table && !table->digest && t->outside)
+		table->digest = (uint64_t)t->now.sec;
 	return NULL;
 }
 
@@ -338,7 +345,8 @@ static struct tw_error *try_dir_block(
 	if (s->slot && (!s->tracked || !S_ISDIR(s->now.mode)))
 		return NULL;
 	if (!inode || !ext4_is_block_of(&t->fs->geo, span, dir)) {
-		s->missing = true;
+		/* It has let go of the block, or will, when its slot comes. */
+		s->missing = s->missing || !s->walked;
 		return NULL;
 	}
 	return compare(t, dir, block, &span, 1, 0);
@@ -519,13 +527,16 @@ static bool is_target(const struct ext4 *fs, uint32_t ino, const uint8_t *data)
 	return target && len < fs->geo.blocksize && !memcmp(target, data, len);
 }
 
-static bool still_waits(const struct ext4 *fs, const struct ext4_block *b)
+/* A block of extended attributes may be written after the inode that has it: the table is looked at
+ * again for a while. Its digest says since when. */
+static bool still_waits(const struct ext4 *fs, const struct ext4_block *b, struct tw_time now)
 {
 	struct tw_owner owner;
 	if (!tw_owners_find(tw_view_owners(fs->view), b->block, 1, &owner))
 		return false;
 	if (owner.kind == TW_OWNER_TABLE)
-		return slots_wait(fs, b->block);
+		return slots_wait(fs, b->block) ||
+		       (b->digest && now.sec - (int64_t)b->digest <= MAX_WAIT_S);
 	if (owner.kind == TW_OWNER_DIR)
 		return names_wait(fs, owner.ino, b->block, b->data);
 	if (owner.kind == TW_OWNER_SYMLINK)
@@ -542,13 +553,13 @@ static bool is_owned(const struct ext4 *fs, uint64_t block)
 
 /* Lets go of what has been applied. What is nobody's may be somebody's next, as it is on the disk; what
  * was taken will not be the next one's. */
-static struct tw_error *let_go(struct ext4 *fs)
+static struct tw_error *let_go(struct ext4 *fs, struct tw_time now)
 {
 	struct ext4_block *b, *next;
 	HASH_ITER (hh, fs->direct, b, next) {
 		if (!is_owned(fs, b->block))
 			TW_TRY(ext4_unjournaled_keep(fs, b->block, b->data));
-		if (!still_waits(fs, b))
+		if (!still_waits(fs, b, now))
 			ext4_block_drop(&fs->direct, b->block);
 	}
 	HASH_ITER (hh, fs->early, b, next)
@@ -568,7 +579,7 @@ static struct tw_error *run(struct trial *t)
 	fs->held = t->held;
 	t->held = NULL;
 	TW_TRY(ext4_apply(fs, t->blocks, &commit));
-	return let_go(fs);
+	return let_go(fs, t->now);
 }
 
 struct tw_error *ext4_unjournaled_settle(struct ext4 *fs, struct tw_time now, bool last)
