@@ -367,6 +367,8 @@ static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 	if (sb)
 		memcpy(fs->superblock, sb, sizeof(fs->superblock));
 	TW_TRY(unpack_view(&in, fs));
+	if (!tw_view_inode(fs->view, EXT4_ROOT_INO))
+		return tw_error_create(TW_BAD_DATA, "the saved state has no root directory");
 	TW_TRY(unpack_blocks(&in, &fs->nodes, fs->geo.blocksize));
 	TW_TRY(unpack_xattrs(&in, fs));
 	TW_TRY(unpack_blocks(&in, &fs->recent, fs->geo.blocksize));
