@@ -418,10 +418,12 @@ static struct tw_error *hold_back(struct trial *t, bool all, bool *more)
 {
 	*more = false;
 	for (const struct suspect *s = t->suspects; s; s = s->hh.next) {
-		if (is_held(t, s->ino) || (!s->slot && !s->names && !s->missing) ||
-			(!all && hangs_together(t, s)))
+		bool held = is_held(t, s->ino);
+		if (!held && ((!s->slot && !s->names && !s->missing) ||
+				     (!all && hangs_together(t, s))))
 			continue;
-		*more = true;
+		if (!held || (s->by && !is_held(t, s->by)))
+			*more = true;
 		TW_TRY(hold(t, s->ino));
 		if (s->by)
 			TW_TRY(hold(t, s->by));

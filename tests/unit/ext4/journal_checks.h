@@ -45,7 +45,8 @@ static inline void is_next(struct journal *l, bool recover, uint32_t sequence, c
 }
 
 /* Block numbers that fit the width. */
-static const struct log_item three[] __attribute__((unused)) = { { 100, 1, false }, { 7, 2, true }, { 65536, 3, false } };
+static const struct log_item three[] __attribute__((unused)) = {
+	{ 100, 1, false }, { 7, 2, true }, { 65536, 3, false } };
 static const struct log_item one[] __attribute__((unused)) = { { 42, 9, false } };
 
 /* One transaction, so that nothing is loaded any more. */
