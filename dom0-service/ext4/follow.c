@@ -62,6 +62,12 @@ static bool empty_table(const struct ext4 *fs, uint64_t block, const uint8_t *da
 	return (!next || next->ino >= ino + n) && all_zero(data, fs->geo.blocksize);
 }
 
+/* While the journal is empty, tools may be at work, and any block may turn out to be metadata. */
+static bool offline(const struct ext4 *fs)
+{
+	return !fs->journal || !tw_jbd2_position(fs->journal).head;
+}
+
 static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner, uint64_t block,
 	const uint8_t *data, struct tw_time now)
 {
@@ -73,6 +79,10 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 		ext4_block_drop(&fs->direct, block);
 		return NULL;
 	}
+	/* What is committed and not yet at home will come there. Before that, only a cache below the
+	 * guest's file system writes the block, with what it was: pages hold several blocks. */
+	if (recent && !offline(fs))
+		return NULL;
 	if (owner->kind == TW_OWNER_TABLE && empty_table(fs, block, data))
 		return NULL;
 	TW_TRY(ext4_block_store(&fs->direct, block, 0, data, fs->geo.blocksize));
@@ -137,12 +147,6 @@ static bool is_metadata(enum tw_owner_kind kind)
 {
 	return kind == TW_OWNER_JOURNAL || kind == TW_OWNER_TABLE || kind == TW_OWNER_DIR ||
 	       kind == TW_OWNER_NODE || kind == TW_OWNER_SYMLINK;
-}
-
-/* While the journal is empty, tools may be at work, and any block may turn out to be metadata. */
-static bool offline(const struct ext4 *fs)
-{
-	return !fs->journal || !tw_jbd2_position(fs->journal).head;
 }
 
 /* Keeps what was written to blocks that are no metadata as far as is known, within a bound. */
