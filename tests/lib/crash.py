@@ -63,10 +63,10 @@ class Cut:
         return whole + [self._torn(records)] if self.sectors else whole
 
     def captured(self, records):
-        """What was heard of it; a second possibility, when a commit block's first sector, which is
-        all there is to it, came through in a write that was not completed."""
+        """What was heard of it; a second possibility, when the first sector of a commit block or of a fast
+        commit, which may be all there is to it, came through in a write that was not completed."""
         heard = [self.written(records) if self.heard else records[:self.length]]
-        if self.kind.endswith(" commit") and self.sectors and not self.heard:
+        if self.kind.endswith((" commit", " log")) and self.sectors and not self.heard:
             heard.append(records[:self.length + 1])
         return heard
 
