@@ -91,6 +91,7 @@ struct ext4 {
 	uint8_t superblock[EXT4_SUPERBLOCK_BYTES];
 	struct ext4_newcomers *newcomers; /* dirs.c's */
 	bool data_waits;                  /* the changeset holds data writes */
+	bool data_logged; /* file data went through the log: it will be checkpointed, too */
 };
 
 /* Frees all that the instance holds, and the instance. */

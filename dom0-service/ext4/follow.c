@@ -143,6 +143,38 @@ static struct tw_error *metadata_written(struct ext4 *fs, const struct tw_owner 
 	return NULL;
 }
 
+/* True when a write of a file's block is the checkpoint of what the log had. */
+static bool is_data_checkpoint(struct ext4 *fs, const struct tw_write *write, uint64_t block)
+{
+	const struct ext4_block *recent = ext4_block_find(fs->recent, block);
+	uint64_t at = block << fs->geo.blockbits, end = at + fs->geo.blocksize;
+	if (!recent || !write->payload || write->offset > at || write->offset + write->length < end)
+		return false;
+	bool same = recent->digest ==
+		    ext4_digest(write->payload + (at - write->offset), fs->geo.blocksize);
+	ext4_block_drop(&fs->recent, block);
+	return same;
+}
+
+/* The part of a write that covers blocks [first, stop) of a file. */
+static struct tw_error *file_written(struct ext4 *fs, const struct tw_owner *owner,
+	const struct tw_write *write, uint64_t first, uint64_t stop)
+{
+	uint64_t from = first << fs->geo.blockbits, to = stop << fs->geo.blockbits;
+	uint64_t end = write->offset + write->length;
+	from = from > write->offset ? from : write->offset;
+	to = to < end ? to : end;
+	if (!fs->data_logged)
+		return data_written(fs, owner, from, to);
+	for (uint64_t block = first; block < stop; block++) {
+		uint64_t at = block << fs->geo.blockbits, next = at + fs->geo.blocksize;
+		if (!is_data_checkpoint(fs, write, block))
+			TW_TRY(data_written(
+				fs, owner, at > from ? at : from, next < to ? next : to));
+	}
+	return NULL;
+}
+
 static bool is_metadata(enum tw_owner_kind kind)
 {
 	return kind == TW_OWNER_JOURNAL || kind == TW_OWNER_TABLE || kind == TW_OWNER_DIR ||
@@ -172,6 +204,15 @@ static struct tw_error *early_written(
 	return NULL;
 }
 
+/* True when file data that went through the log is still expected at its home. */
+static bool has_checkpoint(const struct ext4 *fs, uint64_t block, uint64_t end)
+{
+	for (; fs->data_logged && block < end; block++)
+		if (ext4_block_find(fs->recent, block))
+			return true;
+	return false;
+}
+
 bool ext4_wants(void *arg, uint64_t offset, uint64_t length)
 {
 	struct ext4 *fs = arg;
@@ -182,9 +223,11 @@ bool ext4_wants(void *arg, uint64_t offset, uint64_t length)
 		return true;
 	while (block < end &&
 		tw_owners_find(tw_view_owners(fs->view), block, end - block, &owner)) {
-		if (is_metadata(owner.kind))
+		uint64_t stop = owner.block + owner.count;
+		if (is_metadata(owner.kind) || (owner.kind == TW_OWNER_DATA &&
+			has_checkpoint(fs, block, stop < end ? stop : end)))
 			return true;
-		block = owner.block + owner.count;
+		block = stop;
 	}
 	return false;
 }
@@ -201,10 +244,8 @@ static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)
 		uint64_t first = owner.block > block ? owner.block : block;
 		TW_TRY(early_written(fs, write, block, first));
 		uint64_t stop = owner.block + owner.count < end ? owner.block + owner.count : end;
-		uint64_t from = first << fs->geo.blockbits, until = stop << fs->geo.blockbits;
 		if (owner.kind == TW_OWNER_DATA) {
-			TW_TRY(data_written(fs, &owner, from > write->offset ? from : write->offset,
-				until < to ? until : to));
+			TW_TRY(file_written(fs, &owner, write, first, stop));
 			/* Its file may be gone, and a directory have taken the block. */
 			TW_TRY(early_written(fs, write, first, stop));
 		} else if (is_metadata(owner.kind))

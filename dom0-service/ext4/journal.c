@@ -33,6 +33,18 @@ static struct tw_error *superblock_committed(struct ext4 *fs, const struct ext4_
 	return ext4_superblock_check(fs);
 }
 
+/* True when a block of the transaction is a file's (data=journal). */
+static bool holds_data(const struct ext4 *fs, const struct ext4_blockset *blocks)
+{
+	const struct ext4_blockset_entry *b = NULL;
+	struct tw_owner owner;
+	while ((b = ext4_blockset_next(blocks, b)))
+		if (tw_owners_find(tw_view_owners(fs->view), b->block, 1, &owner) &&
+			owner.kind == TW_OWNER_DATA)
+			return true;
+	return false;
+}
+
 static struct tw_error *apply_transaction(
 	struct ext4 *fs, const struct tw_jbd2_transaction *txn, struct tw_time now)
 {
@@ -59,6 +71,8 @@ static struct tw_error *apply_transaction(
 	fs->fast_ends = fs->fast_applied;
 	if (!err)
 		err = ext4_apply(fs, blocks, &commit);
+	if (!err && !fs->data_logged)
+		fs->data_logged = holds_data(fs, blocks);
 	ext4_block_clear(&fs->early);
 	ext4_blockset_destroy(blocks);
 	return tw_error_context(err, "transaction %u", txn->sequence);

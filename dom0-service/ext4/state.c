@@ -380,6 +380,7 @@ static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 	TW_TRY(unpack_fast(&in, fs));
 	TW_TRY(tw_changeset_load_ranges(fs->set, &in));
 	fs->data_waits = true;
+	fs->data_logged = true; /* for all that is known */
 	return in.failed ? tw_error_create(TW_BAD_DATA, "the saved state is cut off") : NULL;
 }
 

@@ -239,3 +239,20 @@ def test_a_journal_that_is_a_file(tapwire, scratch):
     events = tapwire.infer(disk.base, disk.trace)
     property.check_events(tapwire, disk, events)
     assert any(event["data"].get("transaction") for event in events)
+
+
+def test_data_that_went_through_the_log_is_told_once(tapwire, scratch):
+    """Its checkpoint changes nothing (data=journal); what is written over it does."""
+    image = made(scratch, size="64M")
+    with guestdisk.GuestDisk(scratch, image, plugin=tapwire.plugin, options="data=journal") as disk:
+        path = os.path.join(disk.root, "file")
+        with open(path, "wb") as file:
+            file.write(b"x" * 100)
+        disk.sync("made")
+        with open(path, "r+b") as file:
+            file.write(b"y" * 50)
+        disk.sync("changed")
+    events = tapwire.infer(disk.base, disk.trace)
+    told = [event["type"].rsplit(".", 1)[1] for event in events if event.get("subject") == "/file"]
+    assert told == ["created", "modified"]
+    property.check_events(tapwire, disk, events)
