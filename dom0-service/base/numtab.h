@@ -18,7 +18,8 @@ struct tw_error *tw_numtab_set(struct tw_numtab *tab, uint32_t key, uint64_t val
 /* False: there is none, and out is left alone. */
 bool tw_numtab_get(const struct tw_numtab *tab, uint32_t key, uint64_t *out);
 void tw_numtab_drop(struct tw_numtab *tab, uint32_t key);
-/* Takes everything out. The memory stays for what comes next, unless it is far too much for what was there. */
+/* Takes everything out. The memory stays for what comes next, unless it is far too much for what
+ * was there. */
 void tw_numtab_empty(struct tw_numtab *tab);
 /* Frees what it holds; it is an empty one again. */
 void tw_numtab_clear(struct tw_numtab *tab);

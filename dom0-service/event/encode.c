@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A field is one line. What is the same for all events of a disk, a volume, a type or a kind is text
- * that is made once; the rest is put behind keys that are text already, each with the comma before
- * it. An object's first comma becomes its brace.
+ * A field is one line. What is the same for all events of a disk, a volume, a type or a kind is
+ * text that is made once; the rest is put behind keys that are text already, each with the comma
+ * before it. An object's first comma becomes its brace.
  */
 #include "event/encode.h"
 #include "event/put.h"
@@ -57,7 +57,8 @@ void tw_disk_source(const struct tw_disk_id *disk, struct tw_buf *out)
 
 static void make_label(struct label *label, const char *key, const char *value)
 {
-	label->len = (size_t)snprintf(label->text, sizeof(label->text), ",\"%s\":\"%s\"", key, value);
+	label->len =
+		(size_t)snprintf(label->text, sizeof(label->text), ",\"%s\":\"%s\"", key, value);
 }
 
 static void make_labels(struct tw_encoder *encoder)
@@ -270,8 +271,7 @@ static void put_xattrs(struct tw_put *put, const struct tw_event *event)
 		put->at[-1] = '}'; /* in place of the last comma */
 }
 
-static void put_inode(
-	struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event)
+static void put_inode(struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event)
 {
 	bool device = event->kind == TW_KIND_CHAR || event->kind == TW_KIND_BLOCK;
 	number(put, ",\"inode\":", event->inode);
@@ -317,8 +317,8 @@ static bool truncated(struct tw_bytes path)
 	return path.data && path.len && *(const char *)path.data != '/';
 }
 
-/* path_whole: the subject is the path's bytes. Else they go here: an attribute's name has letters and
- * digits only. */
+/* path_whole: the subject is the path's bytes. Else they go here: an attribute's name has letters
+ * and digits only. */
 static void text_if(struct tw_put *put, const char *key, const char *text)
 {
 	if (!text)
@@ -352,8 +352,7 @@ static const struct label *type_label(const struct tw_encoder *encoder, enum tw_
 	return &encoder->types[(unsigned)type < TW_EVENT_TYPE_END ? type : 0];
 }
 
-static void put_event(
-	struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event)
+static void put_event(struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event)
 {
 	char sequence[TW_DECIMAL_BYTES];
 	size_t digits = (size_t)(tw_decimal(sequence, event->sequence) - sequence);

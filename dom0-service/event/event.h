@@ -67,11 +67,12 @@ struct tw_disk_id {
 struct tw_event {
 	enum tw_event_type type;
 	uint64_t sequence;
-	const char *volume;    /* volume uuid, "" for disk events */
+	const char *volume; /* volume uuid, "" for disk events */
 	struct tw_time time;
 	struct tw_time observed;
-	struct tw_bytes path;  /* subject; raw bytes from the volume's root, begins with '/'; else it is the end of
-				* a longer one, and the event says path_truncated (old_path_truncated) */
+	struct tw_bytes path; /* subject; raw bytes from the volume's root, begins with '/'; else it
+			       * is the end of a longer one, and the event says path_truncated
+			       * (old_path_truncated) */
 	struct tw_bytes old_path; /* data == NULL: absent; so for target */
 	struct tw_bytes target;
 	enum tw_kind kind;
@@ -88,12 +89,14 @@ struct tw_event {
 	uint32_t rdev_minor;
 	const struct tw_range *ranges;
 	size_t nranges;
-	const struct tw_bytes *xattrs; /* full names: first those that came or changed, then those that went */
+	const struct tw_bytes
+		*xattrs; /* full names: first those that came or changed, then those that went */
 	size_t nxattrs_set, nxattrs_removed;
 	uint32_t transaction; /* 0: none */
 	bool resync;
 	bool exchange;
-	bool encrypted; /* names (shown in base64) or content are what is on disk, not what the guest sees */
+	bool encrypted;     /* names (shown in base64) or content are what is on disk, not what the
+			       guest sees */
 	const char *reason; /* volume and disk events: plain text, or NULL */
 	const char *place;  /* volume events: which of the disk's volumes it is, or NULL */
 	const char *fstype; /* volume events: libblkid's name of what is there, or NULL */
@@ -105,8 +108,8 @@ const char *tw_event_type_name(enum tw_event_type type);
 enum tw_event_type tw_event_type_from_name(const char *name);
 const char *tw_kind_name(enum tw_kind kind);
 
-/* Appends the source that all events of the disk begin with: /xen/<host>/<domain uuid>/<vdev>, each part
- * escaped as a URI's. */
+/* Appends the source that all events of the disk begin with: /xen/<host>/<domain uuid>/<vdev>, each
+ * part escaped as a URI's. */
 void tw_disk_source(const struct tw_disk_id *disk, struct tw_buf *out);
 
 #endif

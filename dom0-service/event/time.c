@@ -5,16 +5,16 @@
 #include <string.h>
 
 #define DAY 86400
-#define NANOSECONDS 20 /* where they begin in a text */
+#define NANOSECONDS 20                     /* where they begin in a text */
 #define FIRST_SECOND INT64_C(-62167219200) /* 0000-01-01T00:00:00Z */
 #define LAST_SECOND INT64_C(253402300799)  /* 9999-12-31T23:59:59Z */
 
 static struct tw_time clamp(struct tw_time t)
 {
 	if (t.sec < FIRST_SECOND)
-		return (struct tw_time){ FIRST_SECOND, 0 };
+		return (struct tw_time){FIRST_SECOND, 0};
 	if (t.sec > LAST_SECOND)
-		return (struct tw_time){ LAST_SECOND, 999999999 };
+		return (struct tw_time){LAST_SECOND, 999999999};
 	if (t.nsec > 999999999)
 		t.nsec = 999999999;
 	return t;
@@ -35,7 +35,8 @@ static void civil(int64_t day, int *year, int *month, int *mday)
 	*year = (int)(y + era * 400 + (*month <= 2));
 }
 
-/* Nine digits. Not snprintf: four times an event, it would be half of all instructions for its text. */
+/* Nine digits. Not snprintf: four times an event, it would be half of all instructions for its
+ * text. */
 static void put_nanoseconds(char *out, uint32_t nsec)
 {
 	uint32_t upper = nsec / 100000, lower = nsec % 100000;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Times as text: RFC 3339 in UTC with nanoseconds. A year outside 0 to 9999 is clamped to the nearest
- * instant that RFC 3339 can say, and so are nanoseconds beyond a second (an inode's field has 30
- * bits). */
+/* Times as text: RFC 3339 in UTC with nanoseconds. A year outside 0 to 9999 is clamped to the
+ * nearest instant that RFC 3339 can say, and so are nanoseconds beyond a second (an inode's field
+ * has 30 bits). */
 #ifndef TW_EVENT_TIME_H
 #define TW_EVENT_TIME_H
 

@@ -26,12 +26,12 @@ struct tw_utf8_step tw_utf8_next(const uint8_t *p, size_t n)
 	uint8_t low, high;
 	size_t want = sequence_length(p[0], &low, &high);
 	if (want == 0)
-		return (struct tw_utf8_step){ 1, false };
+		return (struct tw_utf8_step){1, false};
 	for (size_t i = 1; i < want; i++) {
 		if (i >= n || p[i] < low || p[i] > high)
-			return (struct tw_utf8_step){ i, false };
+			return (struct tw_utf8_step){i, false};
 		low = 0x80;
 		high = 0xbf;
 	}
-	return (struct tw_utf8_step){ want, true };
+	return (struct tw_utf8_step){want, true};
 }

@@ -256,7 +256,8 @@ static struct tw_error *apply_directories(struct work *w)
 		const struct ext4_remap *remap = &w->remaps[i];
 		const struct tw_inode *dir = tw_view_inode(w->fs->view, remap->ino);
 		/* A directory that only grew is not gone through: it may be a large one. */
-		if (dir && (remap->released || tw_view_dirblock(w->fs->view, dir, EXT4_INLINE_BLOCK)))
+		if (dir &&
+			(remap->released || tw_view_dirblock(w->fs->view, dir, EXT4_INLINE_BLOCK)))
 			TW_TRY(ext4_dirs_lost(w->fs, dir->ino));
 		if (dir && S_ISDIR(remap->mode) && !S_ISDIR(remap->old_mode))
 			TW_TRY(load_new_dir(w, dir));

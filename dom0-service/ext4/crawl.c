@@ -138,7 +138,8 @@ static struct tw_error *open_journal(struct ext4 *fs)
 		return tw_error_create(TW_BAD_DATA, "the journal's inode does not exist");
 	size_t len = geo->inode_size < sizeof(raw) ? geo->inode_size : sizeof(raw);
 	TW_TRY(tw_source_read(&fs->env.source,
-		(geo->itable[group] << geo->blockbits) + (uint64_t)slot * geo->inode_size, raw, len));
+		(geo->itable[group] << geo->blockbits) + (uint64_t)slot * geo->inode_size, raw,
+		len));
 	struct ext4_reader reader = {.geo = geo, .source = &fs->env.source};
 	struct tw_error *err =
 		ext4_load_inode(fs, geo->journal_ino, tw_span(raw, len), &reader, true);

@@ -50,8 +50,8 @@ static bool is_name(const uint8_t *name, size_t len)
 	return !has_separator(word_at(name + len - step));
 }
 
-bool ext4_dirent_next(const struct ext4_geometry *geo, struct tw_span block, bool encrypted, size_t *off,
-	struct ext4_dirent *out)
+bool ext4_dirent_next(const struct ext4_geometry *geo, struct tw_span block, bool encrypted,
+	size_t *off, struct ext4_dirent *out)
 {
 	while (*off + D_MIN <= block.len) {
 		size_t at = *off, len = record_length(block, at);

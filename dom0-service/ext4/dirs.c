@@ -150,8 +150,8 @@ static struct tw_error *report_new(
 }
 
 /* The names in block have become those of the parts. */
-static struct tw_error *diff(struct ext4 *fs, uint32_t dir, uint64_t block,
-	const struct tw_span *parts, unsigned nparts)
+static struct tw_error *diff(
+	struct ext4 *fs, uint32_t dir, uint64_t block, const struct tw_span *parts, unsigned nparts)
 {
 	const struct ext4_dirs_visit visit = {report_gone, report_new, fs};
 	if (ext4_block_find(fs->held, dir))
@@ -188,8 +188,7 @@ struct tw_error *ext4_dirs_lost(struct ext4 *fs, uint32_t dir)
 struct tw_error *ext4_dirs_lose(struct ext4 *fs, uint32_t dir, uint64_t block)
 {
 	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
-	const struct tw_dirblock *holder =
-		inode ? tw_view_dirblock(fs->view, inode, block) : NULL;
+	const struct tw_dirblock *holder = inode ? tw_view_dirblock(fs->view, inode, block) : NULL;
 	return holder ? lose_names(fs, holder) : NULL;
 }
 

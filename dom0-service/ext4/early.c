@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What was written to a block that is nobody's may turn out to be metadata: a volume without a journal
- * keeps what could be. */
+/* What was written to a block that is nobody's may turn out to be metadata: a volume without a
+ * journal keeps what could be. */
 #include "ext4/ext4.h"
 
 /* So many bytes are kept; the oldest go first. */

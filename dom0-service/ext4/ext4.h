@@ -66,19 +66,21 @@ struct ext4 {
 	struct tw_view *view;
 	struct tw_changeset
 		*set; /* always open: file data that was written waits in it for its transaction */
-	struct tw_jbd2 *journal;  /* NULL: the file system has none */
-	struct ext4_fc *fast;     /* fast commits; NULL before the first one */
+	struct tw_jbd2 *journal;      /* NULL: the file system has none */
+	struct ext4_fc *fast;         /* fast commits; NULL before the first one */
 	struct ext4_block *fast_dirs; /* directories in which they changed names */
 	bool fast_applied;            /* some were applied since the last commit */
 	bool fast_ends;               /* what is applied now follows on them */
 	bool flushed;                 /* since the data was written that waits */
-	struct ext4_block *nodes; /* extent and indirect blocks of the view's mappings */
+	struct ext4_block *nodes;     /* extent and indirect blocks of the view's mappings */
 	struct ext4_root *roots;
-	struct ext4_block *xattrs; /* extended attribute blocks: digest; ino: how many inodes have it */
+	struct ext4_block
+		*xattrs; /* extended attribute blocks: digest; ino: how many inodes have it */
 	struct tw_numtab xattr_block; /* by inode; none has number 0 */
 	uint32_t stale_xattrs;        /* blocks that nobody has any more */
 	struct ext4_xattr_sets *sets; /* what the digests of attributes stand for */
-	const struct ext4_xattr_sets *newer_sets; /* while the changes to a newer instance are told */
+	const struct ext4_xattr_sets
+		*newer_sets; /* while the changes to a newer instance are told */
 	struct ext4_xattr_diff diff;
 	struct tw_numtab inlines;  /* digests of inline data, by inode */
 	struct ext4_block *recent; /* digests of committed blocks that are not checkpointed yet */
@@ -87,7 +89,7 @@ struct ext4 {
 		*early; /* nobody's blocks, written in place while the journal is empty: the
 			 * metadata of tools that work offline may come before what owns it */
 	struct ext4_block *held; /* without a journal: inodes that wait, by number */
-	uint64_t direct_most;    /* bytes of direct that are looked at without a flush; 0: the usual */
+	uint64_t direct_most; /* bytes of direct that are looked at without a flush; 0: the usual */
 	uint8_t superblock[EXT4_SUPERBLOCK_BYTES];
 	struct ext4_newcomers *newcomers; /* dirs.c's */
 	bool data_waits;                  /* the changeset holds data writes */
@@ -146,9 +148,9 @@ void ext4_inode_decode(struct tw_span raw, struct ext4_inode *out);
  * extended attributes but in the inode. False: it is something else. */
 bool ext4_inode_plain(struct tw_span raw, struct tw_attr *attr, const uint8_t **map);
 bool ext4_same_attr(const struct tw_attr *a, const struct tw_attr *b);
-/* True when a raw inode surely has these attributes, is mapped by extents and has nothing outside of its slot but
- * what they map; *map is then the root of its mapping. Decodes nothing: this is what most inodes of a table are,
- * when the table is written for one of them. */
+/* True when a raw inode surely has these attributes, is mapped by extents and has nothing outside
+ * of its slot but what they map; *map is then the root of its mapping. Decodes nothing: this is
+ * what most inodes of a table are, when the table is written for one of them. */
 bool ext4_inode_is(struct tw_span raw, const struct tw_attr *attr, struct tw_span *map);
 /* True when the view should know the inode: it has links, or is open without any and holds blocks.
  * One that was deleted may have kept its mapping (debugfs does that), but the blocks are not its
@@ -238,14 +240,14 @@ void ext4_reader_deinit(struct ext4_reader *reader);
 
 struct ext4_remap {
 	uint32_t ino;
-	uint32_t flags;    /* i_flags */
-	uint16_t old_mode; /* what the blocks held so far were */
-	uint16_t mode;     /* 0: the inode has gone, and its mapping with it */
-	bool fast_symlink; /* the root holds the target, not a mapping */
-	bool bad;          /* nonsense: nothing of it is followed */
-	bool released;     /* blocks were let go of */
-	bool extents_only; /* the root and its nodes stay as they are known */
-	uint64_t inlined;  /* digest of inline data */
+	uint32_t flags;      /* i_flags */
+	uint16_t old_mode;   /* what the blocks held so far were */
+	uint16_t mode;       /* 0: the inode has gone, and its mapping with it */
+	bool fast_symlink;   /* the root holds the target, not a mapping */
+	bool bad;            /* nonsense: nothing of it is followed */
+	bool released;       /* blocks were let go of */
+	bool extents_only;   /* the root and its nodes stay as they are known */
+	uint64_t inlined;    /* digest of inline data */
 	struct tw_span rest; /* of the inode, borrowed; counts with inline data only */
 	uint8_t root[EXT4_MAP_BYTES];
 	struct ext4_map map;
@@ -282,7 +284,8 @@ void ext4_roots_clear(struct ext4 *fs);
 
 /* --- attrs.c: what of an inode lies outside its slot --- */
 
-/* Completes attr.xattrs by the attribute block that the inode names, and keeps what it stands for. */
+/* Completes attr.xattrs by the attribute block that the inode names, and keeps what it stands for.
+ */
 struct tw_error *ext4_attrs_xattrs(struct ext4 *fs, uint32_t ino, struct ext4_inode *inode,
 	struct ext4_reader *reader) TW_MUST_CHECK;
 /* The inode has this attribute block now; 0: none. */
@@ -315,7 +318,6 @@ struct tw_error *ext4_crawl(struct ext4 *fs) TW_MUST_CHECK;
 #define EXT4_INLINE_BLOCK 0
 /* ... and for that of names which a fast commit brought. */
 #define EXT4_FAST_BLOCK UINT64_MAX
-
 
 bool ext4_dirs_owns(const struct ext4 *fs, uint32_t dir, uint64_t block);
 /* Compares the names that the view has in a block of a directory with those in the parts of its
@@ -398,8 +400,8 @@ struct tw_error *ext4_superblock_check(const struct ext4 *fs) TW_MUST_CHECK;
 /* --- journal.c --- */
 
 /* Follows a write of one block of the journal. */
-struct tw_error *ext4_journal_block(struct ext4 *fs, uint32_t log_block, const uint8_t *data,
-	struct tw_time now) TW_MUST_CHECK;
+struct tw_error *ext4_journal_block(
+	struct ext4 *fs, uint32_t log_block, const uint8_t *data, struct tw_time now) TW_MUST_CHECK;
 /* Makes room for fast commits; the journal has an area for them. */
 struct tw_error *ext4_fast_open(struct ext4 *fs) TW_MUST_CHECK;
 /* Applies the fast commits that the journal of a fresh view holds. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Applies fast commits to the view, each as a transaction of its own. They say which names, inodes and
- * ranges of files changed, not in which blocks: names stand at a block that no directory has until the
- * commit that follows brings the directory's blocks, and mappings move without their nodes. What
- * a directory itself becomes (its times, size and links) comes with that commit, too.
+ * Applies fast commits to the view, each as a transaction of its own. They say which names, inodes
+ * and ranges of files changed, not in which blocks: names stand at a block that no directory has
+ * until the commit that follows brings the directory's blocks, and mappings move without their
+ * nodes. What a directory itself becomes (its times, size and links) comes with that commit, too.
  */
 #include "ext4/ext4.h"
 
@@ -192,8 +192,8 @@ static bool valid_ino(const struct ext4 *fs, uint32_t ino)
 
 static bool valid_name(struct tw_span name)
 {
-	bool dots = name.data[0] == '.' &&
-		    (name.len == 1 || (name.len == 2 && name.data[1] == '.'));
+	bool dots =
+		name.data[0] == '.' && (name.len == 1 || (name.len == 2 && name.data[1] == '.'));
 	return !dots && !memchr(name.data, '/', name.len) && !memchr(name.data, '\0', name.len);
 }
 
@@ -236,7 +236,8 @@ static struct tw_error *add_extent(struct ext4_map *map, struct tw_extent e)
 	if (!e.count)
 		return NULL;
 	if (last && last->lblk + last->count == e.lblk && last->block + last->count == e.block &&
-		last->unwritten == e.unwritten && (uint64_t)last->count + e.count <= TW_EXTENT_MAX) {
+		last->unwritten == e.unwritten &&
+		(uint64_t)last->count + e.count <= TW_EXTENT_MAX) {
 		last->count += e.count;
 		return NULL;
 	}
@@ -283,7 +284,8 @@ static struct tw_error *merge(
 	for (size_t i = 0; i < f->nranges; i++) {
 		const struct stretch *s = &f->ranges[i];
 		TW_TRY(keep_extents(&old, s->lblk, map));
-		struct tw_extent new = {.block = s->block, .lblk = s->lblk, .unwritten = s->unwritten};
+		struct tw_extent new = {
+			.block = s->block, .lblk = s->lblk, .unwritten = s->unwritten};
 		new.count = (uint32_t)(s->end - s->lblk) & TW_EXTENT_MAX;
 		if (s->block)
 			TW_TRY(add_extent(map, new));
@@ -330,7 +332,8 @@ static struct tw_error *move_inode(struct ext4 *fs, struct fast_inode *f)
 	struct tw_inode *inode;
 	struct ext4_inode raw = {0};
 	struct tw_attr was = attr_of(fs, f->ino), now = attr_now(fs, f, &was, &raw);
-	bool another = is_another(&was, &now), inlined = (was.flags | now.flags) & EXT4_INLINE_DATA_FL;
+	bool another = is_another(&was, &now),
+	     inlined = (was.flags | now.flags) & EXT4_INLINE_DATA_FL;
 	if (!was.mode && !now.mode)
 		return NULL;
 	TW_TRY(tw_changeset_inode(fs->set, f->ino, &change));
@@ -392,7 +395,8 @@ static struct tw_name *find_name(const struct ext4 *fs, const struct fast_name *
 	const struct tw_inode *inode = tw_view_inode(fs->view, name_ino(wanted));
 	struct tw_name *name;
 	for (uint32_t i = 0; inode && (name = tw_view_link(fs->view, inode, i)); i++)
-		if (name->len == wanted->len && tw_view_name_dir(fs->view, name) == name_dir(wanted) &&
+		if (name->len == wanted->len &&
+			tw_view_name_dir(fs->view, name) == name_dir(wanted) &&
 			!memcmp(name->bytes, wanted->key + 8, name->len))
 			return name;
 	return NULL;
@@ -459,8 +463,8 @@ static uint32_t count_names(const struct ext4 *fs, uint32_t ino)
 	return n;
 }
 
-/* Linux may repeat names that a full commit has overtaken: an inode has as many as it has links, and
- * a directory has one. */
+/* Linux may repeat names that a full commit has overtaken: an inode has as many as it has links,
+ * and a directory has one. */
 static bool names_hold(const struct fast_work *w, const struct fast_inode *f)
 {
 	struct tw_attr was = attr_of(w->fs, f->ino);

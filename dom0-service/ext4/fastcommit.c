@@ -234,8 +234,8 @@ static struct tw_error *read_block(struct ext4_fc *fc, const uint8_t *data, enum
 				*out = TAIL;
 			return NULL;
 		}
-		if (tag == EXT4_FC_HEAD && (tw_le32(value, HEAD_FEATURES) ||
-						   tw_le32(value, HEAD_TID) != fc->sequence))
+		if (tag == EXT4_FC_HEAD &&
+			(tw_le32(value, HEAD_FEATURES) || tw_le32(value, HEAD_TID) != fc->sequence))
 			return NULL;
 		if (tag != EXT4_FC_HEAD && tag != EXT4_FC_PAD)
 			TW_TRY(add_op(fc, tag, value));

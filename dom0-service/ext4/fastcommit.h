@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Fast commits: what changed since the last commit, as a list of tags behind the journal's log.
- * Format: Linux Documentation/filesystems/ext4/journal.rst; fs/ext4/fast_commit.c for what a recovery
- * would take. Each one begins with a block of its own and ends with a tail, which carries the number
- * of the transaction under way and a checksum; the first one of a transaction has a head.
+ * Format: Linux Documentation/filesystems/ext4/journal.rst; fs/ext4/fast_commit.c for what a
+ * recovery would take. Each one begins with a block of its own and ends with a tail, which carries
+ * the number of the transaction under way and a checksum; the first one of a transaction has a
+ * head.
  */
 #ifndef TW_EXT4_FASTCOMMIT_H
 #define TW_EXT4_FASTCOMMIT_H
@@ -29,8 +30,9 @@ enum ext4_fc_tag {
 struct ext4_fc_op {
 	enum ext4_fc_tag tag; /* ADD_RANGE, DEL_RANGE, CREAT, LINK, UNLINK or INODE */
 	uint32_t ino;
-	uint32_t dir;         /* CREAT, LINK, UNLINK */
-	struct tw_span bytes; /* CREAT, LINK, UNLINK: the name; INODE: the inode, or its beginning */
+	uint32_t dir; /* CREAT, LINK, UNLINK */
+	struct tw_span
+		bytes; /* CREAT, LINK, UNLINK: the name; INODE: the inode, or its beginning */
 	uint32_t lblk, count; /* ADD_RANGE, DEL_RANGE */
 	uint64_t block;       /* ADD_RANGE */
 	bool unwritten;       /* ADD_RANGE */
@@ -46,8 +48,8 @@ uint32_t ext4_fc_blocks(const struct ext4_fc *fc);
 
 /* Takes a block of the area that was written while this transaction was under way. The data is
  * copied. What belongs to another transaction is forgotten. */
-struct tw_error *ext4_fc_write(struct ext4_fc *fc, uint32_t sequence, uint32_t index,
-	const uint8_t *data) TW_MUST_CHECK;
+struct tw_error *ext4_fc_write(
+	struct ext4_fc *fc, uint32_t sequence, uint32_t index, const uint8_t *data) TW_MUST_CHECK;
 
 /* The next fast commit of this transaction that is whole and holds its checksum: *ready is true and
  * the steps, in their order, live until it is released. */

@@ -79,8 +79,8 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 		ext4_block_drop(&fs->direct, block);
 		return NULL;
 	}
-	/* What is committed and not yet at home will come there. Before that, only a cache below the
-	 * guest's file system writes the block, with what it was: pages hold several blocks. */
+	/* What is committed and not yet at home will come there. Before that, only a cache below
+	 * the guest's file system writes the block, with what it was: pages hold several blocks. */
 	if (recent && !offline(fs))
 		return NULL;
 	if (owner->kind == TW_OWNER_TABLE && empty_table(fs, block, data))
@@ -135,8 +135,8 @@ static struct tw_error *metadata_written(struct ext4 *fs, const struct tw_owner 
 		const uint8_t *data;
 		TW_TRY(block_content(fs, write, block, &data));
 		if (owner->kind == TW_OWNER_JOURNAL)
-			TW_TRY(ext4_journal_block(fs, owner->lblk + (uint32_t)(block - owner->block),
-				data, write->time));
+			TW_TRY(ext4_journal_block(fs,
+				owner->lblk + (uint32_t)(block - owner->block), data, write->time));
 		else
 			TW_TRY(home_block(fs, owner, block, data, write->time));
 	}
@@ -224,8 +224,9 @@ bool ext4_wants(void *arg, uint64_t offset, uint64_t length)
 	while (block < end &&
 		tw_owners_find(tw_view_owners(fs->view), block, end - block, &owner)) {
 		uint64_t stop = owner.block + owner.count;
-		if (is_metadata(owner.kind) || (owner.kind == TW_OWNER_DATA &&
-			has_checkpoint(fs, block, stop < end ? stop : end)))
+		if (is_metadata(owner.kind) ||
+			(owner.kind == TW_OWNER_DATA &&
+				has_checkpoint(fs, block, stop < end ? stop : end)))
 			return true;
 		block = stop;
 	}

@@ -53,8 +53,8 @@ enum {
 
 enum { TAG_ESCAPE = 1, TAG_SAME_UUID = 2, TAG_LAST = 8 };
 
-/* Linux lets a transaction have a quarter of the log. A guest's nonsense gets some more, so that what a crawl has
- * loaded leaves room for what comes. */
+/* Linux lets a transaction have a quarter of the log. A guest's nonsense gets some more, so that
+ * what a crawl has loaded leaves room for what comes. */
 #define MOST_LOADED(j) ((j)->maxlen / 2)
 #define MOST_KEPT(j) ((j)->maxlen / 4 * 3)
 
@@ -144,12 +144,10 @@ static struct tw_error *init(struct tw_jbd2 *j, struct tw_span sb)
 	j->next.head = tw_be32(sb, S_START);
 	j->next.sequence = tw_be32(sb, S_SEQUENCE);
 	if (!j->first || j->first >= j->maxlen || j->next.head >= j->maxlen)
-		return tw_error_create(
-			TW_BAD_DATA, "the journal's superblock contradicts itself");
+		return tw_error_create(TW_BAD_DATA, "the journal's superblock contradicts itself");
 	TW_TRY(take_form(j, sb));
 	if (j->next.head >= j->end)
-		return tw_error_create(
-			TW_BAD_DATA, "the journal's superblock contradicts itself");
+		return tw_error_create(TW_BAD_DATA, "the journal's superblock contradicts itself");
 	return tw_logblocks_create(j->maxlen, j->blocksize, &j->blocks);
 }
 
@@ -212,7 +210,8 @@ static struct tw_error *superblock_written(struct tw_jbd2 *j, struct tw_span sb)
 		tw_be32(sb, S_MAXLEN) != j->maxlen || tw_be32(sb, S_FIRST) != j->first ||
 		(!start && later(j->next.sequence, sequence)))
 		return tw_error_create(TW_GAP, "the journal was made anew");
-	/* The first mount after mkfs turns features on, and an empty journal has no fast commits. */
+	/* The first mount after mkfs turns features on, and an empty journal has no fast commits.
+	 */
 	TW_TRY(take_form(j, sb));
 	if (start >= j->end)
 		return NULL;
@@ -342,8 +341,8 @@ static struct tag parse_tag(const struct tw_jbd2 *j, struct tw_span s)
 	return tag;
 }
 
-/* A checksum is linear: that of a block is the one of its data begun with 0, and what becomes of the
- * seed on the way. */
+/* A checksum is linear: that of a block is the one of its data begun with 0, and what becomes of
+ * the seed on the way. */
 static uint32_t carry_seed(const struct tw_jbd2 *j, uint32_t sequence)
 {
 	static const uint8_t zeroes[65536];

@@ -175,7 +175,8 @@ static struct tw_error *fast_load(struct ext4 *fs, uint8_t *buf)
 
 struct tw_error *ext4_fast_crawl(struct ext4 *fs)
 {
-	if (!fs->journal || !tw_jbd2_fast_blocks(fs->journal) || !tw_jbd2_position(fs->journal).head)
+	if (!fs->journal || !tw_jbd2_fast_blocks(fs->journal) ||
+		!tw_jbd2_position(fs->journal).head)
 		return NULL;
 	TW_TRY(ext4_fast_open(fs));
 	uint8_t *buf = malloc(fs->geo.blocksize);

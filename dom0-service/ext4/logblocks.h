@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The blocks of a journal that were written and are not done with, by their place in the log. Memory
- * is used again: a block costs a copy, and no allocation once a journal has been followed for a
- * while.
+ * The blocks of a journal that were written and are not done with, by their place in the log.
+ * Memory is used again: a block costs a copy, and no allocation once a journal has been followed
+ * for a while.
  */
 #ifndef TW_EXT4_LOGBLOCKS_H
 #define TW_EXT4_LOGBLOCKS_H

@@ -140,7 +140,8 @@ static void extents_of(const struct ext4 *fs, uint32_t ino, struct extents *out)
 /* The stretch of extents in which the old and the new mapping differ. */
 struct middle {
 	uint32_t from, old_end, new_end;
-	uint32_t shared; /* blocks at the start of the first one that both have: it only grew or shrank */
+	uint32_t shared; /* blocks at the start of the first one that both have: it only grew or
+			    shrank */
 };
 
 static struct middle differing(
@@ -218,8 +219,7 @@ struct tw_error *ext4_remap_release(struct ext4 *fs, struct ext4_remap *remap)
 	struct middle m =
 		differing(&was, remap->map.extents, remap->map.n, kind_changed(fs, remap));
 	TW_TRY(release_middle(fs, remap, was.at, &m));
-	const struct ext4_root *root =
-		remap->extents_only ? NULL : ext4_root_find(fs, remap->ino);
+	const struct ext4_root *root = remap->extents_only ? NULL : ext4_root_find(fs, remap->ino);
 	for (uint32_t i = 0; root && i < root->nnodes; i++)
 		TW_TRY(tw_owners_clear(
 			tw_view_owners(fs->view), root->nodes[i], 1, remap->ino, TW_OWNER_NODE));

@@ -24,7 +24,7 @@ struct suspect {
 	bool walked;        /* its mapping, which changed, has been read */
 	bool missing;       /* a block of it has not been written yet */
 	int64_t names;      /* those that came, less those that went */
-	uint32_t by;        /* a directory whose slot brings or takes a name of it: it waits as well */
+	uint32_t by; /* a directory whose slot brings or takes a name of it: it waits as well */
 	UT_hash_handle hh;
 };
 
@@ -44,7 +44,7 @@ struct trial {
 	struct ext4_reader reader;
 	struct suspect *suspects;
 	struct place *places;
-	bool outside; /* an inode of the table has its extended attributes in a block */
+	bool outside;            /* an inode of the table has its extended attributes in a block */
 	uint32_t by;             /* whose slot brings or takes the names that are compared */
 	struct ext4_block *held; /* by inode number; digest: since when, in seconds */
 };
@@ -190,7 +190,8 @@ static struct tw_error *take_block(struct trial *t, struct suspect *dir, uint64_
 		return NULL;
 	struct tw_span span = tw_span(data, fs->geo.blocksize);
 	/* What the block was for another one, before: the first entry is the directory itself. */
-	dir->missing = !ext4_entries_hold(&fs->geo, span) || (first && tw_le32(span, 0) != dir->ino);
+	dir->missing =
+		!ext4_entries_hold(&fs->geo, span) || (first && tw_le32(span, 0) != dir->ino);
 	if (dir->missing)
 		return NULL;
 	if (!ext4_blockset_find(t->blocks, block)) {
@@ -203,8 +204,8 @@ static struct tw_error *take_block(struct trial *t, struct suspect *dir, uint64_
 }
 
 /* A directory whose mapping, or inline data, may be another one. */
-static struct tw_error *move_dir(
-	struct trial *t, struct suspect *dir, const struct ext4_inode *now, const struct ext4_map *map)
+static struct tw_error *move_dir(struct trial *t, struct suspect *dir, const struct ext4_inode *now,
+	const struct ext4_map *map)
 {
 	struct ext4 *fs = t->fs;
 	const struct tw_inode *inode = tw_view_inode(fs->view, dir->ino);
@@ -250,8 +251,8 @@ static struct tw_error *try_content(
 					 &t->reader, &map),
 			&s->missing);
 	if (!err && !s->missing && s->tracked && link && map.n)
-		err = or_missing(ext4_reader_block(&t->reader, map.extents[0].block, &data),
-			&s->missing);
+		err = or_missing(
+			ext4_reader_block(&t->reader, map.extents[0].block, &data), &s->missing);
 	if (!err && !s->missing && s->tracked && link && map.n)
 		s->missing = !target_holds(fs, now, data);
 	if (!err && !s->missing && !is_dir)
@@ -332,7 +333,8 @@ static struct tw_error *try_node(struct trial *t, uint32_t ino)
 	return err;
 }
 
-/* A block of a directory that is to stay one. What is no directory's content is the next owner's. */
+/* A block of a directory that is to stay one. What is no directory's content is the next owner's.
+ */
 static struct tw_error *try_dir_block(
 	struct trial *t, uint32_t dir, uint64_t block, const uint8_t *data)
 {
@@ -419,8 +421,8 @@ static struct tw_error *hold_back(struct trial *t, bool all, bool *more)
 	*more = false;
 	for (const struct suspect *s = t->suspects; s; s = s->hh.next) {
 		bool held = is_held(t, s->ino);
-		if (!held && ((!s->slot && !s->names && !s->missing) ||
-				     (!all && hangs_together(t, s))))
+		if (!held &&
+			((!s->slot && !s->names && !s->missing) || (!all && hangs_together(t, s))))
 			continue;
 		if (!held || (s->by && !is_held(t, s->by)))
 			*more = true;
@@ -496,16 +498,14 @@ static struct tw_error *decide(struct trial *t)
 static bool names_wait(const struct ext4 *fs, uint32_t dir, uint64_t block, const uint8_t *data)
 {
 	const struct tw_inode *inode = tw_view_inode(fs->view, dir);
-	const struct tw_dirblock *holder =
-		inode ? tw_view_dirblock(fs->view, inode, block) : NULL;
+	const struct tw_dirblock *holder = inode ? tw_view_dirblock(fs->view, inode, block) : NULL;
 	const struct tw_name *name = holder ? tw_view_block_names(fs->view, holder) : NULL;
 	for (; name; name = tw_view_block_next(fs->view, name))
 		if (ext4_block_find(fs->held, name->ino))
 			return true;
 	struct ext4_dirent entry;
 	size_t off = 0;
-	while (ext4_dirent_next(
-		&fs->geo, tw_span(data, fs->geo.blocksize), true, &off, &entry))
+	while (ext4_dirent_next(&fs->geo, tw_span(data, fs->geo.blocksize), true, &off, &entry))
 		if (ext4_block_find(fs->held, entry.ino))
 			return true;
 	return ext4_block_find(fs->held, dir) != NULL;
@@ -553,8 +553,8 @@ static bool is_owned(const struct ext4 *fs, uint64_t block)
 	       owner.kind != TW_OWNER_DATA && owner.kind != TW_OWNER_UNWRITTEN;
 }
 
-/* Lets go of what has been applied. What is nobody's may be somebody's next, as it is on the disk; what
- * was taken will not be the next one's. */
+/* Lets go of what has been applied. What is nobody's may be somebody's next, as it is on the disk;
+ * what was taken will not be the next one's. */
 static struct tw_error *let_go(struct ext4 *fs, struct tw_time now)
 {
 	struct ext4_block *b, *next;

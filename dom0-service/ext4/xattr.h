@@ -42,19 +42,20 @@ struct tw_span ext4_xattr_inline_data(struct tw_span region);
 struct ext4_xattr_sets;
 
 void ext4_xattr_sets_destroy(struct ext4_xattr_sets *sets); /* NULL is fine */
-/* Keeps what a digest stands for, unless it is known: the attributes of the list and those of the set
- * that has the digest `more`. Makes *sets when it is NULL. */
+/* Keeps what a digest stands for, unless it is known: the attributes of the list and those of the
+ * set that has the digest `more`. Makes *sets when it is NULL. */
 struct tw_error *ext4_xattr_sets_keep(struct ext4_xattr_sets **sets, uint64_t digest,
 	struct ext4_xattrs list, uint64_t more) TW_MUST_CHECK;
-/* Forgets those that were not marked since the last time. due() says when that is worth its cost: as
- * many have come as were left the last time, and as the cost of marking. */
+/* Forgets those that were not marked since the last time. due() says when that is worth its cost:
+ * as many have come as were left the last time, and as the cost of marking. */
 bool ext4_xattr_sets_due(const struct ext4_xattr_sets *sets, size_t cost);
 void ext4_xattr_sets_mark(struct ext4_xattr_sets *sets, uint64_t digest);
 void ext4_xattr_sets_sweep(struct ext4_xattr_sets *sets);
 size_t ext4_xattr_sets_count(const struct ext4_xattr_sets *sets);
 
-/* Which attributes came or changed between two digests, and which went; each set may be in either of
- * the tables. The names are full ones (user.x), sorted, and live until the next call with this diff. */
+/* Which attributes came or changed between two digests, and which went; each set may be in either
+ * of the tables. The names are full ones (user.x), sorted, and live until the next call with this
+ * diff. */
 struct ext4_xattr_diff {
 	struct tw_buf text;
 	struct tw_bytes *names; /* first those that were set, then those that were removed */

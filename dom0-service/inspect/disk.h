@@ -60,17 +60,17 @@ bool tw_disk_wants(const struct tw_disk *disk, const struct tw_record *record);
  * has begun. */
 struct tw_error *tw_disk_settle(struct tw_disk *disk, struct tw_time now, bool last) TW_MUST_CHECK;
 
-/* True when newer, a later crawl, does not know a volume that this disk watches. The one who changes a disk's
- * tables writes them one after the other: that may be a moment's picture. */
+/* True when newer, a later crawl, does not know a volume that this disk watches. The one who
+ * changes a disk's tables writes them one after the other: that may be a moment's picture. */
 bool tw_disk_lost_volumes(const struct tw_disk *disk, const struct tw_disk *newer);
-/* True when a partition, a logical volume or a file system has come or gone, or lies elsewhere, since the
- * crawl: a resync is due. Looks at the image only after a write to a place where that shows; not for a replay,
- * which must not look. */
+/* True when a partition, a logical volume or a file system has come or gone, or lies elsewhere,
+ * since the crawl: a resync is due. Looks at the image only after a write to a place where that
+ * shows; not for a replay, which must not look. */
 struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed) TW_MUST_CHECK;
 /* True when there was such a write since the last look. */
 bool tw_disk_layout_written(const struct tw_disk *disk);
-/* True when it was one that may have moved a volume that is watched: no record must be followed before the
- * look. */
+/* True when it was one that may have moved a volume that is watched: no record must be followed
+ * before the look. */
 bool tw_disk_map_written(const struct tw_disk *disk);
 
 /* Moves this disk to the state of another one that was crawled later from the same image, with the
@@ -83,7 +83,8 @@ struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
  * path and the inode. */
 struct tw_error *tw_disk_walk(struct tw_disk *disk, tw_disk_emit_fn each, void *arg) TW_MUST_CHECK;
 
-/* Appends a JSON array that says of each volume where it is, what is in it and why it is not watched. */
+/* Appends a JSON array that says of each volume where it is, what is in it and why it is not
+ * watched. */
 struct tw_error *tw_disk_describe(const struct tw_disk *disk, struct tw_buf *out) TW_MUST_CHECK;
 
 /* The number of the last event. */

@@ -58,9 +58,9 @@ static bool shows_unknown(const struct tw_disk *disk, const struct tw_record *re
 	struct tw_piece piece;
 	for (size_t i = 0; i < disk->nvolumes; i++) {
 		const struct tw_volume *volume = disk->volumes[i];
-		struct tw_pieces pieces = tw_pieces(&volume->place.segments,
-			record->sector << TW_SECTOR_SHIFT,
-			(uint64_t)record->nsectors << TW_SECTOR_SHIFT);
+		struct tw_pieces pieces =
+			tw_pieces(&volume->place.segments, record->sector << TW_SECTOR_SHIFT,
+				(uint64_t)record->nsectors << TW_SECTOR_SHIFT);
 		/* Of a physical volume, what matters is a spot. */
 		if (volume->ops || !strcmp(volume->place.type, "LVM2_member"))
 			continue;
@@ -93,8 +93,8 @@ bool tw_disk_map_written(const struct tw_disk *disk)
 static bool as_it_was(const struct tw_volume *volume, const struct tw_volume_place *place)
 {
 	/* One that was damaged may have been in the making. */
-	bool again = !volume->ops && tw_fs_find(volume->place.type) &&
-		     volume->why_code == TW_BAD_DATA;
+	bool again =
+		!volume->ops && tw_fs_find(volume->place.type) && volume->why_code == TW_BAD_DATA;
 	return !again && tw_volume_place_equal(&volume->place, place);
 }
 
@@ -104,7 +104,8 @@ static bool all_as_they_were(const struct tw_disk *disk, const struct tw_layout 
 		return false;
 	for (size_t i = 0; i < now->n; i++) {
 		size_t k = 0;
-		while (k < now->n && !tw_volume_place_same(&disk->volumes[k]->place, &now->places[i]))
+		while (k < now->n &&
+			!tw_volume_place_same(&disk->volumes[k]->place, &now->places[i]))
 			k++;
 		if (k == now->n || !as_it_was(disk->volumes[k], &now->places[i]))
 			return false;

@@ -28,8 +28,9 @@ static bool told_to_end(const struct tw_live *live)
 	return live->stop_fd >= 0 && poll(&stop, 1, 0) > 0;
 }
 
-/* One transaction may say more than there should be in memory: its record is in the log, so its first events may go out
- * before the last are made. Not those of a resync, which are in no log before the snapshot. */
+/* One transaction may say more than there should be in memory: its record is in the log, so its
+ * first events may go out before the last are made. Not those of a resync, which are in no log
+ * before the snapshot. */
 static struct tw_error *make_room(struct tw_live *live)
 {
 	if (tw_outbox_bytes(live->box) < TW_LIVE_MAX_WAITING || live->resync || live->draining ||
@@ -242,7 +243,8 @@ static struct tw_error *keep_log(void *arg)
 	struct tw_live *live = arg;
 	if (tw_statefile_has_log(live->state))
 		TW_TRY(tw_statefile_flush(live->state));
-	/* A crawl may take long while the guest writes; without it this is the last one, and needed. */
+	/* A crawl may take long while the guest writes; without it this is the last one, and
+	 * needed. */
 	if (told_to_end(live) && tw_ring_reader_producer_alive(live->ring))
 		return tw_error_create(TW_UNAVAILABLE, "told to end in the middle of a crawl");
 	return NULL;

@@ -12,7 +12,8 @@
 #include "ring.h"
 #include "volume/missed.h"
 
-/* With so many bytes of events waiting for the courier, the ring has to wait, and then the dirty map. */
+/* With so many bytes of events waiting for the courier, the ring has to wait, and then the dirty
+ * map. */
 #define TW_LIVE_MAX_WAITING (64u << 20)
 /* The courier is looked for so often. */
 #define TW_LIVE_RECONNECT_MS 200
@@ -53,8 +54,8 @@ bool tw_live_state_is_old(const struct tw_live *live);
 
 /* Feeds the disk; what it cannot follow makes a resync due. */
 struct tw_error *tw_live_feed(struct tw_live *live, const struct tw_record *record) TW_MUST_CHECK;
-/* Looks whether volumes have come, gone or moved, when a record was written where that shows; then a resync is
- * due. Not a part of feeding: what is found depends on when one looks. */
+/* Looks whether volumes have come, gone or moved, when a record was written where that shows; then
+ * a resync is due. Not a part of feeding: what is found depends on when one looks. */
 void tw_live_check_layout(struct tw_live *live);
 /* A record of the log. */
 struct tw_error *tw_live_replay_record(const struct tw_record *record, void *live) TW_MUST_CHECK;

@@ -63,9 +63,8 @@ static struct tw_error *open_ring(struct tw_live *live)
 	if (ret < 0)
 		return tw_error_errno(ret, "%s", live->options.ring);
 	if (tw_ring_reader_disk_bytes(live->ring) % TW_SECTOR_SIZE)
-		return tw_error_create(TW_UNSUPPORTED,
-			"%s: its size is no multiple of %u bytes", live->options.image,
-			TW_SECTOR_SIZE);
+		return tw_error_create(TW_UNSUPPORTED, "%s: its size is no multiple of %u bytes",
+			live->options.image, TW_SECTOR_SIZE);
 	return NULL;
 }
 
@@ -96,7 +95,8 @@ static struct tw_error *replay(struct tw_live *live)
 	return NULL;
 }
 
-/* The numbers that were used since the state was saved are not known any more, nor what they told. */
+/* The numbers that were used since the state was saved are not known any more, nor what they told.
+ */
 static void mend_old_state(struct tw_live *live)
 {
 	if (!tw_live_state_is_old(live))
@@ -107,7 +107,8 @@ static void mend_old_state(struct tw_live *live)
 	tw_live_need_resync(live, "the saved state is older than what was sent");
 }
 
-/* The events of a resync are in no log: before they get numbers, the courier has to say which it has. */
+/* The events of a resync are in no log: before they get numbers, the courier has to say which it
+ * has. */
 static struct tw_error *ask_courier(struct tw_live *live)
 {
 	live->status.state = "waiting for the courier";

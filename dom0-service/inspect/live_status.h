@@ -11,7 +11,7 @@
 struct tw_live_status {
 	const char *state; /* starting crawling live resync stopped, "waiting for the courier" */
 	uint64_t volumes, files, events, gaps, resyncs, lag_bytes, waiting_bytes;
-	bool courier; /* connected */
+	bool courier;         /* connected */
 	struct tw_buf places; /* tw_disk_describe() of the disk as it was crawled or loaded */
 	/* the writer's own */
 	bool places_written;

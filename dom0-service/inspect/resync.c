@@ -9,8 +9,8 @@
 
 #define NONE SIZE_MAX
 
-/* Which volume of the newer disk a volume is, by its place; one that has moved, by its file system's identity.
- * to: an element for each of the old disk; NONE: it is gone. */
+/* Which volume of the newer disk a volume is, by its place; one that has moved, by its file
+ * system's identity. to: an element for each of the old disk; NONE: it is gone. */
 struct match {
 	size_t *to;
 	bool *taken; /* of the newer disk */
@@ -181,8 +181,7 @@ bool tw_disk_lost_volumes(const struct tw_disk *disk, const struct tw_disk *newe
 		return true;
 	bool lost = false;
 	for (size_t i = 0; i < disk->nvolumes; i++)
-		lost |= disk->volumes[i]->ops &&
-			(m.to[i] == NONE || !newer->volumes[m.to[i]]->ops);
+		lost |= disk->volumes[i]->ops && (m.to[i] == NONE || !newer->volumes[m.to[i]]->ops);
 	match_deinit(&m);
 	return lost;
 }

@@ -167,8 +167,8 @@ static struct clocks between(struct clocks from, struct clocks to)
 	return (struct clocks){to.wall - from.wall, to.cpu - from.cpu};
 }
 
-static struct tw_error *print_summary(int fd, const struct tw_disk *disk,
-	const struct tally *tally, struct clocks crawl, struct clocks infer)
+static struct tw_error *print_summary(int fd, const struct tw_disk *disk, const struct tally *tally,
+	struct clocks crawl, struct clocks infer)
 {
 	struct tw_disk_stats s;
 	tw_disk_stats(disk, &s);
@@ -199,8 +199,8 @@ static struct tw_error *infer(struct tw_disk *disk, const char *image,
 	struct tw_error *err = feed_trace(disk, reader, path, &tally);
 	struct tw_error *said = NULL;
 	if (summary_fd >= 0)
-		said = print_summary(summary_fd, disk, &tally, between(start, crawled),
-			between(crawled, now()));
+		said = print_summary(
+			summary_fd, disk, &tally, between(start, crawled), between(crawled, now()));
 	if (!err)
 		return said;
 	tw_error_destroy(said);

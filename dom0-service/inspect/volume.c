@@ -53,8 +53,7 @@ struct tw_error *tw_volume_open(struct tw_volume *volume)
 	char why[128];
 	volume->ops = tw_fs_find(type);
 	if (*volume->place.why)
-		return refuse(
-			volume, *type ? TW_UNSUPPORTED : TW_BAD_DATA, volume->place.why);
+		return refuse(volume, *type ? TW_UNSUPPORTED : TW_BAD_DATA, volume->place.why);
 	if (!volume->ops && !strcmp(type, "jbd"))
 		return refuse(volume, TW_UNSUPPORTED,
 			"it is the journal of another file system (feature journal_dev)");
@@ -102,8 +101,7 @@ struct tw_error *tw_volume_add(
 	return NULL;
 }
 
-struct tw_error *tw_volume_move(
-	struct tw_volume *volume, const struct tw_volume_place *place)
+struct tw_error *tw_volume_move(struct tw_volume *volume, const struct tw_volume_place *place)
 {
 	struct tw_volume_place copy;
 	TW_TRY(tw_volume_place_copy(&copy, place));
@@ -145,6 +143,6 @@ struct tw_error *tw_volume_tell_found(struct tw_volume *volume, struct tw_time n
 {
 	char reason[256];
 	snprintf(reason, sizeof(reason), "not watched: %s", volume->why ? volume->why : "");
-	return tw_disk_tell(volume->disk, volume, TW_EVENT_VOLUME_FOUND, now,
-		volume->ops ? NULL : reason);
+	return tw_disk_tell(
+		volume->disk, volume, TW_EVENT_VOLUME_FOUND, now, volume->ops ? NULL : reason);
 }

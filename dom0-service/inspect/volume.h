@@ -10,7 +10,7 @@
 struct tw_volume {
 	struct tw_disk *disk;
 	struct tw_volume_place place;
-	char subject[320]; /* the disk's and the place's name; stays where it is */
+	char subject[320];           /* the disk's and the place's name; stays where it is */
 	const struct tw_fs_ops *ops; /* NULL: not watched */
 	void *fs;
 	char *why; /* not watched: the reason */
@@ -36,9 +36,10 @@ struct tw_disk {
 	bool unknown_written;    /* the head of a volume that is not watched was */
 };
 
-/* One more volume at the end of the disk's table. It takes what the place holds, which is empty then. */
-struct tw_error *tw_volume_add(struct tw_disk *disk, struct tw_volume_place *place,
-	struct tw_volume **out) TW_MUST_CHECK;
+/* One more volume at the end of the disk's table. It takes what the place holds, which is empty
+ * then. */
+struct tw_error *tw_volume_add(
+	struct tw_disk *disk, struct tw_volume_place *place, struct tw_volume **out) TW_MUST_CHECK;
 /* Gives the volume another place on its disk. */
 struct tw_error *tw_volume_move(
 	struct tw_volume *volume, const struct tw_volume_place *place) TW_MUST_CHECK;
@@ -49,8 +50,7 @@ struct tw_error *tw_volume_open(struct tw_volume *volume) TW_MUST_CHECK;
 struct tw_fs_env tw_volume_env(struct tw_volume *volume);
 void tw_volume_destroy(struct tw_volume *volume);
 /* Emits volume.found, with the reason when it is not watched. */
-struct tw_error *tw_volume_tell_found(
-	struct tw_volume *volume, struct tw_time now) TW_MUST_CHECK;
+struct tw_error *tw_volume_tell_found(struct tw_volume *volume, struct tw_time now) TW_MUST_CHECK;
 /* Remembers whether a record was written where the layout shows. */
 void tw_disk_note_layout(struct tw_disk *disk, const struct tw_record *record);
 /* Takes a layout that was looked at, and gives the old one. */

@@ -41,7 +41,8 @@ static void release_change(struct tw_change *change)
 
 static void forget_names(struct tw_changeset *set)
 {
-	if (set->capremoved > KEPT_NAMES || set->capadded > KEPT_NAMES || set->text.cap > KEPT_TEXT) {
+	if (set->capremoved > KEPT_NAMES || set->capadded > KEPT_NAMES ||
+		set->text.cap > KEPT_TEXT) {
 		free(set->removed);
 		free(set->added);
 		tw_buf_deinit(&set->text);
@@ -104,8 +105,7 @@ static void begin_change(const struct tw_changeset *set, struct tw_change *chang
 	change->old_target_len = change->old_target ? len : 0;
 }
 
-static struct tw_error *add_change(
-	struct tw_changeset *set, uint32_t ino, struct tw_change **out)
+static struct tw_error *add_change(struct tw_changeset *set, uint32_t ino, struct tw_change **out)
 {
 	if (set->nchanges >> TW_CHANGE_SHIFT == set->nchunks) {
 		if (!TW_GROW(set->chunks, set->nchunks, set->capchunks))
@@ -128,17 +128,19 @@ struct tw_error *tw_changeset_inode(struct tw_changeset *set, uint32_t ino, stru
 	return *out ? NULL : add_change(set, ino, out);
 }
 
-/* Data may be written for long before a transaction tells of it, all over a file, and in many files. */
+/* Data may be written for long before a transaction tells of it, all over a file, and in many
+ * files. */
 #define MAX_WAITING_RANGES 65536u
 #define MAX_ALL_RANGES (1u << 20)
-/* When they are too many, each file keeps as many as an event carries; when that is too many still, fewer. */
+/* When they are too many, each file keeps as many as an event carries; when that is too many still,
+ * fewer. */
 #define KEPT_RANGES 1024u
 
 static struct tw_error *more_ranges(struct tw_change *change)
 {
 	size_t cap = change->capranges ? change->capranges * 2 : 4;
-	struct tw_range *ranges = reallocarray(
-		change->capranges ? change->ranges : NULL, cap, sizeof(*ranges));
+	struct tw_range *ranges =
+		reallocarray(change->capranges ? change->ranges : NULL, cap, sizeof(*ranges));
 	if (!ranges)
 		return tw_error_nomem();
 	if (!change->capranges)

@@ -59,8 +59,8 @@ struct tw_error *tw_changeset_inode(
 	struct tw_changeset *set, uint32_t ino, struct tw_change **out) TW_MUST_CHECK;
 /* The change of an inode that was begun, or NULL. */
 struct tw_change *tw_changeset_find(struct tw_changeset *set, uint32_t ino);
-/* Adds bytes of the file that changed, in any order. When very many wait, in one file or in all, those next to each
- * other are joined over what lies between them. */
+/* Adds bytes of the file that changed, in any order. When very many wait, in one file or in all,
+ * those next to each other are joined over what lies between them. */
 struct tw_error *tw_changeset_range(
 	struct tw_change *change, uint64_t offset, uint64_t length) TW_MUST_CHECK;
 /* The name goes. It stays in the view until emission. */

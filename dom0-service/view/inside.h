@@ -147,8 +147,8 @@ struct tw_view {
 	struct tw_path_memo *memo;
 };
 
-/* The path of the directory that a name was last asked about: names that are told one after the other mostly
- * share it. */
+/* The path of the directory that a name was last asked about: names that are told one after the
+ * other mostly share it. */
 struct tw_path_memo {
 	uint32_t dir; /* 0: none */
 	size_t len;

@@ -308,8 +308,7 @@ struct tw_error *tw_view_link_name(struct tw_view *view, struct tw_inode *inode,
 	return NULL;
 }
 
-static void unlink_name(
-	struct tw_view *view, struct tw_inode *inode, const struct tw_name *name)
+static void unlink_name(struct tw_view *view, struct tw_inode *inode, const struct tw_name *name)
 {
 	struct tw_links *links = links_of(view, inode);
 	if (!links) {

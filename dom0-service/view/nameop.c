@@ -76,8 +76,8 @@ static struct tw_error *cancel_moves(struct tw_changeset *set)
 		struct tw_newname *to = &set->added[i];
 		struct tw_slot *slot =
 			tw_changeset_slot(set, to->dir, tw_newname_bytes(set, to), to->len);
-		if (!slot || slot->name->ino != to->ino ||
-			identity_changed(set, to->ino) || identity_changed(set, to->dir))
+		if (!slot || slot->name->ino != to->ino || identity_changed(set, to->ino) ||
+			identity_changed(set, to->dir))
 			continue;
 		TW_TRY(tw_view_name_rehome(set->view, slot->name, to->block));
 		slot->name->removed = false;
@@ -147,7 +147,8 @@ static struct tw_error *add_op(struct tw_changeset *set, enum tw_nameop_kind kin
 {
 	struct tw_nameop *op = &set->ops[set->nops++];
 	struct tw_dirops *dirops;
-	*op = (struct tw_nameop){.kind = kind, .ino = ino, .from = from ? from->name : NULL, .to = to};
+	*op = (struct tw_nameop){
+		.kind = kind, .ino = ino, .from = from ? from->name : NULL, .to = to};
 	if (from) {
 		from->slot->op = op;
 		TW_TRY(dirops_get(set, from->slot->dir, &dirops));

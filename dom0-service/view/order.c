@@ -217,7 +217,8 @@ struct tw_error *tw_nameops_perform(struct tw_changeset *set)
 		if (!set->ops[i].to && !tw_changeset_is_dir(set, set->ops[i].ino))
 			err = perform(set, stack, &set->ops[i]);
 	for (size_t i = 0; i < set->nops && !err; i++)
-		if (set->ops[i].kind == TW_NAMEOP_RENAME && tw_changeset_is_dir(set, set->ops[i].ino))
+		if (set->ops[i].kind == TW_NAMEOP_RENAME &&
+			tw_changeset_is_dir(set, set->ops[i].ino))
 			err = perform(set, stack, &set->ops[i]);
 	for (size_t i = 0; i < set->nops && !err; i++)
 		err = perform(set, stack, &set->ops[i]);

@@ -5,7 +5,8 @@
 
 #include "event/event.h"
 
-/* Sorts the ranges, joins what overlaps or touches, and cuts them at size. Returns how many are left. */
+/* Sorts the ranges, joins what overlaps or touches, and cuts them at size. Returns how many are
+ * left. */
 size_t tw_ranges_tidy(struct tw_range *ranges, size_t n, uint64_t size);
 /* Joins tidy ranges with their neighbours over the holes until there are at most max. */
 size_t tw_ranges_limit(struct tw_range *ranges, size_t n, size_t max);

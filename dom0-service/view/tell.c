@@ -288,7 +288,8 @@ static struct tw_error *tell_change(struct tw_changeset *set, struct tw_change *
 
 static int by_ino(const void *a, const void *b)
 {
-	const struct tw_change *x = *(struct tw_change *const *)a, *y = *(struct tw_change *const *)b;
+	const struct tw_change *x = *(struct tw_change *const *)a,
+			       *y = *(struct tw_change *const *)b;
 	return x->ino < y->ino ? -1 : x->ino > y->ino;
 }
 

@@ -18,8 +18,8 @@ struct tw_error *tw_view_create(
 	view->blockbits = blockbits;
 	view->chunks = calloc((max_ino >> TW_CHUNK_SHIFT) + 1ul, sizeof(*view->chunks));
 	view->memo = calloc(1, sizeof(*view->memo));
-	struct tw_error *err = view->chunks && view->memo ? tw_commons_init(&view->commons)
-							  : tw_error_nomem();
+	struct tw_error *err =
+		view->chunks && view->memo ? tw_commons_init(&view->commons) : tw_error_nomem();
 	if (!err)
 		err = tw_owners_create(nblocks, &view->owners);
 	if (err) {

@@ -24,7 +24,8 @@ struct tw_attr {
 	struct tw_time ctime;
 	uint64_t xattrs; /* digest of all extended attributes, 0 without any */
 	uint32_t generation;
-	uint32_t flags; /* FS_*_FL of linux/fs.h: those that a user can set (chattr), and the next */
+	uint32_t
+		flags; /* FS_*_FL of linux/fs.h: those that a user can set (chattr), and the next */
 	uint32_t uid;
 	uint32_t gid;
 	uint32_t nlink; /* at most 65,535 */
@@ -134,7 +135,8 @@ struct tw_error *tw_inode_set_target(
 /* How many attrs differ in what inodes share: the cost of the next. */
 uint32_t tw_view_commons(const struct tw_view *view);
 /* Calls each() for every digest of extended attributes that an inode has, some more than once. */
-void tw_view_xattrs(const struct tw_view *view, void (*each)(void *arg, uint64_t xattrs), void *arg);
+void tw_view_xattrs(
+	const struct tw_view *view, void (*each)(void *arg, uint64_t xattrs), void *arg);
 
 /* --- names --- */
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What is where on a disk: the places of its volumes, and the spots where a change of that shows. */
+/* What is where on a disk: the places of its volumes, and the spots where a change of that shows.
+ */
 #ifndef TW_VOLUME_LAYOUT_H
 #define TW_VOLUME_LAYOUT_H
 
@@ -15,25 +16,25 @@
 
 struct tw_volume_place {
 	struct tw_segments segments; /* none: its bytes are not where anybody could read them */
-	char name[264]; /* "0": the whole disk; a partition's number; VG/LV */
-	char id[72];    /* a logical volume: the group's and its own identity; else "" */
-	char type[32];  /* libblkid's TYPE, "" when nothing is known of it */
-	char uuid[64];  /* libblkid's UUID, "" without one */
-	char why[128];  /* what it is instead of a file system, or why it cannot be followed; "" */
-	bool expected;  /* that is as it should be: swap space, a physical volume, an empty place */
+	char name[264];              /* "0": the whole disk; a partition's number; VG/LV */
+	char id[72];   /* a logical volume: the group's and its own identity; else "" */
+	char type[32]; /* libblkid's TYPE, "" when nothing is known of it */
+	char uuid[64]; /* libblkid's UUID, "" without one */
+	char why[128]; /* what it is instead of a file system, or why it cannot be followed; "" */
+	bool expected; /* that is as it should be: swap space, a physical volume, an empty place */
 };
 
 struct tw_layout {
 	struct tw_volume_place *places;
 	size_t n, cap;
-	bool more; /* there are more than TW_LAYOUT_MAX_PLACES */
+	bool more;              /* there are more than TW_LAYOUT_MAX_PLACES */
 	struct tw_range *spots; /* bytes of the disk: tables, labels, headers of LVM's metadata */
 	size_t nspots, capspots;
 	uint8_t first[512]; /* the disk's first sector */
 };
 
-/* A place at the end of the list, zeroed; it lives until the next call. NULL without an error: there are too
- * many. */
+/* A place at the end of the list, zeroed; it lives until the next call. NULL without an error:
+ * there are too many. */
 struct tw_error *tw_layout_add(
 	struct tw_layout *layout, struct tw_volume_place **out) TW_MUST_CHECK;
 struct tw_error *tw_layout_add_spot(

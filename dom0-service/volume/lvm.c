@@ -34,7 +34,8 @@ static struct tw_error *read_pvs(
 	return NULL;
 }
 
-/* An identity that is there twice is nobody's: one is a copy, and the metadata does not tell which. */
+/* An identity that is there twice is nobody's: one is a copy, and the metadata does not tell which.
+ */
 static void drop_copies(struct lvm *lvm, struct tw_layout *layout)
 {
 	for (size_t i = 0; i < lvm->n; i++) {
@@ -86,7 +87,8 @@ static const struct tw_lvm_node *group_of(const struct lvm *lvm, const struct tw
 	return NULL;
 }
 
-static void say_why(const struct lvm *lvm, const struct tw_lvm_pv *pv, struct tw_volume_place *place)
+static void say_why(
+	const struct lvm *lvm, const struct tw_lvm_pv *pv, struct tw_volume_place *place)
 {
 	const struct tw_lvm_node *group = *pv->id.text ? group_of(lvm, pv) : NULL;
 	if (*place->why)
@@ -98,8 +100,8 @@ static void say_why(const struct lvm *lvm, const struct tw_lvm_pv *pv, struct tw
 	else if (*pv->why)
 		tw_volume_place_refuse(place, "an LVM physical volume: %s", pv->why);
 	else
-		tw_volume_place_refuse(place,
-			"an LVM physical volume of no group, or of one whose metadata is elsewhere");
+		tw_volume_place_refuse(place, "an LVM physical volume of no group, or of one whose "
+					      "metadata is elsewhere");
 }
 
 static struct tw_error *find_volumes(
@@ -109,8 +111,8 @@ static struct tw_error *find_volumes(
 		say_why(lvm, &lvm->pvs[i], &layout->places[lvm->pvs[i].place]);
 	for (size_t i = 0; i < lvm->n; i++)
 		if (is_newest(lvm, i))
-			TW_TRY(tw_lvm_group_map(lvm->pvs[i].group, &lvm->pvs[i].group_id,
-				lvm->pvs, lvm->n, disk->bytes, layout));
+			TW_TRY(tw_lvm_group_map(lvm->pvs[i].group, &lvm->pvs[i].group_id, lvm->pvs,
+				lvm->n, disk->bytes, layout));
 	return NULL;
 }
 

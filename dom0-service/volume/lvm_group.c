@@ -19,7 +19,7 @@
 struct member {
 	struct tw_span name;
 	const struct tw_lvm_pv *pv; /* NULL: not on this disk */
-	uint64_t pe_start; /* bytes */
+	uint64_t pe_start;          /* bytes */
 	uint64_t pe_count;
 };
 
@@ -71,8 +71,7 @@ static struct tw_span type_of(const struct tw_lvm_node *segment)
 
 static struct tw_error *find_members(struct map *m, const struct tw_lvm_pv *pvs, size_t npvs)
 {
-	const struct tw_lvm_node *list =
-		tw_lvm_child(m->group, "physical_volumes", TW_LVM_SECTION);
+	const struct tw_lvm_node *list = tw_lvm_child(m->group, "physical_volumes", TW_LVM_SECTION);
 	for (list = list ? list->child : NULL; list; list = list->next) {
 		struct member member = {.name = list->key};
 		struct tw_lvm_id id;
@@ -145,8 +144,8 @@ static const struct member *find_member(const struct map *m, struct tw_span name
 }
 
 /* A pair of a list: a name, and the first extent there. False: there is none. */
-static bool pair_of(const struct tw_lvm_node *list, uint64_t index, struct tw_span *name,
-	uint64_t *extent)
+static bool pair_of(
+	const struct tw_lvm_node *list, uint64_t index, struct tw_span *name, uint64_t *extent)
 {
 	const struct tw_lvm_node *node = list ? list->child : NULL;
 	while (node && index--)
@@ -159,8 +158,8 @@ static bool pair_of(const struct tw_lvm_node *list, uint64_t index, struct tw_sp
 	return true;
 }
 
-/* pvmove copies one part after the other: parts that are done are where they go to, the others where they
- * came from; what is written to the one under way goes to both. */
+/* pvmove copies one part after the other: parts that are done are where they go to, the others
+ * where they came from; what is written to the one under way goes to both. */
 static struct tw_error *moved_part(const struct map *m, const struct tw_lvm_node *segment,
 	uint64_t le, uint64_t count, uint64_t *start)
 {
@@ -179,8 +178,8 @@ static struct tw_error *moved_part(const struct map *m, const struct tw_lvm_node
 	return on_member(m, member, pe, count, start);
 }
 
-static struct tw_error *on_moved(const struct map *m, struct tw_span name, uint64_t le,
-	uint64_t count, uint64_t *start)
+static struct tw_error *on_moved(
+	const struct map *m, struct tw_span name, uint64_t le, uint64_t count, uint64_t *start)
 {
 	const struct tw_lvm_node *lv = m->volumes->child;
 	while (lv && !(lv->kind == TW_LVM_SECTION && tw_lvm_same(lv->key, name)))
@@ -197,8 +196,8 @@ static struct tw_error *on_moved(const struct map *m, struct tw_span name, uint6
 }
 
 /* Where count extents begin on the disk. */
-static struct tw_error *locate(const struct map *m, struct tw_span name, uint64_t extent,
-	uint64_t count, uint64_t *start)
+static struct tw_error *locate(
+	const struct map *m, struct tw_span name, uint64_t extent, uint64_t count, uint64_t *start)
 {
 	const struct member *member = find_member(m, name);
 	if (member)
@@ -210,8 +209,8 @@ static struct tw_error *locate(const struct map *m, struct tw_span name, uint64_
 
 /* --- logical volumes --- */
 
-static struct tw_error *map_striped(struct map *m, const struct tw_lvm_node *segment,
-	uint64_t count, struct tw_segments *out)
+static struct tw_error *map_striped(
+	struct map *m, const struct tw_lvm_node *segment, uint64_t count, struct tw_segments *out)
 {
 	uint64_t starts[MAX_STRIPES], n = tw_lvm_number(segment, "stripe_count"), bytes, extent;
 	uint64_t size = n == 1 ? 1 : tw_lvm_number(segment, "stripe_size");

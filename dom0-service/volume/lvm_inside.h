@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Inside of LVM: lvm_pv.c reads physical volumes, lvm_group.c maps a group's logical volumes, lvm.c puts
- * them together. */
+/* Inside of LVM: lvm_pv.c reads physical volumes, lvm_group.c maps a group's logical volumes, lvm.c
+ * puts them together. */
 #ifndef TW_VOLUME_LVM_INSIDE_H
 #define TW_VOLUME_LVM_INSIDE_H
 
@@ -14,7 +14,8 @@ struct tw_lvm_id {
 	char text[TW_LVM_ID + 1];
 };
 
-/* What all metadata of a disk may have: bytes and parts. Copies of a text that was read are not read again. */
+/* What all metadata of a disk may have: bytes and parts. Copies of a text that was read are not
+ * read again. */
 struct tw_lvm_budget {
 	size_t bytes, parts;
 	uint32_t seen[64]; /* checksums */
@@ -23,7 +24,7 @@ struct tw_lvm_budget {
 
 /* A physical volume on this disk. */
 struct tw_lvm_pv {
-	size_t place; /* in the layout */
+	size_t place;          /* in the layout */
 	uint64_t start, bytes; /* on the disk */
 	struct tw_lvm_id id;
 	char *metadata; /* the newest text that it holds, or NULL */

@@ -110,7 +110,8 @@ static bool is_seen(struct tw_lvm_budget *budget, uint32_t crc)
 	return false;
 }
 
-/* Reads the text of an area. NULL without an error: it has none, or one that was read; pv->why may say why. */
+/* Reads the text of an area. NULL without an error: it has none, or one that was read; pv->why may
+ * say why. */
 static struct tw_error *read_text(const struct tw_source *disk, struct tw_lvm_budget *budget,
 	struct tw_lvm_pv *pv, const struct mda *mda, struct tw_span header, char **out, size_t *len)
 {
@@ -130,8 +131,7 @@ static struct tw_error *read_text(const struct tw_source *disk, struct tw_lvm_bu
 		return tw_error_nomem();
 	uint64_t at = pv->start + mda->offset;
 	TW_TRY(tw_source_read(disk, at + offset, text, (size_t)first));
-	TW_TRY(tw_source_read(
-		disk, at + MDA_HEADER_BYTES, text + first, (size_t)(bytes - first)));
+	TW_TRY(tw_source_read(disk, at + MDA_HEADER_BYTES, text + first, (size_t)(bytes - first)));
 	if (checksum(tw_span(text, (size_t)bytes)) != tw_le32(header, TEXT_CRC)) {
 		snprintf(pv->why, sizeof(pv->why), "its metadata has a wrong checksum");
 		return NULL;
@@ -226,8 +226,8 @@ static size_t find_mdas(struct tw_span header, struct mda mdas[static MAX_METADA
 	size_t at = PV_LISTS, n = 0;
 	while (at + PV_LIST_ENTRY <= header.len && tw_le64(header, at))
 		at += PV_LIST_ENTRY;
-	for (at += PV_LIST_ENTRY; n < MAX_METADATA_AREAS && at + PV_LIST_ENTRY <= header.len &&
-				  tw_le64(header, at);
+	for (at += PV_LIST_ENTRY;
+		n < MAX_METADATA_AREAS && at + PV_LIST_ENTRY <= header.len && tw_le64(header, at);
 		at += PV_LIST_ENTRY)
 		mdas[n++] = (struct mda){tw_le64(header, at), tw_le64(header, at + 8)};
 	return n;

@@ -27,8 +27,8 @@ struct parser {
 
 static struct tw_error *broken(const struct parser *p, const char *what)
 {
-	return tw_error_create(TW_BAD_DATA, "LVM metadata: %s at byte %zu", what,
-		(size_t)(p->at - p->start));
+	return tw_error_create(
+		TW_BAD_DATA, "LVM metadata: %s at byte %zu", what, (size_t)(p->at - p->start));
 }
 
 static struct tw_error *new_node(struct parser *p, struct tw_lvm_node **out)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * LVM2's metadata text (lvm.conf(5) has its grammar): sections in braces, "name = value", where a value is a
- * number, a string or a list of them, and comments. A guest wrote it.
+ * LVM2's metadata text (lvm.conf(5) has its grammar): sections in braces, "name = value", where a
+ * value is a number, a string or a list of them, and comments. A guest wrote it.
  */
 #ifndef TW_VOLUME_LVM_TEXT_H
 #define TW_VOLUME_LVM_TEXT_H
@@ -31,8 +31,8 @@ struct tw_lvm_node {
 
 struct tw_lvm_text; /* owns the nodes */
 
-/* text outlives the result. parts: how many it may have, less those that it has. TW_BAD_DATA: it breaks the
- * grammar, or has more. */
+/* text outlives the result. parts: how many it may have, less those that it has. TW_BAD_DATA: it
+ * breaks the grammar, or has more. */
 struct tw_error *tw_lvm_parse(
 	struct tw_span text, size_t *parts, struct tw_lvm_text **out) TW_MUST_CHECK;
 void tw_lvm_text_destroy(struct tw_lvm_text *text); /* NULL is fine */

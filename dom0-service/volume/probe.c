@@ -12,8 +12,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-/* File systems that are followed begin in the first bytes; what makes them a part of something else (RAID) is
- * there or in the last. */
+/* File systems that are followed begin in the first bytes; what makes them a part of something else
+ * (RAID) is there or in the last. */
 #define ENDS_BYTES (128u << 10)
 /* libblkid's answer when it finds the signs of several file systems. */
 #define AMBIVALENT (-2)
@@ -71,8 +71,8 @@ static struct tw_error *read_part(void *arg, uint64_t offset, void *buf, size_t 
 	return tw_segments_read(part->segments, part->disk, offset, buf, len);
 }
 
-/* Some file systems keep their signs elsewhere. The live image may be ahead, which does not matter for a
- * name: what is followed is found above. */
+/* Some file systems keep their signs elsewhere. The live image may be ahead, which does not matter
+ * for a name: what is followed is found above. */
 static struct tw_error *name_it(int fd, struct tw_volume_place *place)
 {
 	if (*place->type || *place->why || place->segments.nstarts != 1)
@@ -122,7 +122,8 @@ static struct tw_error *identify(
 static struct tw_error *add_partition(
 	struct tw_layout *layout, blkid_partition part, uint64_t disk_bytes)
 {
-	uint64_t sectors = disk_bytes / 512, start_sector = (uint64_t)blkid_partition_get_start(part);
+	uint64_t sectors = disk_bytes / 512,
+		 start_sector = (uint64_t)blkid_partition_get_start(part);
 	uint64_t size = (uint64_t)blkid_partition_get_size(part);
 	struct tw_volume_place *place;
 	if (blkid_partition_is_extended(part) || start_sector >= sectors || !size)
@@ -131,8 +132,8 @@ static struct tw_error *add_partition(
 	if (!place)
 		return NULL;
 	size = size < sectors - start_sector ? size : sectors - start_sector;
-	snprintf(place->name, sizeof(place->name), "%u",
-		(unsigned)blkid_partition_get_partno(part));
+	snprintf(
+		place->name, sizeof(place->name), "%u", (unsigned)blkid_partition_get_partno(part));
 	return tw_segments_range(&place->segments, start_sector * 512, size * 512);
 }
 
@@ -158,8 +159,7 @@ static struct tw_error *partitions(
 	blkid_partlist list = blkid_probe_get_partitions(pr);
 	int count = list ? blkid_partlist_numof_partitions(list) : 0;
 	for (int i = 0; i < count; i++)
-		TW_TRY(add_partition(
-			layout, blkid_partlist_get_partition(list, i), disk->bytes));
+		TW_TRY(add_partition(layout, blkid_partlist_get_partition(list, i), disk->bytes));
 	return layout->n ? NULL : whole_disk(layout, disk->bytes);
 }
 

@@ -38,8 +38,8 @@ struct tw_error *tw_segments_add(struct tw_segments *segments, uint64_t bytes, u
 		bytes % row || __builtin_add_overflow(segments->bytes, bytes, &total))
 		return tw_error_create(TW_BAD_DATA, "the sizes of a volume's stripes do not fit");
 	if (nstripes > TW_SEGMENTS_MAX_AREAS - segments->nstarts)
-		return tw_error_create(TW_BAD_DATA, "a volume of more than %u parts",
-			TW_SEGMENTS_MAX_AREAS);
+		return tw_error_create(
+			TW_BAD_DATA, "a volume of more than %u parts", TW_SEGMENTS_MAX_AREAS);
 	segments->bytes = total;
 	if (goes_on(segments, nstripes, *starts)) {
 		segments->list[segments->n - 1].bytes += bytes;
@@ -71,8 +71,9 @@ struct tw_error *tw_segments_finish(struct tw_segments *segments, uint64_t disk_
 	for (size_t i = 0; i < segments->n; i++) {
 		const struct tw_segment *segment = &segments->list[i];
 		for (uint32_t k = 0; k < segment->nstripes; k++)
-			segments->areas[n++] = (struct tw_area){segments->starts[segment->first + k],
-				area_bytes(segment), (uint32_t)i, k};
+			segments->areas[n++] =
+				(struct tw_area){segments->starts[segment->first + k],
+					area_bytes(segment), (uint32_t)i, k};
 	}
 	qsort(segments->areas, n, sizeof(*segments->areas), by_disk);
 	for (size_t i = 0; i < n; i++) {
@@ -170,7 +171,8 @@ static const struct tw_segment *segment_at(const struct tw_segments *segments, u
 	return &segments->list[low];
 }
 
-/* The part at an offset that lies in one piece on the disk: its length, and where it begins there. */
+/* The part at an offset that lies in one piece on the disk: its length, and where it begins there.
+ */
 static uint64_t piece_at(const struct tw_segments *segments, uint64_t offset, uint64_t *disk)
 {
 	const struct tw_segment *segment = segment_at(segments, offset);
@@ -181,8 +183,8 @@ static uint64_t piece_at(const struct tw_segments *segments, uint64_t offset, ui
 	return segment->stripe_bytes - within;
 }
 
-struct tw_error *tw_segments_read(const struct tw_segments *segments,
-	const struct tw_source *disk, uint64_t offset, void *buf, size_t len)
+struct tw_error *tw_segments_read(const struct tw_segments *segments, const struct tw_source *disk,
+	uint64_t offset, void *buf, size_t len)
 {
 	if (offset > segments->bytes || len > segments->bytes - offset)
 		return tw_error_create(TW_BAD_DATA, "%zu bytes at %llu are beyond the volume's end",
@@ -241,8 +243,8 @@ void tw_segments_striped(
 /* --- ranges --- */
 
 /* What of a range of the disk lies in an area. False: nothing. */
-static bool in_area(const struct tw_area *area, uint64_t disk, uint64_t bytes, uint64_t *from,
-	uint64_t *to)
+static bool in_area(
+	const struct tw_area *area, uint64_t disk, uint64_t bytes, uint64_t *from, uint64_t *to)
 {
 	uint64_t end = area->disk + area->bytes;
 	*from = disk > area->disk ? disk : area->disk;
@@ -258,8 +260,7 @@ static void rows_of(const struct tw_segment *segment, const struct tw_area *area
 	*end = (to - 1 - area->disk) / segment->stripe_bytes + 1;
 }
 
-uint64_t tw_segments_count_pieces(
-	const struct tw_segments *segments, uint64_t disk, uint64_t bytes)
+uint64_t tw_segments_count_pieces(const struct tw_segments *segments, uint64_t disk, uint64_t bytes)
 {
 	uint64_t n = 0, from, to, first, end;
 	for (size_t i = tw_segments_find(segments, disk); i < segments->nstarts; i++) {
@@ -315,8 +316,8 @@ static struct tw_error *load_segment(struct tw_segments *segments, struct tw_unp
 {
 	uint64_t bytes = tw_unpack64(in), stripe_bytes = tw_unpack64(in);
 	uint32_t nstripes = tw_unpack32(in);
-	const uint8_t *raw = nstripes > TW_SEGMENTS_MAX_AREAS ? NULL
-							      : tw_unpack_raw(in, nstripes * 8ul);
+	const uint8_t *raw =
+		nstripes > TW_SEGMENTS_MAX_AREAS ? NULL : tw_unpack_raw(in, nstripes * 8ul);
 	if (!raw)
 		return tw_error_create(TW_BAD_DATA, "the saved state is damaged");
 	uint64_t *starts = calloc(nstripes + 1ul, sizeof(*starts));

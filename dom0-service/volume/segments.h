@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Where the bytes of a volume lie on its disk: one range, mostly; several for a logical volume, each of
- * them linear or in stripes. All offsets and lengths are bytes.
+ * Where the bytes of a volume lie on its disk: one range, mostly; several for a logical volume,
+ * each of them linear or in stripes. All offsets and lengths are bytes.
  */
 #ifndef TW_VOLUME_SEGMENTS_H
 #define TW_VOLUME_SEGMENTS_H
@@ -34,8 +34,8 @@ struct tw_area {
 };
 
 struct tw_segments {
-	uint64_t bytes;     /* the volume's size */
-	uint64_t low, high; /* what it has of the disk lies between these */
+	uint64_t bytes;          /* the volume's size */
+	uint64_t low, high;      /* what it has of the disk lies between these */
 	struct tw_segment *list; /* by offset in the volume */
 	size_t n, cap;
 	uint64_t *starts; /* where areas begin on the disk, segment by segment */
@@ -57,8 +57,8 @@ struct tw_pieces {
 	size_t area;
 };
 
-/* Appends a segment: starts are copied. bytes is a multiple of nstripes * stripe_bytes, or of nothing with one
- * stripe. TW_BAD_DATA: it is not, or there are too many areas. */
+/* Appends a segment: starts are copied. bytes is a multiple of nstripes * stripe_bytes, or of
+ * nothing with one stripe. TW_BAD_DATA: it is not, or there are too many areas. */
 struct tw_error *tw_segments_add(struct tw_segments *segments, uint64_t bytes, uint32_t nstripes,
 	uint64_t stripe_bytes, const uint64_t *starts) TW_MUST_CHECK;
 /* After the last one. TW_BAD_DATA: an area goes beyond the disk, or two overlap. */
@@ -78,8 +78,8 @@ uint64_t tw_segments_start(const struct tw_segments *segments);
 bool tw_segments_overlap(const struct tw_segments *a, const struct tw_segments *b);
 
 /* Reads the volume's bytes from its disk. */
-struct tw_error *tw_segments_read(const struct tw_segments *segments,
-	const struct tw_source *disk, uint64_t offset, void *buf, size_t len) TW_MUST_CHECK;
+struct tw_error *tw_segments_read(const struct tw_segments *segments, const struct tw_source *disk,
+	uint64_t offset, void *buf, size_t len) TW_MUST_CHECK;
 /* Says so of bytes that will be read soon. */
 void tw_segments_soon(const struct tw_segments *segments, const struct tw_source *disk,
 	uint64_t offset, uint64_t len);
@@ -87,11 +87,12 @@ void tw_segments_soon(const struct tw_segments *segments, const struct tw_source
 /* How many pieces a range of the disk can have in the volume, at most. */
 uint64_t tw_segments_count_pieces(
 	const struct tw_segments *segments, uint64_t disk, uint64_t bytes);
-/* Calls each() for what a range of the disk is in the volume. Where that is more pieces than most, whole
- * rows of stripes are taken instead: what is told is more than what is in the range. */
+/* Calls each() for what a range of the disk is in the volume. Where that is more pieces than most,
+ * whole rows of stripes are taken instead: what is told is more than what is in the range. */
 struct tw_error *tw_segments_each_range(const struct tw_segments *segments, uint64_t disk,
 	uint64_t bytes, uint64_t most,
-	struct tw_error *(*each)(uint64_t offset, uint64_t bytes, void *arg), void *arg) TW_MUST_CHECK;
+	struct tw_error *(*each)(uint64_t offset, uint64_t bytes, void *arg),
+	void *arg) TW_MUST_CHECK;
 
 /* The index of the first area that ends after this offset of the disk. */
 size_t tw_segments_find(const struct tw_segments *segments, uint64_t disk);

@@ -67,9 +67,10 @@ static struct tw_error *read_sector(
 	return tw_source_read(source, offset, sector, 512);
 }
 
-/* The chain of logical partitions: each record names the next one, counted from the extended partition's start. */
-static struct tw_error *find_chain(struct tw_window *window, uint64_t extended, uint32_t bytes,
-	struct tw_layout *layout)
+/* The chain of logical partitions: each record names the next one, counted from the extended
+ * partition's start. */
+static struct tw_error *find_chain(
+	struct tw_window *window, uint64_t extended, uint32_t bytes, struct tw_layout *layout)
 {
 	uint64_t at = extended, seen[MAX_EBR];
 	for (unsigned n = 0; n < MAX_EBR; n++) {
@@ -79,7 +80,8 @@ static struct tw_error *find_chain(struct tw_window *window, uint64_t extended, 
 			if (seen[i] == at)
 				return NULL;
 		seen[n] = at;
-		/* Its spot counts even when nothing is there yet: what is written next may be it. */
+		/* Its spot counts even when nothing is there yet: what is written next may be it.
+		 */
 		TW_TRY(spot(window, at * bytes, bytes, layout));
 		TW_TRY(read_sector(window, at * bytes, data));
 		if (!is_table(sector))
@@ -94,8 +96,7 @@ static struct tw_error *find_chain(struct tw_window *window, uint64_t extended, 
 	return NULL;
 }
 
-static struct tw_error *find_mbr(
-	struct tw_window *window, uint32_t bytes, struct tw_layout *layout)
+static struct tw_error *find_mbr(struct tw_window *window, uint32_t bytes, struct tw_layout *layout)
 {
 	struct tw_span sector = tw_span(layout->first, sizeof(layout->first));
 	TW_TRY(read_sector(window, 0, layout->first));
@@ -114,7 +115,8 @@ static struct tw_error *find_mbr(
 	return NULL;
 }
 
-/* A header and its entries. *other: where the header says that its copy is; 0: there is no header. */
+/* A header and its entries. *other: where the header says that its copy is; 0: there is no header.
+ */
 static struct tw_error *find_gpt(struct tw_window *window, uint64_t at, uint32_t bytes,
 	struct tw_layout *layout, uint64_t *other)
 {
@@ -134,8 +136,7 @@ static struct tw_error *find_gpt(struct tw_window *window, uint64_t at, uint32_t
 	return NULL;
 }
 
-struct tw_error *tw_tables_find(
-	struct tw_window *window, uint32_t sector, struct tw_layout *layout)
+struct tw_error *tw_tables_find(struct tw_window *window, uint32_t sector, struct tw_layout *layout)
 {
 	uint64_t other, none, last = window->source->bytes / sector * sector;
 	last = last >= sector ? last - sector : 0;

@@ -14,8 +14,8 @@ struct tw_error *tw_window_init(struct tw_window *window, const struct tw_source
 	if (window->fd < 0)
 		return tw_error_errno(errno, "memfd_create");
 	if (ftruncate(window->fd, (off_t)source->bytes) < 0)
-		return tw_error_errno(errno, "a file in memory of %llu bytes",
-			(unsigned long long)source->bytes);
+		return tw_error_errno(
+			errno, "a file in memory of %llu bytes", (unsigned long long)source->bytes);
 	return NULL;
 }
 

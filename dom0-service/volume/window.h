@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A source as a file, for libblkid, which reads files only: a file in memory of the source's size that holds
- * what was copied and zeroes elsewhere. So libblkid sees the same state of a disk as those who read the
- * source, and not the live image.
+ * A source as a file, for libblkid, which reads files only: a file in memory of the source's size
+ * that holds what was copied and zeroes elsewhere. So libblkid sees the same state of a disk as
+ * those who read the source, and not the live image.
  */
 #ifndef TW_VOLUME_WINDOW_H
 #define TW_VOLUME_WINDOW_H
