@@ -3,6 +3,7 @@
 mount, a function sync(label) that may be called whenever nothing is being written, a scratch directory
 outside the disk, and a scale: 1 is seconds of work."""
 import concurrent.futures
+import contextlib
 import io
 import os
 import random
@@ -222,6 +223,22 @@ LIMITS = ("--hdd-bytes", "8m", "--iomix-bytes", "8m", "--fallocate-bytes", "32m"
           "--chdir-dirs", "300", "--sync-file-bytes", "8m", "--dentries", "800", "--fiemap-bytes", "8m")
 
 
+def _kill_session(leader):
+    """SIGKILL for a process and all that it started, also for what is being forked just now."""
+    while True:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, signal.SIGKILL)
+        leader.poll()
+        found = subprocess.run(["pgrep", "-s", str(leader.pid)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        alive = [int(pid) for pid in found.stdout.split()]
+        if not alive:
+            return
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
 def stress_ng(root, sync, _scratch, scale):
     """stress-ng's stressors of file systems, some at once; in the middle of their work they are killed, so
     that what they were about to remove stays."""
@@ -237,9 +254,7 @@ def stress_ng(root, sync, _scratch, scale):
             time.sleep(1.5 * scale)
             assert stress.poll() is None, "stress-ng ended by itself: " + " ".join(argv)
         finally:
-            os.killpg(stress.pid, signal.SIGKILL)
-            stress.wait()
-        time.sleep(0.2)
+            _kill_session(stress)
         sync(names)
         subprocess.run(["chattr", "-R", "-f", "-ia", where], stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
