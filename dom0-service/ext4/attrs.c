@@ -142,7 +142,7 @@ struct tw_error *ext4_attrs_target(
 	struct tw_extent one;
 	uint32_t n;
 	const struct tw_extent *extents = tw_inode_extents(view, &one, &n);
-	if (!n || inode->attr.size >= fs->geo.blocksize)
+	if (!n || !reader || inode->attr.size >= fs->geo.blocksize)
 		return NULL;
 	TW_TRY(ext4_reader_block(reader, extents[0].block, &data));
 	return tw_inode_set_target(view, data, (uint32_t)inode->attr.size);

@@ -297,7 +297,8 @@ struct tw_error *ext4_attrs_names(
 	void *fs, uint64_t old, uint64_t now, struct tw_event *event) TW_MUST_CHECK;
 /* A changeset for the view, which emits as the module was told to. */
 struct tw_error *ext4_changeset(struct ext4 *fs) TW_MUST_CHECK;
-/* Sets the target of a symlink of the view; slow ones are read from their first extent. */
+/* Sets the target of a symlink of the view; slow ones are read from their first extent. reader: NULL
+ * when the target is known to lie in the inode. */
 struct tw_error *ext4_attrs_target(struct ext4 *fs, const struct ext4_inode *inode, uint32_t ino,
 	struct ext4_reader *reader) TW_MUST_CHECK;
 
