@@ -226,7 +226,8 @@ LIMITS = ("--hdd-bytes", "8m", "--fallocate-bytes", "32m", "--copy-file-bytes", 
 
 def _kill_session(leader):
     """SIGKILL for a process and all that it started, also for what is being forked just now."""
-    while True:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(leader.pid, signal.SIGKILL)
         leader.poll()
@@ -238,6 +239,7 @@ def _kill_session(leader):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
+    raise AssertionError("stress-ng does not die: %s" % alive)
 
 
 def stress_ng(root, sync, _scratch, scale):
