@@ -68,6 +68,34 @@ static bool offline(const struct ext4 *fs)
 	return !fs->journal || !tw_jbd2_position(fs->journal).head;
 }
 
+struct wanted {
+	const uint8_t *data;
+	uint32_t blocksize;
+	bool found;
+};
+
+/* In the log, a block that begins with the journal's magic begins with zeroes. */
+static void compare_log_block(uint32_t log_block, const uint8_t *data, void *arg)
+{
+	enum { MAGIC_BYTES = 4 };
+	struct wanted *wanted = arg;
+	(void)log_block;
+	wanted->found = wanted->found || !memcmp(data + MAGIC_BYTES, wanted->data + MAGIC_BYTES,
+						 wanted->blocksize - MAGIC_BYTES);
+}
+
+/* What is committed and not yet at home will come there. Another content before that is what a
+ * cache below the guest's file system writes once more: its pages hold several blocks. But a
+ * recovery may replay what is in the log and was not seen to be committed, or fast commits. */
+static bool is_stale(const struct ext4 *fs, const uint8_t *data)
+{
+	struct wanted wanted = {.data = data, .blocksize = fs->geo.blocksize};
+	if (offline(fs) || fs->fast_applied)
+		return false;
+	tw_jbd2_pending(fs->journal, compare_log_block, &wanted);
+	return !wanted.found;
+}
+
 static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner, uint64_t block,
 	const uint8_t *data, struct tw_time now)
 {
@@ -79,9 +107,7 @@ static struct tw_error *home_block(struct ext4 *fs, const struct tw_owner *owner
 		ext4_block_drop(&fs->direct, block);
 		return NULL;
 	}
-	/* What is committed and not yet at home will come there. Before that, only a cache below
-	 * the guest's file system writes the block, with what it was: pages hold several blocks. */
-	if (recent && !offline(fs))
+	if (recent && is_stale(fs, data))
 		return NULL;
 	if (owner->kind == TW_OWNER_TABLE && empty_table(fs, block, data))
 		return NULL;
