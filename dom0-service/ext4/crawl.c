@@ -164,6 +164,8 @@ static struct tw_error *expect_checkpoints(struct ext4 *fs, const struct replaye
 		TW_TRY(ext4_block_get(&fs->recent, block->block, &recent));
 		recent->digest = ext4_digest(block->data, fs->geo.blocksize);
 	}
+	/* Some of it may be file data. */
+	fs->data_logged = r->blocks != NULL;
 	return NULL;
 }
 
