@@ -158,9 +158,10 @@ def watch(tapwire, directory, tool, other=None, other_mix=None):
         guest.boot()
         uuid = uuid_of(watched.disk)
         for number, command in enumerate(tool.commands):
+            before = len(watched.of_type("disk.resynced"))
             run_tool(command, watched.disk, other, uuid)
             # The resync is over before there is new work, mostly: so that what it tells can be judged.
-            guestdisk.wait_until(lambda: watched.of_type("disk.resynced"), 3)
+            guestdisk.wait_until(lambda: len(watched.of_type("disk.resynced")) > before, 3)
             refused(tapwire, image)
             if tool.between and number + 1 < len(tool.commands):
                 guest.boot()
