@@ -51,13 +51,6 @@ def kernel_for(name):
         pytest.skip("no kernel to recover fast commits: " + uml.missing())
 
 
-def refused(tapwire, image):
-    """Skips when `tapwire crawl` refuses a feature by name."""
-    done = tapwire.run("crawl", image)
-    if done.returncode == os.EX_UNAVAILABLE:
-        pytest.skip(done.stderr.decode(errors="replace").strip())
-
-
 def make_image(directory, mkfs):
     image = directory / "disk.img"
     guestdisk.make_image(image, "48M", mkfs)
@@ -87,8 +80,8 @@ class Recording:
         self.end_ns = time.time_ns()
         self.layout = crash.Layout(image)
         self.may_be_refused = "async" in options or elsewhere(name)
-        refused(tapwire, self.base)
-        refused(tapwire, image)  # the first mount has turned the journal's features on
+        tapwire.follows(self.base)
+        tapwire.follows(image)  # the first mount has turned the journal's features on
 
 
 def differences(listing, shown, recording):
@@ -199,14 +192,14 @@ def test_recovery_while_watched(tapwire, memory, tmp_path, seed, name):
     mkfs, options = CONFIGS[name]
     rnd = random.Random(seed)
     life = Life(tapwire, memory, make_image(memory, mkfs))
-    refused(tapwire, life.base)
+    tapwire.follows(life.base)
     turns = 3 if elsewhere(name) else 5
     for turn in range(turns):
         with life.booted(options) as root:
             life.sync(root, "recovered %d" % turn)
             work(root, seed * 100 + turn, 120, lambda _: life.sync(root))
             life.sync(root, "end of %d" % turn)
-        refused(tapwire, life.image)
+        tapwire.follows(life.image)
         if turn < turns - 1:
             power_fails(life, rnd, elsewhere(name))
             if elsewhere(name):
@@ -235,13 +228,13 @@ def test_recovery_of_what_was_not_captured(tapwire, memory, name):
     without a transaction, or a gap, but never a wrong event."""
     mkfs, options = CONFIGS[name]
     life = Life(tapwire, memory, make_image(memory, mkfs))
-    refused(tapwire, life.base)
+    tapwire.follows(life.base)
     for turn in range(4):
         with life.booted(options) as root:
             life.sync(root, "recovered %d" % turn)
             work(root, turn, 120, lambda _: life.sync(root))
             life.sync(root, "end of %d" % turn)
-        refused(tapwire, life.image)
+        tapwire.follows(life.image)
         kinds = list(map(crash.Layout(life.image).kind, life.recent()))
         commits = [at for at, kind in enumerate(kinds) if kind == "commit"
                    and life.recent()[at].count * trace.SECTOR == crash.Layout(life.image).blocksize]
@@ -260,7 +253,7 @@ def test_crashes_while_served(tapwire, memory, name):
     """The same with a running service: each time the guest comes back, what has arrived is what it sees."""
     mkfs, options = CONFIGS[name]
     image = make_image(memory, mkfs)
-    refused(tapwire, image)
+    tapwire.follows(image)
     with Watched(tapwire, memory, image) as watched:
         uuid = uuid_of(watched.disk)
         for turn in range(4):
@@ -273,7 +266,7 @@ def test_crashes_while_served(tapwire, memory, name):
                     shut_down(root, None)
                     mix.close()
         events = watched.stop()
-    refused(tapwire, image)
+    tapwire.follows(image)
     assert not [event for event in events if event["type"] == "org.tapwire.disk.resynced"]
     shown = crash.comparable(tapwire.crawl(image).listing(), watched.listing(uuid), time.time_ns())
     assert not tree.diff(*shown)
@@ -349,7 +342,7 @@ def test_aborted_journal(tapwire, memory, name, abort):
     """The view stays at the last commit, and goes on from what the guest recovers."""
     mkfs, options = CONFIGS[name]
     life = Life(tapwire, memory, make_image(memory, mkfs))
-    refused(tapwire, life.base)
+    tapwire.follows(life.base)
     for turn in range(2):
         aborted(life, memory, options, abort, turn + 1)
         end_ns = time.time_ns()

@@ -103,13 +103,6 @@ def run_tool(command, disk, other=None, uuid=None):
         raise RuntimeError("%s: exit %d: %s" % (command, done.returncode, done.stdout.decode(errors="replace")))
 
 
-def refused(tapwire, image):
-    """Skips when `tapwire crawl` refuses a feature by name."""
-    done = tapwire.run("crawl", image)
-    if done.returncode == os.EX_UNAVAILABLE:
-        pytest.skip(done.stderr.decode(errors="replace").strip())
-
-
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_followed(tapwire, memory, name):
     tool = FOLLOWED[name]
@@ -127,7 +120,7 @@ def test_followed(tapwire, memory, name):
     for number, command in enumerate(tool.commands):
         with life.watched() as disk:
             run_tool(command, disk)
-        refused(tapwire, image)
+        tapwire.follows(image)
         if tool.between or number + 1 == len(tool.commands):
             boot("after " + command)
     life.check()
@@ -152,7 +145,7 @@ class Guest:
 def watch(tapwire, directory, tool, other=None, other_mix=None):
     """Boots, runs the tool's commands, boots; returns the events."""
     image, mix = populated(directory, "disk.img", tool.mkfs, tool.size, 5)
-    refused(tapwire, image)
+    tapwire.follows(image)
     with Watched(tapwire, directory, image) as watched:
         guest = Guest(watched, mix)
         guest.boot()
@@ -162,7 +155,7 @@ def watch(tapwire, directory, tool, other=None, other_mix=None):
             run_tool(command, watched.disk, other, uuid)
             # The resync is over before there is new work, mostly: so that what it tells can be judged.
             guestdisk.wait_until(lambda: len(watched.of_type("disk.resynced")) > before, 3)
-            refused(tapwire, image)
+            tapwire.follows(image)
             if tool.between and number + 1 < len(tool.commands):
                 guest.boot()
         guest.mix = other_mix or guest.mix

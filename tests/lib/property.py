@@ -33,6 +33,11 @@ class Tapwire:
                 " ".join(map(str, args)), done.returncode, done.stderr.decode(errors="replace")))
         return done.stdout.splitlines()
 
+    def follows(self, image):
+        """Fails when the volume is refused by name: every feature that the tests make is followed."""
+        done = self.run("crawl", image)
+        assert done.returncode != os.EX_UNAVAILABLE, done.stderr.decode(errors="replace").strip()
+
     def crawl(self, image):
         return tree.Tree.from_crawl(self._lines("crawl", image))
 
