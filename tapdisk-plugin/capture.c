@@ -114,13 +114,23 @@ bool capture_wanted(const struct capture *c)
 	return c->ring || c->trace_path;
 }
 
+/* A range alone would pass for content that the consumer did not want. */
+static int publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint64_t nsectors,
+	const void *payload)
+{
+	const uint32_t needs_none = TW_RECORD_ZEROES | TW_RECORD_DISCARD | TW_RECORD_FLUSH;
+	if (!payload && !(flags & needs_none))
+		return tw_ring_miss(ring, sector, nsectors);
+	return tw_ring_publish(ring, flags, sector, nsectors, payload);
+}
+
 void capture_publish(struct capture *c, uint32_t flags, uint64_t sector, uint64_t nsectors,
 	const void *payload, bool sync)
 {
 	if (!capture_wanted(c))
 		return;
 	pthread_mutex_lock(&c->mutex);
-	if (c->ring && tw_ring_publish(c->ring, flags, sector, nsectors, payload) && !c->gap_open) {
+	if (c->ring && publish(c->ring, flags, sector, nsectors, payload) && !c->gap_open) {
 		c->gap_open = true;
 		pthread_cond_signal(&c->poller_wake);
 	}

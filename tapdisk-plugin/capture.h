@@ -42,7 +42,8 @@ void capture_end(struct capture *c, const struct capture_hold *hold); /* keeps e
 /* True when anybody takes what is captured: else spare the work of preparing it. */
 bool capture_wanted(const struct capture *c);
 
-/* One completed request, as tw_ring_publish takes it. sync: the guest was promised that what came
+/* One completed request, as tw_ring_publish takes it; a write without payload is one whose content
+ * could not be read back: it is told of as a gap. sync: the guest was promised that what came
  * so far is durable, so the trace is handed to the kernel. */
 void capture_publish(struct capture *c, uint32_t flags, uint64_t sector, uint64_t nsectors,
 	const void *payload, bool sync);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The capture point for hosts without blktap: an nbdkit plugin that serves a raw image and puts
- * every completed write into the ring, a trace, or both. See nbdkit-tapwire-plugin(1).
+ * every completed write into the ring, a trace, or both. With sink= there is no image: it is the
+ * secondary of a tapdisk's mirror (sink.h). See nbdkit-tapwire-plugin(1).
  *
  * nbdkit gives a plugin no context before its first connection, so the server's state is one static
  * struct; nothing else in tapwire does this.
@@ -11,6 +12,7 @@
 
 #include "capture.h"
 #include "ring.h"
+#include "sink.h"
 #include "trace.h"
 
 #include <errno.h>
@@ -29,8 +31,10 @@ static struct {
 	/* configuration */
 	char *file;
 	char *ring_path;
+	char *sink_path; /* a sink's ring: then there is no image */
 	char *trace_path;
 	int64_t ring_bytes;
+	int64_t sink_bytes; /* the size that a sink shows */
 	bool trace_append;
 
 	int fd;
@@ -38,6 +42,7 @@ static struct {
 	bool is_block;
 	uint64_t size;
 	struct capture *capture;
+	struct sink *sink;
 } tw = {.ring_bytes = TW_RING_DEFAULT_BYTES, .fd = -1};
 
 /* --- image --- */
@@ -126,7 +131,7 @@ static int sync_if(bool wanted)
 /* --- capture of what is not whole sectors --- */
 
 /* Captures whole sectors with what the image holds now; their hold is ours. Should the image not be
- * readable, the consumer is told the range alone, and re-reads it. */
+ * readable, the consumer is told of a gap there, and re-reads it. */
 static void capture_image(uint64_t first, uint64_t nsectors, bool sync)
 {
 	const uint64_t offset = first * TW_SECTOR_SIZE;
@@ -164,10 +169,19 @@ static void capture_zeroes(uint64_t count, uint64_t offset, bool sync)
 
 /* --- requests --- */
 
+static int answer(int error)
+{
+	if (error)
+		nbdkit_set_error(error);
+	return error ? -1 : 0;
+}
+
 static int tapwire_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	(void)handle;
 	(void)flags;
+	if (tw.sink)
+		return answer(sink_read(tw.sink));
 	if (read_image(buf, count, offset) < 0) {
 		nbdkit_error("%s: read: %m", tw.file);
 		return -1;
@@ -179,6 +193,8 @@ static int tapwire_pwrite(
 	void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	const bool fua = flags & NBDKIT_FLAG_FUA;
+	if (tw.sink)
+		return answer(sink_write(tw.sink, 0, offset, count, buf));
 	const struct capture_hold hold = capture_begin(tw.capture, offset, count);
 	(void)handle;
 	int ret = write_image(buf, count, offset);
@@ -197,6 +213,8 @@ static int tapwire_pwrite(
 static int tapwire_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	const bool fua = flags & NBDKIT_FLAG_FUA;
+	if (tw.sink)
+		return answer(sink_write(tw.sink, TW_RECORD_ZEROES, offset, count, NULL));
 	const struct capture_hold hold = capture_begin(tw.capture, offset, count);
 	(void)handle;
 	int ret = zero_image(count, offset, flags);
@@ -220,6 +238,8 @@ static int tapwire_trim(void *handle, uint32_t count, uint64_t offset, uint32_t 
 	const uint64_t bytes = (last - first) * TW_SECTOR_SIZE;
 	const bool fua = flags & NBDKIT_FLAG_FUA;
 	(void)handle;
+	if (tw.sink)
+		return answer(sink_write(tw.sink, TW_RECORD_DISCARD, offset, count, NULL));
 	if (first >= last)
 		return 0;
 	const struct capture_hold hold = capture_begin(tw.capture, start, bytes);
@@ -242,6 +262,8 @@ static int tapwire_flush(void *handle, uint32_t flags)
 {
 	(void)handle;
 	(void)flags;
+	if (tw.sink)
+		return answer(sink_flush(tw.sink));
 	if (fdatasync(tw.fd) < 0) {
 		nbdkit_error("%s: flush: %m", tw.file);
 		return -1;
@@ -260,34 +282,67 @@ static int set_path(char **to, const char *value)
 	return *to ? 0 : -1;
 }
 
+static int set_size(int64_t *to, const char *value)
+{
+	*to = nbdkit_parse_size(value);
+	return *to < 0 ? -1 : 0;
+}
+
 static int tapwire_config(const char *key, const char *value)
 {
 	if (strcmp(key, "file") == 0)
 		return set_path(&tw.file, value);
 	if (strcmp(key, "ring") == 0)
 		return set_path(&tw.ring_path, value);
+	if (strcmp(key, "sink") == 0)
+		return set_path(&tw.sink_path, value);
 	if (strcmp(key, "record") == 0)
 		return set_path(&tw.trace_path, value);
-	if (strcmp(key, "ring-size") == 0) {
-		tw.ring_bytes = nbdkit_parse_size(value);
-		return tw.ring_bytes < 0 ? -1 : 0;
-	}
+	if (strcmp(key, "ring-size") == 0)
+		return set_size(&tw.ring_bytes, value);
+	if (strcmp(key, "size") == 0)
+		return set_size(&tw.sink_bytes, value);
 	if (strcmp(key, "record-append") == 0) {
 		int on = nbdkit_parse_bool(value);
 		tw.trace_append = on == 1;
 		return on < 0 ? -1 : 0;
 	}
-	nbdkit_error("unknown parameter '%s' (known: file, ring, ring-size, record, record-append)",
+	nbdkit_error("unknown parameter '%s' (known: file, ring, ring-size, record, record-append, "
+		     "sink, size)",
 		key);
+	return -1;
+}
+
+static int check_sink(void)
+{
+	if (tw.file || tw.ring_path || tw.trace_path)
+		nbdkit_error("sink= goes with size= and ring-size= only");
+	else if (tw.sink_bytes <= 0 || tw.sink_bytes % TW_SECTOR_SIZE)
+		nbdkit_error("size=SIZE is missing, or no whole number of sectors: how large is "
+			     "the image?");
+	else
+		return 0;
 	return -1;
 }
 
 static int tapwire_config_complete(void)
 {
-	if (tw.file)
+	if (tw.sink_path)
+		return check_sink();
+	if (tw.sink_bytes)
+		nbdkit_error("size= goes with sink= only");
+	else if (!tw.file)
+		nbdkit_error("file=IMAGE is missing: which raw image shall be served?");
+	else
 		return 0;
-	nbdkit_error("file=IMAGE is missing: which raw image shall be served?");
 	return -1;
+}
+
+/* A mirror's requests come over one connection, and there is nothing to wait for in any of them: a
+ * second thread would only change their order. */
+static int tapwire_thread_model(void)
+{
+	return tw.sink_path ? NBDKIT_THREAD_MODEL_SERIALIZE_REQUESTS : THREAD_MODEL;
 }
 
 static int open_image(void)
@@ -319,6 +374,10 @@ static int open_image(void)
 /* Still in the foreground: what fails here keeps the server from starting. */
 static int tapwire_get_ready(void)
 {
+	tw.size = (uint64_t)tw.sink_bytes;
+	if (tw.sink_path)
+		return sink_create(tw.sink_path, (uint64_t)tw.ring_bytes, tw.size, nbdkit_error,
+			&tw.sink);
 	if (open_image() < 0)
 		return -1;
 	return capture_create(tw.ring_path, (uint64_t)tw.ring_bytes, tw.trace_path, tw.trace_append,
@@ -328,32 +387,45 @@ static int tapwire_get_ready(void)
 /* No thread survives the fork into the background. */
 static int tapwire_after_fork(void)
 {
-	return capture_start(tw.capture);
+	return tw.sink ? sink_start(tw.sink) : capture_start(tw.capture);
 }
 
 static void tapwire_cleanup(void)
 {
+	if (tw.sink)
+		sink_stop(tw.sink);
 	if (tw.capture)
 		capture_stop(tw.capture);
 }
 
 static void tapwire_unload(void)
 {
+	sink_destroy(tw.sink);
 	capture_destroy(tw.capture);
 	if (tw.fd >= 0)
 		close(tw.fd);
 	free(tw.file);
 	free(tw.ring_path);
+	free(tw.sink_path);
 	free(tw.trace_path);
 }
 
 /* --- what nbdkit asks --- */
 
-/* Connections share the image and have no state of their own. */
+/* Connections share the image and have no state of their own. A sink has one at a time. */
 static void *tapwire_open(int readonly)
 {
 	(void)readonly; /* nbdkit itself refuses writes then */
+	if (tw.sink && sink_open(tw.sink) < 0)
+		return NULL;
 	return NBDKIT_HANDLE_NOT_NEEDED;
+}
+
+static void tapwire_close(void *handle)
+{
+	(void)handle;
+	if (tw.sink)
+		sink_close(tw.sink);
 }
 
 static int64_t tapwire_get_size(void *handle)
@@ -374,23 +446,30 @@ static int tapwire_yes(void *handle)
 	return 1;
 }
 
+static int tapwire_can_multi_conn(void *handle)
+{
+	(void)handle;
+	return !tw.sink;
+}
+
 static int tapwire_can_fua(void *handle)
 {
 	(void)handle;
 	return NBDKIT_FUA_NATIVE;
 }
 
+/* What a sink would have to read first it does not have. */
 static int tapwire_can_cache(void *handle)
 {
 	(void)handle;
-	return NBDKIT_CACHE_EMULATE;
+	return tw.sink ? NBDKIT_CACHE_NONE : NBDKIT_CACHE_EMULATE;
 }
 
 static int tapwire_block_size(
 	void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
 {
 	(void)handle;
-	*minimum = 1;
+	*minimum = tw.sink ? TW_SECTOR_SIZE : 1;
 	*preferred = 4096;
 	*maximum = 0xffffffff;
 	return 0;
@@ -416,13 +495,18 @@ static struct nbdkit_plugin plugin = {
 		       "ring=PATH            Ring for the inspector; made if it is not there.\n"
 		       "ring-size=SIZE       Bytes of data that the ring holds (default 64M).\n"
 		       "record=FILE          Also write the stream of writes to FILE, a trace.\n"
-		       "record-append=BOOL   Go on with the trace that FILE holds (default false).",
+		       "record-append=BOOL   Go on with the trace that FILE holds (default false).\n"
+		       "sink=PATH            In place of file and ring: the secondary of a tapdisk's\n"
+		       "                     mirror, which keeps nothing but a ring (nbdkit -o).\n"
+		       "size=SIZE            The size that a sink shows: that of the image.",
 	.magic_config_key = "file",
 	.dump_plugin = tapwire_dump_plugin,
+	.thread_model = tapwire_thread_model,
 	.get_ready = tapwire_get_ready,
 	.after_fork = tapwire_after_fork,
 	.cleanup = tapwire_cleanup,
 	.open = tapwire_open,
+	.close = tapwire_close,
 	.get_size = tapwire_get_size,
 	.block_size = tapwire_block_size,
 	.can_write = tapwire_can_write,
@@ -431,7 +515,7 @@ static struct nbdkit_plugin plugin = {
 	.can_zero = tapwire_yes,
 	.can_fast_zero = tapwire_yes,
 	.can_fua = tapwire_can_fua,
-	.can_multi_conn = tapwire_yes,
+	.can_multi_conn = tapwire_can_multi_conn,
 	.can_cache = tapwire_can_cache,
 	.pread = tapwire_pread,
 	.pwrite = tapwire_pwrite,

@@ -26,13 +26,26 @@ int ring_path(char *out, size_t size, const char *path, const char *suffix)
 	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
 }
 
+/* Address space for a mapping that is to begin at a multiple of align. NULL with errno. */
+static char *reserve(size_t bytes, size_t align)
+{
+	char *all = mmap(NULL, bytes + align, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (all == MAP_FAILED)
+		return NULL;
+	const size_t before = (align - (uintptr_t)all % align) % align;
+	if (before)
+		munmap(all, before);
+	munmap(all + before + bytes, align - before);
+	return all + before;
+}
+
 char *ring_map(int fd, const struct ring_geometry *g, uint64_t data_bytes, int prot)
 {
 	const size_t bytes = ring_map_bytes(g, data_bytes);
 	/* One reservation, so that nothing else can come to lie between the parts. */
-	char *base =
-		mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (base == MAP_FAILED)
+	char *base = reserve(bytes, RING_HUGE);
+	if (!base)
 		return NULL;
 	if (mmap(base, g->total_bytes, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ||
 		mmap(base + g->total_bytes, data_bytes, prot, MAP_SHARED | MAP_FIXED, fd,
@@ -42,12 +55,14 @@ char *ring_map(int fd, const struct ring_geometry *g, uint64_t data_bytes, int p
 		errno = saved;
 		return NULL;
 	}
+	/* For a tmpfs that is mounted with huge=advise; another one takes no notice. */
+	(void)madvise(base + g->data_offset, 2 * data_bytes, MADV_HUGEPAGE);
 	return base;
 }
 
 int ring_check_header(const struct ring_header *header, uint64_t file_bytes)
 {
-	if (header->magic != RING_MAGIC || header->version != RING_VERSION)
+	if (header->magic != RING_MAGIC || header->version < 1 || header->version > RING_VERSION)
 		return -EBADMSG;
 	if (header->header_bytes != sizeof(*header))
 		return -EBADMSG;
@@ -56,7 +71,8 @@ int ring_check_header(const struct ring_header *header, uint64_t file_bytes)
 		return -EBADMSG;
 	if (header->disk_bytes > RING_MAX_DISK_BYTES)
 		return -EBADMSG;
-	return ring_geometry(header->disk_bytes, data).total_bytes == file_bytes ? 0 : -EBADMSG;
+	const struct ring_geometry g = ring_geometry(header->version, header->disk_bytes, data);
+	return g.total_bytes == file_bytes ? 0 : -EBADMSG;
 }
 
 void ring_stats(const struct ring_producer *shared, struct tw_ring_stats *out)
@@ -71,6 +87,7 @@ void ring_stats(const struct ring_producer *shared, struct tw_ring_stats *out)
 		.missed = s[STAT_MISSED],
 		.missed_bytes = s[STAT_MISSED_BYTES],
 		.wakeups = s[STAT_WAKEUPS],
+		.spared_bytes = s[STAT_SPARED],
 	};
 }
 
@@ -86,9 +103,10 @@ static int lock_producer(int fd)
 	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
-static int map_producer(struct tw_ring *ring, uint64_t disk_bytes, uint64_t data_bytes)
+static int map_producer(struct tw_ring *ring, const struct ring_header *header)
 {
-	ring->geometry = ring_geometry(disk_bytes, data_bytes);
+	const uint64_t data_bytes = header->data_bytes;
+	ring->geometry = ring_geometry(header->version, header->disk_bytes, data_bytes);
 	ring->data_bytes = data_bytes;
 	ring->base = ring_map(ring->fd, &ring->geometry, data_bytes, PROT_READ | PROT_WRITE);
 	if (!ring->base)
@@ -101,12 +119,20 @@ static int map_producer(struct tw_ring *ring, uint64_t disk_bytes, uint64_t data
 	return 0;
 }
 
+static void drop_interest(struct tw_ring *ring)
+{
+	if (ring->interest)
+		munmap((void *)ring->interest, ring_interest_bytes(&ring->geometry));
+	ring->interest = NULL;
+}
+
 void ring_close(struct tw_ring *ring)
 {
 	if (ring->base)
 		munmap(ring->base, ring_map_bytes(&ring->geometry, ring->data_bytes));
 	if (ring->cursor)
 		munmap((void *)ring->cursor, RING_PAGE);
+	drop_interest(ring);
 	if (ring->bell >= 0)
 		close(ring->bell);
 	if (ring->fd >= 0)
@@ -173,7 +199,7 @@ static int resume(struct tw_ring *ring, const char *path, uint64_t disk_bytes, u
 		return -EBADMSG;
 	if (memcmp(ring->cursor->id, header.id, sizeof(header.id)) != 0)
 		return -EBADMSG;
-	ret = map_producer(ring, disk_bytes, data_bytes);
+	ret = map_producer(ring, &header);
 	if (ret)
 		return ret;
 	const uint64_t head = atomic_load(&ring->shared->head);
@@ -187,9 +213,8 @@ static int resume(struct tw_ring *ring, const char *path, uint64_t disk_bytes, u
 	return 0;
 }
 
-/* Makes an unnamed-until-renamed file of the given size, all of it allocated: a write to a hole on
- * a full tmpfs would kill the guest's backend with SIGBUS. */
-static int make_file(char *tmp, size_t size, const char *path, const char *suffix, uint64_t bytes)
+/* Makes a file that has no name but a temporary one, of the given size. */
+static int make_sparse(char *tmp, size_t size, const char *path, const char *suffix, uint64_t bytes)
 {
 	char full[PATH_MAX];
 	int ret = ring_path(full, sizeof(full), path, suffix);
@@ -200,7 +225,23 @@ static int make_file(char *tmp, size_t size, const char *path, const char *suffi
 	int fd = mkostemp(tmp, O_CLOEXEC); /* O_CREAT | O_EXCL, mode 0600 */
 	if (fd < 0)
 		return -errno;
-	ret = -posix_fallocate(fd, 0, (off_t)bytes);
+	if (ftruncate(fd, (off_t)bytes) < 0) {
+		ret = -errno;
+		close(fd);
+		unlink(tmp);
+		return ret;
+	}
+	return fd;
+}
+
+/* The same, all of it allocated: a write to a hole on a full tmpfs would kill the guest's backend
+ * with SIGBUS. */
+static int make_file(char *tmp, size_t size, const char *path, const char *suffix, uint64_t bytes)
+{
+	int fd = make_sparse(tmp, size, path, suffix, bytes);
+	if (fd < 0)
+		return fd;
+	int ret = -posix_fallocate(fd, 0, (off_t)bytes);
 	if (ret) {
 		close(fd);
 		unlink(tmp);
@@ -238,7 +279,10 @@ static int init_files(struct tw_ring *ring, int cursor_fd, uint64_t disk_bytes, 
 		return -EIO;
 	int ret = lock_producer(ring->fd);
 	if (ret == 0)
-		ret = map_producer(ring, disk_bytes, data_bytes);
+		ret = map_producer(ring, &header);
+	/* Only now: what was allocated before it is mapped is no huge page. */
+	if (ret == 0)
+		ret = -posix_fallocate(ring->fd, 0, (off_t)ring->geometry.total_bytes);
 	if (ret == 0)
 		ret = map_cursor(ring, cursor_fd);
 	if (ret)
@@ -254,8 +298,8 @@ static int make_ring(struct tw_ring *ring, const char *path, bool replace, uint6
 	uint64_t data_bytes)
 {
 	char ring_tmp[PATH_MAX], cursor_tmp[PATH_MAX];
-	const struct ring_geometry g = ring_geometry(disk_bytes, data_bytes);
-	int fd = make_file(ring_tmp, sizeof(ring_tmp), path, "", g.total_bytes);
+	const struct ring_geometry g = ring_geometry(RING_VERSION, disk_bytes, data_bytes);
+	int fd = make_sparse(ring_tmp, sizeof(ring_tmp), path, "", g.total_bytes);
 	if (fd < 0)
 		return fd;
 	ring->fd = fd;
@@ -273,6 +317,61 @@ static int make_ring(struct tw_ring *ring, const char *path, bool replace, uint6
 	return ret;
 }
 
+/* Maps a file as the ring's interest map. -EBADMSG: it is another ring's, or none. */
+static int map_interest(struct tw_ring *ring, int fd, const uint8_t id[16])
+{
+	const uint64_t bytes = ring_interest_bytes(&ring->geometry);
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != bytes)
+		return -EBADMSG;
+	void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	ring->interest = map;
+	return memcmp(ring->interest->id, id, 16) == 0 ? 0 : -EBADMSG;
+}
+
+static int make_interest(struct tw_ring *ring, const char *path, const char *name)
+{
+	const struct ring_header *header = (const struct ring_header *)ring->base;
+	char tmp[PATH_MAX];
+	int fd = make_file(
+		tmp, sizeof(tmp), path, ".interest", ring_interest_bytes(&ring->geometry));
+	if (fd < 0)
+		return fd;
+	int ret = pwrite(fd, header->id, sizeof(header->id), 0) == sizeof(header->id) ? 0 : -EIO;
+	if (ret == 0)
+		ret = map_interest(ring, fd, header->id);
+	if (ret == 0 && rename(tmp, name) < 0)
+		ret = -errno;
+	close(fd);
+	if (ret)
+		unlink(tmp);
+	return ret;
+}
+
+/* Finds the interest map, or makes it. Without one, everything is captured: that is no error. */
+static void open_interest(struct tw_ring *ring, const char *path)
+{
+	const struct ring_header *header = (const struct ring_header *)ring->base;
+	char name[PATH_MAX];
+	int ret = ring_path(name, sizeof(name), path, ".interest");
+	if (ret)
+		return;
+	int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	if (fd >= 0) {
+		ret = map_interest(ring, fd, header->id);
+		close(fd);
+		if (ret == 0)
+			return;
+	}
+	drop_interest(ring);
+	if (make_interest(ring, path, name) != 0)
+		drop_interest(ring);
+}
+
 /* Only what says that it is a ring is ever replaced: the path may be a typo for an image. */
 static int check_replaceable(int fd)
 {
@@ -281,6 +380,21 @@ static int check_replaceable(int fd)
 	if (n < 0)
 		return -errno;
 	return n == sizeof(magic) && magic == RING_MAGIC ? 0 : -EEXIST;
+}
+
+int tw_ring_vacant(const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	int ret = fstat(fd, &st) < 0 ? -errno : 0;
+	if (ret == 0)
+		ret = S_ISREG(st.st_mode) ? check_replaceable(fd) : -EEXIST;
+	if (ret == 0)
+		ret = lock_producer(fd);
+	close(fd);
+	return ret;
 }
 
 static int open_existing(
@@ -344,6 +458,7 @@ int tw_ring_create(const char *path, uint64_t disk_bytes, uint64_t data_bytes, s
 		free(ring);
 		return ret;
 	}
+	open_interest(ring, path);
 	ring_adopt(ring);
 	*out = ring;
 	return 0;

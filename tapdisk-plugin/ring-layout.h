@@ -5,6 +5,7 @@
  *
  *   <path>         header page, producer page, intent page, dirty map 0, dirty map 1, data
  *   <path>.cursor  the consumer's page
+ *   <path>.interest  the consumer's map of what it needs the content of
  *   <path>.bell    the doorbell, a FIFO
  */
 #ifndef TW_RING_LAYOUT_H
@@ -14,8 +15,9 @@
 #include <stdatomic.h>
 
 #define RING_MAGIC 0x31474e4952575400ull /* "\0TWRING1" */
-#define RING_VERSION 1u
+#define RING_VERSION 2u     /* that is made; from 1 on, all are read and taken over */
 #define RING_PAGE 4096u
+#define RING_HUGE (2u << 20) /* from version 2 on, larger data begins at a multiple of it */
 #define RING_MAX_DATA_BYTES (1ull << 40)
 #define RING_MAX_DISK_BYTES (1ull << 50)
 #define RING_MAX_SECTORS 131072u /* a record's limit, the same as a trace's */
@@ -44,6 +46,7 @@ enum ring_stat {
 	STAT_MISSED,
 	STAT_MISSED_BYTES,
 	STAT_WAKEUPS,
+	STAT_SPARED, /* 0 in a ring of a producer that knows no interest map */
 	STAT_COUNT
 };
 
@@ -51,7 +54,8 @@ enum ring_stat {
 struct ring_producer {
 	_Atomic uint64_t head;     /* end of the last published record: storing it publishes */
 	_Atomic uint64_t last_pos; /* start of the record at or before head, or RING_NO_RECORD */
-	_Atomic uint64_t gap_state; /* 2n: gap n was the last and is announced; 2n + 1: it is open */
+	_Atomic uint64_t
+		gap_state;         /* 2n: gap n was the last and is announced; 2n + 1: it is open */
 	_Atomic uint64_t sent_gap; /* announced and its map not cleared yet; 0: none */
 	_Atomic uint64_t
 		sent_end; /* end of its record: released, and so done with, when tail >= this */
@@ -76,6 +80,13 @@ struct ring_cursor {
 };
 _Static_assert(sizeof(struct ring_cursor) == 72, "cursor page");
 
+/* The first page of the interest map; its bits follow, as many as a dirty map has. */
+struct ring_interest {
+	uint8_t id[16];          /* of the ring that it belongs to */
+	_Atomic uint64_t active; /* 0: every payload is wanted, whatever the bits say */
+};
+_Static_assert(sizeof(struct ring_interest) == 24, "interest page");
+
 struct ring_record {
 	uint64_t sequence;
 	uint64_t time_ns;
@@ -84,6 +95,17 @@ struct ring_record {
 	uint32_t flags;
 };
 _Static_assert(sizeof(struct ring_record) == RING_ALIGN, "ring record");
+
+/* The bits of word w of a map that stand for blocks first to last. */
+static inline uint64_t ring_word_mask(uint64_t w, uint64_t first, uint64_t last)
+{
+	uint64_t mask = UINT64_MAX;
+	if (w == first / 64)
+		mask &= UINT64_MAX << (first % 64);
+	if (w == last / 64)
+		mask &= UINT64_MAX >> (63 - last % 64);
+	return mask;
+}
 
 /* Where the parts of the file are, computed from the two sizes and never read from the file. */
 struct ring_geometry {
@@ -99,7 +121,8 @@ static inline uint64_t ring_pages(uint64_t bytes)
 	return (bytes + RING_PAGE - 1) / RING_PAGE * RING_PAGE;
 }
 
-static inline struct ring_geometry ring_geometry(uint64_t disk_bytes, uint64_t data_bytes)
+static inline struct ring_geometry ring_geometry(
+	uint32_t version, uint64_t disk_bytes, uint64_t data_bytes)
 {
 	struct ring_geometry g;
 	g.disk_sectors = (disk_bytes + TW_SECTOR_SIZE - 1) / TW_SECTOR_SIZE;
@@ -108,6 +131,8 @@ static inline struct ring_geometry ring_geometry(uint64_t disk_bytes, uint64_t d
 	g.bits_bytes = ring_pages(lines * (RING_LINE_BITS / 8));
 	g.summary_bytes = ring_pages((lines + 63) / 64 * 8);
 	g.data_offset = 3 * RING_PAGE + 2 * (g.bits_bytes + g.summary_bytes);
+	if (version >= 2 && data_bytes >= RING_HUGE)
+		g.data_offset = (g.data_offset + RING_HUGE - 1) / RING_HUGE * RING_HUGE;
 	g.total_bytes = g.data_offset + data_bytes;
 	return g;
 }
@@ -124,8 +149,20 @@ static inline _Atomic uint64_t *ring_bits(char *base, const struct ring_geometry
 	return (_Atomic uint64_t *)((char *)ring_summary(base, g, n) + g->summary_bytes);
 }
 
-/* Maps the whole file, and the data a second time behind the first, so that no record wraps.
- * prot as for mmap. Returns the base or NULL with errno. Unmap ring_map_bytes() from it. */
+/* Size of the interest map's file, and its bits. */
+static inline uint64_t ring_interest_bytes(const struct ring_geometry *g)
+{
+	return RING_PAGE + g->bits_bytes;
+}
+
+static inline const _Atomic uint64_t *ring_interest_bits(const struct ring_interest *map)
+{
+	return (const _Atomic uint64_t *)((const char *)map + RING_PAGE);
+}
+
+/* Maps the whole file, and the data a second time behind the first, so that no record wraps; by
+ * huge pages where file system and layout allow it. prot as for mmap. Returns the base or NULL with
+ * errno. Unmap ring_map_bytes() from it. */
 char *ring_map(int fd, const struct ring_geometry *g, uint64_t data_bytes, int prot);
 
 static inline size_t ring_map_bytes(const struct ring_geometry *g, uint64_t data_bytes)
@@ -133,7 +170,7 @@ static inline size_t ring_map_bytes(const struct ring_geometry *g, uint64_t data
 	return g->total_bytes + data_bytes;
 }
 
-/* 0 when the header and the size of the file belong to a ring of this version, else -EBADMSG. */
+/* 0 when the header and the size of the file belong to a ring of a known version, else -EBADMSG. */
 int ring_check_header(const struct ring_header *header, uint64_t file_bytes);
 
 void ring_stats(const struct ring_producer *shared, struct tw_ring_stats *out);

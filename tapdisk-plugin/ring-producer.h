@@ -4,6 +4,7 @@
 #define TW_RING_PRODUCER_H
 
 #include "ring-layout.h"
+#include <stdbool.h>
 
 struct tw_ring {
 	/* What the hot path needs of the shared memory, never read back from it. */
@@ -11,10 +12,13 @@ struct tw_ring {
 	uint64_t tail;     /* the last sane one that the consumer gave */
 	uint64_t sequence; /* of the next record */
 	uint64_t rung;     /* the sleep that the bell was last rung for */
+	bool gap;          /* one is open, or announced and not done with; or may be */
+	uint64_t cleared; /* words of the sent gap's summary that are */
 	uint64_t data_bytes;
 	char *data;
 	struct ring_producer *shared;
 	const struct ring_cursor *cursor;
+	const struct ring_interest *interest;
 	int bell;
 
 	int fd; /* holds the producer's lock */

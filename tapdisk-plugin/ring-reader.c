@@ -28,6 +28,7 @@ struct tw_ring_reader {
 	const char *data;
 	const struct ring_producer *producer;
 	struct ring_cursor *cursor;
+	struct ring_interest *interest; /* NULL: the producer has no map */
 	struct ring_header header;
 	struct ring_geometry geometry;
 	uint64_t pos;      /* of the next record */
@@ -50,7 +51,8 @@ static int map_ring(struct tw_ring_reader *r, const char *path)
 	int ret = ring_check_header(&r->header, (uint64_t)st.st_size);
 	if (ret)
 		return ret;
-	r->geometry = ring_geometry(r->header.disk_bytes, r->header.data_bytes);
+	r->geometry = ring_geometry(
+		r->header.version, r->header.disk_bytes, r->header.data_bytes);
 	r->base = ring_map(r->fd, &r->geometry, r->header.data_bytes, PROT_READ);
 	if (!r->base)
 		return -errno;
@@ -97,6 +99,33 @@ static int map_cursor(struct tw_ring_reader *r, const char *path)
 	return memcmp(r->cursor->id, r->header.id, sizeof(r->header.id)) == 0 ? 0 : -EBADMSG;
 }
 
+/* A producer of an older version has none. */
+static int map_interest(struct tw_ring_reader *r, const char *path)
+{
+	struct stat st;
+	char name[PATH_MAX];
+	const uint64_t bytes = ring_interest_bytes(&r->geometry);
+	int ret = ring_path(name, sizeof(name), path, ".interest");
+	if (ret)
+		return ret;
+	int fd = open(name, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	void *map = MAP_FAILED;
+	if (fstat(fd, &st) < 0)
+		ret = -errno;
+	else if (S_ISREG(st.st_mode) && (uint64_t)st.st_size == bytes)
+		map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (ret || map == MAP_FAILED)
+		return ret;
+	if (memcmp(map, r->header.id, sizeof(r->header.id)) != 0)
+		munmap(map, bytes); /* an earlier ring's */
+	else
+		r->interest = map;
+	return 0;
+}
+
 static int open_bell(struct tw_ring_reader *r, const char *path)
 {
 	char bell[PATH_MAX];
@@ -136,6 +165,8 @@ int tw_ring_reader_open(const char *path, struct tw_ring_reader **out)
 	if (ret == 0)
 		ret = map_cursor(r, path);
 	if (ret == 0)
+		ret = map_interest(r, path);
+	if (ret == 0)
 		ret = open_bell(r, path);
 	if (ret == 0)
 		ret = find_position(r);
@@ -155,6 +186,8 @@ void tw_ring_reader_destroy(struct tw_ring_reader *r)
 		munmap(r->base, ring_map_bytes(&r->geometry, r->header.data_bytes));
 	if (r->cursor)
 		munmap(r->cursor, RING_PAGE);
+	if (r->interest)
+		munmap(r->interest, ring_interest_bytes(&r->geometry));
 	if (r->bell >= 0)
 		close(r->bell);
 	if (r->cursor_fd >= 0)
@@ -185,6 +218,11 @@ int tw_ring_reader_producer_alive(const struct tw_ring_reader *r)
 void tw_ring_reader_stats(const struct tw_ring_reader *r, struct tw_ring_stats *out)
 {
 	ring_stats(r->producer, out);
+}
+
+int tw_ring_reader_is_whole(const struct tw_ring_reader *r)
+{
+	return r->pos == 0 && atomic_load_explicit(&r->cursor->tail, memory_order_relaxed) == 0;
 }
 
 uint64_t tw_ring_reader_backlog(const struct tw_ring_reader *r)
@@ -323,6 +361,12 @@ int tw_ring_take_gap(struct tw_ring_reader *r,
 	return 0;
 }
 
+uint64_t tw_ring_reader_open_gap(const struct tw_ring_reader *r)
+{
+	const uint64_t state = atomic_load_explicit(&r->producer->gap_state, memory_order_acquire);
+	return state & 1 ? state >> 1 : 0;
+}
+
 int tw_ring_take_open_gap(struct tw_ring_reader *r,
 	void (*range)(uint64_t sector, uint64_t nsectors, void *arg), void *arg)
 {
@@ -333,6 +377,42 @@ int tw_ring_take_open_gap(struct tw_ring_reader *r,
 		return 0;
 	read_map(r, state >> 1, range, arg);
 	return 1;
+}
+
+/* --- interest --- */
+
+bool tw_ring_has_interest(const struct tw_ring_reader *r)
+{
+	return r->interest != NULL;
+}
+
+void tw_ring_interest(struct tw_ring_reader *r, bool active)
+{
+	if (r->interest)
+		atomic_store_explicit(&r->interest->active, active, memory_order_release);
+}
+
+void tw_ring_want(struct tw_ring_reader *r, uint64_t sector, uint64_t nsectors, bool wanted)
+{
+	const uint64_t disk = r->geometry.disk_sectors;
+	if (!r->interest || !nsectors || sector >= disk)
+		return;
+	const uint64_t end = nsectors < disk - sector ? sector + nsectors : disk;
+	uint64_t first = sector / RING_BLOCK_SECTORS;
+	uint64_t last = (end - 1) / RING_BLOCK_SECTORS;
+	if (!wanted) {
+		/* Whatever else is in a block may be wanted. */
+		first += sector % RING_BLOCK_SECTORS != 0;
+		if (end < disk && end % RING_BLOCK_SECTORS && last-- == 0)
+			return;
+	}
+	_Atomic uint64_t *bits = (_Atomic uint64_t *)((char *)r->interest + RING_PAGE);
+	for (uint64_t w = first / 64; first <= last && w <= last / 64; w++) {
+		const uint64_t mask = ring_word_mask(w, first, last);
+		const uint64_t old = atomic_load_explicit(&bits[w], memory_order_relaxed);
+		atomic_store_explicit(
+			&bits[w], wanted ? old | mask : old & ~mask, memory_order_relaxed);
+	}
 }
 
 /* --- sleeping --- */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The ring's producer: the guest's I/O path. Making and taking over its files is in ring-file.c. */
+#include "ring-copy.h"
 #include "ring-producer.h"
 
 #include <stdbool.h>
@@ -37,11 +38,7 @@ static uint64_t now_ns(void)
 static void set_bits(_Atomic uint64_t *words, uint64_t first, uint64_t last)
 {
 	for (uint64_t w = first / 64; w <= last / 64; w++) {
-		uint64_t mask = UINT64_MAX;
-		if (w == first / 64)
-			mask &= UINT64_MAX << (first % 64);
-		if (w == last / 64)
-			mask &= UINT64_MAX >> (63 - last % 64);
+		const uint64_t mask = ring_word_mask(w, first, last);
 		const uint64_t old = load(&words[w]);
 		if ((old & mask) != mask)
 			store(&words[w], old | mask);
@@ -55,6 +52,7 @@ static void mark_dirty(struct tw_ring *ring, uint64_t sector, uint64_t nsectors)
 	if (!(state & 1)) {
 		state += 3; /* from "n announced" to "n + 1 open" */
 		store(&ring->shared->gap_state, state);
+		ring->gap = true;
 	}
 	const uint64_t first = sector / RING_BLOCK_SECTORS;
 	const uint64_t last = (sector + nsectors - 1) / RING_BLOCK_SECTORS;
@@ -64,19 +62,31 @@ static void mark_dirty(struct tw_ring *ring, uint64_t sector, uint64_t nsectors)
 	set_bits(ring_bits(ring->base, &ring->geometry, state >> 1), first, last);
 }
 
-/* Costs what was dirtied, and one look at each summary word (128 MiB of disk). */
-static void clear_map(struct tw_ring *ring, uint64_t gap)
+/* What is cleared at a time, while a guest's write waits: less than a microsecond; and from a timer.
+ * Lines that were dirtied (2 MiB of disk); words of the summary that are looked at (128 MiB). */
+#define CLEAR_LINES 256u
+#define CLEAR_LINES_IDLE 4096u
+#define CLEAR_WORDS 1024u
+
+/* True when the map is clear; otherwise there is more to do. */
+static bool clear_map(struct tw_ring *ring, uint64_t gap, unsigned lines)
 {
 	_Atomic uint64_t *summary = ring_summary(ring->base, &ring->geometry, gap);
 	_Atomic uint64_t *bits = ring_bits(ring->base, &ring->geometry, gap);
-	for (uint64_t w = 0; w < ring->geometry.summary_bytes / 8; w++) {
-		for (uint64_t left = load(&summary[w]); left; left &= left - 1) {
-			const uint64_t line = w * 64 + (uint64_t)__builtin_ctzll(left);
+	const uint64_t all = ring->geometry.summary_bytes / 8;
+	const uint64_t end = all - ring->cleared < CLEAR_WORDS ? all : ring->cleared + CLEAR_WORDS;
+	unsigned done = 0;
+	for (; ring->cleared < end && done < lines; ring->cleared++) {
+		const uint64_t word = load(&summary[ring->cleared]);
+		if (!word)
+			continue;
+		for (uint64_t left = word; left; left &= left - 1, done++) {
+			const uint64_t line = ring->cleared * 64 + (uint64_t)__builtin_ctzll(left);
 			memset((void *)&bits[line * RING_LINE_WORDS], 0, RING_LINE_WORDS * 8);
 		}
-		if (load(&summary[w]))
-			store(&summary[w], 0);
+		store(&summary[ring->cleared], 0);
 	}
+	return ring->cleared == all;
 }
 
 /* --- room --- */
@@ -92,27 +102,46 @@ static void look_at_tail(struct tw_ring *ring)
 	store(&ring->shared->tail_seen, tail);
 }
 
-static bool has_room(struct tw_ring *ring, uint64_t bytes)
+static inline bool has_room(struct tw_ring *ring, uint64_t bytes)
 {
-	if (ring->data_bytes - (ring->head - ring->tail) >= bytes)
+	if (__builtin_expect(ring->data_bytes - (ring->head - ring->tail) >= bytes, 1))
 		return true;
 	look_at_tail(ring);
 	return ring->data_bytes - (ring->head - ring->tail) >= bytes;
 }
 
+/* --- interest --- */
+
+/* The map is the consumer's: whatever it says, only its own bits are looked at. */
+static bool is_wanted(const struct tw_ring *ring, uint64_t sector, uint64_t nsectors)
+{
+	const struct ring_interest *map = ring->interest;
+	if (!map || !atomic_load_explicit(&map->active, memory_order_acquire))
+		return true;
+	const _Atomic uint64_t *bits = ring_interest_bits(map);
+	const uint64_t first = sector / RING_BLOCK_SECTORS;
+	const uint64_t last = (sector + nsectors - 1) / RING_BLOCK_SECTORS;
+	for (uint64_t w = first / 64; w <= last / 64; w++) {
+		if (load(&bits[w]) & ring_word_mask(w, first, last))
+			return true;
+	}
+	return false;
+}
+
 /* --- publishing --- */
 
 /* There is room. The order of the stores is what makes a takeover exact: see ring-file.c. */
-static void put(
+static inline void put(
 	struct tw_ring *ring, const struct ring_record *rec, const void *payload, size_t bytes)
 {
-	char *to = ring->data + (ring->head & (ring->data_bytes - 1));
-	memcpy(to, rec, sizeof(*rec));
+	const uint64_t pos = ring->head;
+	struct ring_record *to = (struct ring_record *)(ring->data + (pos & (ring->data_bytes - 1)));
+	*to = *rec;
 	if (bytes)
-		memcpy(to + sizeof(*rec), payload, bytes);
+		ring_copy((char *)(to + 1), payload, bytes);
 	ring->sequence++;
-	store(&ring->shared->last_pos, ring->head);
-	ring->head += sizeof(*rec) + bytes;
+	ring->head = pos + sizeof(*rec) + bytes;
+	store(&ring->shared->last_pos, pos);
 	store(&ring->shared->head, ring->head);
 	count(ring, STAT_RECORDS, 1);
 	count(ring, STAT_PAYLOAD, bytes);
@@ -132,19 +161,18 @@ static void wake(struct tw_ring *ring)
 	(void)n;
 }
 
-/* True when no gap is open any more. The ring has to be half empty: right after a full ring the
- * next gap would follow at once, and each costs the consumer a resync. */
-static bool announce(struct tw_ring *ring)
+/* The ring has to be half empty: right after a full ring the next gap would follow at once, and
+ * each costs the consumer a resync. */
+static bool announce_gap(struct tw_ring *ring, unsigned lines)
 {
 	struct ring_producer *shared = ring->shared;
 	const uint64_t state = load(&shared->gap_state);
 	const uint64_t sent = load(&shared->sent_gap);
 	if (sent || (state & 1))
 		look_at_tail(ring);
-	if (sent && ring->tail >= load(&shared->sent_end)) {
-		clear_map(ring, sent);
+	if (sent && ring->tail >= load(&shared->sent_end) && clear_map(ring, sent, lines))
 		store(&shared->sent_gap, 0);
-	}
+	ring->gap = (state & 1) || load(&shared->sent_gap);
 	if (!(state & 1))
 		return true;
 	if (load(&shared->sent_gap) || !has_room(ring, ring->data_bytes / 2))
@@ -157,10 +185,17 @@ static bool announce(struct tw_ring *ring)
 	};
 	store(&shared->sent_end, ring->head + sizeof(rec));
 	store(&shared->sent_gap, state >> 1);
+	ring->cleared = 0;
 	put(ring, &rec, NULL, 0);
 	store(&shared->gap_state, state - 1);
 	count(ring, STAT_GAPS, 1);
 	return true;
+}
+
+/* True when no gap is open any more. */
+static inline bool announce(struct tw_ring *ring, unsigned lines)
+{
+	return !ring->gap || announce_gap(ring, lines);
 }
 
 static void miss(struct tw_ring *ring, uint64_t sector, uint64_t nsectors)
@@ -180,7 +215,7 @@ static uint64_t longest_record(const struct tw_ring *ring, const void *payload)
 
 static int gap_is_open(const struct tw_ring *ring)
 {
-	return load(&ring->shared->gap_state) & 1;
+	return ring->gap && (load(&ring->shared->gap_state) & 1);
 }
 
 int tw_ring_publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint64_t nsectors,
@@ -192,11 +227,17 @@ int tw_ring_publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint6
 		return gap_is_open(ring);
 	if (nsectors && nsectors > disk - sector)
 		nsectors = disk - sector;
-	const bool open = !announce(ring);
+	const bool open = !announce(ring, CLEAR_LINES);
+	if (payload && nsectors && !is_wanted(ring, sector, nsectors)) {
+		payload = NULL;
+		count(ring, STAT_SPARED, nsectors * TW_SECTOR_SIZE);
+	}
 	const uint64_t longest = longest_record(ring, payload);
 	flags &= ~(uint32_t)(TW_RECORD_GAP | TW_RECORD_PAYLOAD);
 	do {
-		const uint64_t n = nsectors < longest ? nsectors : longest;
+		/* In whole blocks: of half a block of metadata, nobody can say what it holds. */
+		const uint64_t n = nsectors <= longest ? nsectors
+						       : longest - longest % RING_BLOCK_SECTORS;
 		const size_t bytes = payload ? n * TW_SECTOR_SIZE : 0;
 		if (open || !has_room(ring, sizeof(struct ring_record) + bytes)) {
 			miss(ring, sector, nsectors);
@@ -218,12 +259,26 @@ int tw_ring_publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint6
 	return gap_is_open(ring);
 }
 
-int tw_ring_poll(struct tw_ring *ring)
+static int poll_gap(struct tw_ring *ring, unsigned lines)
 {
-	if (!announce(ring))
+	if (!announce(ring, lines))
 		return 1;
 	wake(ring);
 	return 0;
+}
+
+int tw_ring_miss(struct tw_ring *ring, uint64_t sector, uint64_t nsectors)
+{
+	const uint64_t disk = ring->geometry.disk_sectors;
+	if (nsectors == 0 || sector >= disk)
+		return gap_is_open(ring);
+	miss(ring, sector, nsectors < disk - sector ? nsectors : disk - sector);
+	return poll_gap(ring, CLEAR_LINES);
+}
+
+int tw_ring_poll(struct tw_ring *ring)
+{
+	return poll_gap(ring, CLEAR_LINES_IDLE);
 }
 
 void tw_ring_intent(struct tw_ring *ring, unsigned slot, uint64_t sector, uint64_t nsectors)
@@ -272,6 +327,7 @@ void ring_adopt(struct tw_ring *ring)
 		store(&shared->sent_gap, 0);
 	else if (sent && load(&shared->gap_state) == 2 * sent + 1)
 		store(&shared->gap_state, 2 * sent);
+	ring->gap = true; /* until it has been looked for */
 	adopt_intents(ring);
 	(void)tw_ring_poll(ring);
 }

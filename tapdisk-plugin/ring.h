@@ -8,7 +8,8 @@
  * again, a gap record precedes the next record. The consumer can write its own cursor page only,
  * and the producer treats that page as untrusted; the consumer treats everything else as
  * untrusted. The ring is a file (on tmpfs) and outlives both sides; beside it are the consumer's
- * page, a file of its own ("<path>.cursor"), and the doorbell, a FIFO ("<path>.bell").
+ * page, a file of its own ("<path>.cursor"), its interest map ("<path>.interest") and the doorbell,
+ * a FIFO ("<path>.bell").
  *
  * Errors are negative errno. A producer that is called from several threads locks around it.
  */
@@ -16,6 +17,7 @@
 #define TW_RING_H
 
 #include "record.h"
+#include <stdbool.h>
 #include <stddef.h>
 
 #define TW_RING_DIRTY_SHIFT 12 /* one dirty bit is 4 KiB */
@@ -32,7 +34,8 @@ struct tw_ring_stats {
 	uint64_t gaps;          /* gap records published */
 	uint64_t missed;        /* writes that went to the dirty map */
 	uint64_t missed_bytes;
-	uint64_t wakeups; /* times that the doorbell was rung */
+	uint64_t wakeups;      /* times that the doorbell was rung */
+	uint64_t spared_bytes; /* of writes whose content nobody wanted: only their ranges passed */
 };
 
 /* --- producer --- */
@@ -45,11 +48,20 @@ struct tw_ring_stats {
 int tw_ring_create(
 	const char *path, uint64_t disk_bytes, uint64_t data_bytes, struct tw_ring **out);
 
-/* Publishes one completed request: flags without TW_RECORD_GAP; payload may be NULL (range only).
+/* 0 when path names nothing, or a ring without a live producer. Else -EBUSY, -EEXIST (no ring), or
+ * why it cannot be told. */
+int tw_ring_vacant(const char *path);
+
+/* Publishes one completed request: flags without TW_RECORD_GAP; payload may be NULL (range only),
+ * and is left out when the consumer's interest map says that it wants none of it.
  * A request larger than a quarter of the ring is split. Never waits, never fails; no system call
  * when the consumer is awake. Returns what tw_ring_poll would. */
 int tw_ring_publish(struct tw_ring *ring, uint32_t flags, uint64_t sector, uint64_t nsectors,
 	const void *payload);
+/* A completed request of which the producer cannot say what it has left on the image: it goes to the
+ * dirty map, as if there were no room. A range that is published would not do: the consumer may take
+ * it for one whose content it did not want. Returns what tw_ring_poll would. */
+int tw_ring_miss(struct tw_ring *ring, uint64_t sector, uint64_t nsectors);
 /* Announces an open gap when there is room for it. 1 while there is a gap that is not announced,
  * else 0: whoever owns the ring calls it now and then (tens of milliseconds) while it returns 1,
  * or the writes of a guest that has gone quiet would stay in the dirty map. */
@@ -78,6 +90,8 @@ const uint8_t *tw_ring_reader_id(const struct tw_ring_reader *r);
 /* 1 when a live producer holds the ring, else 0. */
 int tw_ring_reader_producer_alive(const struct tw_ring_reader *r);
 void tw_ring_reader_stats(const struct tw_ring_reader *r, struct tw_ring_stats *out);
+/* 1 when no consumer has ever taken a record of it and given its space back, else 0. */
+int tw_ring_reader_is_whole(const struct tw_ring_reader *r);
 /* Bytes that the producer has published and that are not released yet. */
 uint64_t tw_ring_reader_backlog(const struct tw_ring_reader *r);
 
@@ -94,11 +108,33 @@ void tw_ring_release(struct tw_ring_reader *r);
 int tw_ring_take_gap(struct tw_ring_reader *r,
 	void (*range)(uint64_t sector, uint64_t nsectors, void *arg), void *arg);
 
+/* The number of a gap that is open, which is to say that it was not announced yet; 0: there is none. What
+ * was written before the call is then in the ring, in a gap that was announced, or in this one. */
+uint64_t tw_ring_reader_open_gap(const struct tw_ring_reader *r);
+
 /* A producer that is gone may have left a gap that it had no room to announce: calls range() for what it
  * holds. 1 when there was one, 0 when not, -EBUSY while a producer lives. The next producer announces it
  * all the same. */
 int tw_ring_take_open_gap(struct tw_ring_reader *r,
 	void (*range)(uint64_t sector, uint64_t nsectors, void *arg), void *arg);
+
+/* The interest map: with it, the producer leaves out the content of writes that cover no wanted
+ * block of 4 KiB. It is a hint and may be late: a record may lack content that is wanted by now,
+ * and have one that is not. false, or a ring whose producer has no such map: all content is wanted.
+ */
+void tw_ring_interest(struct tw_ring_reader *r, bool active);
+/* Says that the content of all blocks that these sectors touch is wanted; or that it is not, of
+ * those that they cover. Beyond the disk: passed over. Set all blocks before the map is made
+ * active. */
+void tw_ring_want(struct tw_ring_reader *r, uint64_t sector, uint64_t nsectors, bool wanted);
+/* Whether there is a map; without one, there is no need to keep it. */
+bool tw_ring_has_interest(const struct tw_ring_reader *r);
+
+/* Removes the files of a ring that no producer has: whoever needs one makes a new one. -ENOENT: there is none; -EBUSY:
+ * a producer has it; -EEXIST: it is no ring. */
+int tw_ring_remove(const char *path);
+/* 1 when a live producer holds the ring at path, else 0. */
+int tw_ring_has_producer(const char *path);
 
 /* File descriptor to poll for POLLIN before sleeping; owned by the reader. */
 int tw_ring_bell_fd(const struct tw_ring_reader *r);

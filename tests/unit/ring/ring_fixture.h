@@ -42,7 +42,7 @@ static inline int fixture_setup(void **state)
 
 static inline int fixture_teardown(void **state)
 {
-	static const char *const suffixes[] = {"", ".cursor", ".bell"};
+	static const char *const suffixes[] = {"", ".cursor", ".bell", ".interest"};
 	struct fixture *f = *state;
 	for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
 		char path[128];

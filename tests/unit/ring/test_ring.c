@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The ring while both sides live and behave. */
+#include "ring-producer.h"
 #include "ring_fixture.h"
 
 #include <poll.h>
@@ -91,6 +92,8 @@ static void a_long_request_is_split(void **state)
 		assert_true(rec.nsectors * TW_SECTOR_SIZE < RING_BYTES / 4);
 		assert_true(sectors_hold(rec.payload, next, rec.nsectors, 9));
 		next += rec.nsectors;
+		/* Between two blocks. */
+		assert_true(next == 164 || next % 8 == 0);
 	}
 	assert_int_equal(next, 164);
 	tw_ring_reader_destroy(r);
@@ -167,6 +170,18 @@ static void after_a_missed_write_all_wait_for_the_gap_record(void **state)
 	tw_ring_destroy(ring);
 }
 
+/* Fills the ring, and takes the gap of the one write that found no room. */
+static void next_gap_has_only_its_own(struct tw_ring *ring, struct tw_ring_reader *r)
+{
+	const uint64_t lost = fill_ring(ring);
+	assert_int_equal(drain_to_gap(r), 0);
+	assert_int_equal(tw_ring_poll(ring), 0);
+	assert_int_equal(drain_to_gap(r), 1);
+	struct ranges gap = taken_gap(r);
+	assert_int_equal(gap.count, 1);
+	assert_range(gap, 0, lost * 8, 8);
+}
+
 static void a_second_gap_waits_for_the_release_of_the_first(void **state)
 {
 	struct tw_ring *ring = new_ring(*state);
@@ -198,13 +213,7 @@ static void a_second_gap_waits_for_the_release_of_the_first(void **state)
 	tw_ring_release(r);
 
 	/* The third uses the first one's map, which must have been cleared. */
-	const uint64_t lost_again = fill_ring(ring);
-	assert_int_equal(drain_to_gap(r), 0);
-	assert_int_equal(tw_ring_poll(ring), 0);
-	assert_int_equal(drain_to_gap(r), 1);
-	struct ranges third = taken_gap(r);
-	assert_int_equal(third.count, 1);
-	assert_range(third, 0, lost_again * 8, 8);
+	next_gap_has_only_its_own(ring, r);
 	tw_ring_reader_destroy(r);
 	tw_ring_destroy(ring);
 }
@@ -241,6 +250,56 @@ static void a_map_has_every_dirty_block_and_no_other(void **state)
 	free(ranges);
 	free(seen);
 	free(dirty);
+	tw_ring_reader_destroy(r);
+	tw_ring_destroy(ring);
+}
+
+static uint64_t lines_of_map(const struct tw_ring *ring, uint64_t gap)
+{
+	const _Atomic uint64_t *summary = ring_summary(ring->base, &ring->geometry, gap);
+	uint64_t n = 0;
+	for (uint64_t w = 0; w < ring->geometry.summary_bytes / 8; w++)
+		n += (uint64_t)__builtin_popcountll(summary[w]);
+	return n;
+}
+
+/* A whole map of a large disk takes longer to clear than a guest's request may wait. */
+static void a_map_is_cleared_a_part_at_a_time(void **state)
+{
+	enum { LINES = 32768, AT_ONCE = 256 + 63 };
+	const uint64_t disk = LINES * 2ull << 20;
+	const struct fixture *f = *state;
+	struct tw_ring *ring;
+	assert_int_equal(tw_ring_create(f->path, disk, RING_BYTES, &ring), 0);
+	struct tw_ring_reader *r = new_reader(f);
+	fill_ring(ring);
+	tw_ring_publish(ring, TW_RECORD_ZEROES, 0, disk / TW_SECTOR_SIZE, NULL);
+	assert_int_equal(drain_to_gap(r), 0);
+	assert_int_equal(tw_ring_poll(ring), 0);
+	assert_int_equal(drain_to_gap(r), 1);
+	assert_int_equal(taken_gap(r).count, 1);
+	tw_ring_release(r);
+
+	/* The next gap waits until the map is clear; each request does a part. */
+	uint64_t left = lines_of_map(ring, 1);
+	unsigned requests = 0;
+	assert_int_equal(left, LINES);
+	for (int open = tw_ring_miss(ring, 8, 8); open; requests++) {
+		open = tw_ring_publish(ring, TW_RECORD_ZEROES, 16, 8, NULL);
+		const uint64_t now = lines_of_map(ring, 1);
+		assert_in_range(left - now, 1, requests ? AT_ONCE : 2 * AT_ONCE);
+		left = now;
+	}
+	assert_int_equal(left, 0);
+	assert_in_range(requests, LINES / AT_ONCE, LINES / 256);
+	assert_int_equal(drain_to_gap(r), 1);
+	struct ranges second = taken_gap(r);
+	assert_int_equal(second.count, 1);
+	assert_range(second, 0, 8, 16);
+	tw_ring_release(r);
+
+	/* Nothing of the first one is in the third, which has its map. */
+	next_gap_has_only_its_own(ring, r);
 	tw_ring_reader_destroy(r);
 	tw_ring_destroy(ring);
 }
@@ -366,11 +425,45 @@ static void a_file_that_is_no_ring_is_left_alone(void **state)
 		tw_ring_create("/nonexistent/ring", DISK_BYTES, RING_BYTES, &ring), -ENOENT);
 }
 
+static void what_the_producer_cannot_tell_is_a_gap(void **state)
+{
+	const struct fixture *f = *state;
+	struct tw_ring *ring = new_ring(f);
+	struct tw_ring_reader *r = new_reader(f);
+	struct tw_record rec;
+	char block[4096] = "x";
+	tw_ring_publish(ring, 0, 80, 8, block);
+	assert_int_equal(tw_ring_miss(ring, 800, 8), 0);
+	tw_ring_publish(ring, 0, 88, 8, block);
+	/* In its place, while there is room. */
+	assert_int_equal(tw_ring_next(r, &rec), 1);
+	assert_int_equal(tw_ring_next(r, &rec), 1);
+	assert_int_equal(rec.flags, TW_RECORD_GAP);
+	struct ranges ranges = taken_gap(r);
+	assert_int_equal(ranges.count, 1);
+	assert_range(ranges, 0, 800, 8);
+	assert_int_equal(tw_ring_next(r, &rec), 1);
+	assert_int_equal(rec.sector, 88);
+	tw_ring_release(r);
+	/* Up to the end of the disk, and nothing of what is beyond. */
+	const uint64_t end = DISK_BYTES / TW_SECTOR_SIZE;
+	assert_int_equal(tw_ring_miss(ring, end, 8), 0);
+	assert_int_equal(tw_ring_miss(ring, 5, 0), 0);
+	assert_int_equal(tw_ring_next(r, &rec), 0);
+	assert_int_equal(tw_ring_miss(ring, end - 8, UINT64_MAX), 0);
+	assert_int_equal(tw_ring_next(r, &rec), 1);
+	ranges = taken_gap(r);
+	assert_int_equal(ranges.count, 1);
+	assert_range(ranges, 0, end - 8, 8);
+	tw_ring_reader_destroy(r);
+	tw_ring_destroy(ring);
+}
+
 static void the_files_are_for_their_owner(void **state)
 {
 	const struct fixture *f = *state;
 	struct tw_ring *ring = new_ring(f);
-	static const char *const suffixes[] = {"", ".cursor", ".bell"};
+	static const char *const suffixes[] = {"", ".cursor", ".bell", ".interest"};
 	for (int i = 0; i < 3; i++) {
 		char path[128];
 		struct stat st;
@@ -396,6 +489,8 @@ int main(void)
 		ring_test(after_a_missed_write_all_wait_for_the_gap_record),
 		ring_test(a_second_gap_waits_for_the_release_of_the_first),
 		ring_test(a_map_has_every_dirty_block_and_no_other),
+		ring_test(a_map_is_cleared_a_part_at_a_time),
+		ring_test(what_the_producer_cannot_tell_is_a_gap),
 		ring_test(the_bell_rings_once_for_a_sleeper_and_not_for_the_wakeful),
 		ring_test(no_wakeup_is_lost),
 		ring_test(there_is_one_producer_and_one_consumer),
