@@ -5,14 +5,12 @@
 #include <stdbool.h>
 #include <unistd.h>
 
-#define MAX_WIDTH 8u
-
 unsigned tw_parallel_width(void)
 {
 	long n = sysconf(_SC_NPROCESSORS_ONLN);
 	if (n < 1)
 		return 1;
-	return n < MAX_WIDTH ? (unsigned)n : MAX_WIDTH;
+	return n < TW_PARALLEL_MAX ? (unsigned)n : TW_PARALLEL_MAX;
 }
 
 struct job {
@@ -33,10 +31,10 @@ static void *run(void *arg)
 
 struct tw_error *tw_parallel(unsigned n, tw_work_fn work, void *arg)
 {
-	struct job jobs[MAX_WIDTH];
+	struct job jobs[TW_PARALLEL_MAX];
 	struct tw_error *first = NULL;
-	if (n > MAX_WIDTH)
-		n = MAX_WIDTH;
+	if (n > TW_PARALLEL_MAX)
+		n = TW_PARALLEL_MAX;
 	for (unsigned i = 0; i < n; i++) {
 		jobs[i] = (struct job){.work = work, .arg = arg, .i = i};
 		jobs[i].running = i && !pthread_create(&jobs[i].thread, NULL, run, &jobs[i]);

@@ -5,7 +5,8 @@
 
 #include "base/error.h"
 
-/* How many threads are worth having: the processors, at most 8. */
+#define TW_PARALLEL_MAX 8u
+/* How many threads are worth having: the processors, at most TW_PARALLEL_MAX. */
 unsigned tw_parallel_width(void);
 
 /* Calls work(arg, i) for i = 0 .. n - 1, each in a thread of its own (0 in the caller's), and waits

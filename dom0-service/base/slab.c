@@ -67,6 +67,23 @@ void *tw_slab_take(struct tw_slab *slab, size_t len)
 	return at;
 }
 
+void tw_slab_join(struct tw_slab *into, struct tw_slab *from)
+{
+	struct header *newest = into->newest, *oldest = from->newest;
+	if (!oldest)
+		return;
+	if (!newest) {
+		*into = *from;
+	} else {
+		/* Behind the newest one, which is in use. */
+		while (oldest->older)
+			oldest = oldest->older;
+		oldest->older = newest->older;
+		newest->older = from->newest;
+	}
+	*from = (struct tw_slab){0};
+}
+
 void tw_slab_deinit(struct tw_slab *slab)
 {
 	struct header *header = slab->newest;

@@ -14,6 +14,8 @@ struct tw_slab {
 
 /* Zero is a valid start. Aligned to 16 bytes. NULL: no memory. */
 void *tw_slab_take(struct tw_slab *slab, size_t len);
+/* Moves all that was taken from one slab to another; what was left of it is not used any more. */
+void tw_slab_join(struct tw_slab *into, struct tw_slab *from);
 void tw_slab_deinit(struct tw_slab *slab);
 
 #endif

@@ -175,7 +175,6 @@ static void count_ranges(struct tw_changeset *set)
 
 static void limit_all_ranges(struct tw_changeset *set)
 {
-	count_ranges(set); /* some may have been given up */
 	for (size_t max = KEPT_RANGES; max && set->nranges > MAX_ALL_RANGES / 2; max /= 4)
 		for (size_t i = 0; i < set->nchanges; i++)
 			limit_ranges(tw_changeset_at(set, i), max);

@@ -37,8 +37,12 @@ struct dirblock {
 struct tw_loader {
 	struct tw_load *load;
 	struct tw_view *view;
+	struct tw_filler filler;
 	uint64_t ninodes, nnames, units;
 	struct cached cached[CACHED];
+	/* inodes */
+	struct tw_slab slab; /* becomes the view's */
+	struct tw_inode *spare; /* a chunk that is not in the view */
 	/* names */
 	uint8_t *chunk;
 	uint32_t chunk_number, fresh;
@@ -60,6 +64,7 @@ struct tw_loader {
 
 struct tw_load {
 	struct tw_view *view;
+	struct tw_fill *fill;
 	pthread_mutex_t lock;
 	unsigned nthreads;
 	struct tw_loader loaders[];
@@ -70,12 +75,18 @@ struct tw_error *tw_load_begin(struct tw_view *view, unsigned nthreads, struct t
 	struct tw_load *load = calloc(1, sizeof(*load) + nthreads * sizeof(*load->loaders));
 	if (!load)
 		return tw_error_nomem();
+	struct tw_error *err = tw_fill_begin(tw_view_owners(view), &load->fill);
+	if (err) {
+		free(load);
+		return err;
+	}
 	load->view = view;
 	load->nthreads = nthreads;
 	pthread_mutex_init(&load->lock, NULL);
 	for (unsigned i = 0; i < nthreads; i++) {
 		load->loaders[i].load = load;
 		load->loaders[i].view = view;
+		load->loaders[i].filler.fill = load->fill;
 	}
 	*out = load;
 	return NULL;
@@ -144,21 +155,47 @@ static void count_commons(struct tw_loader *loader)
 				loader->cached[i].key.refs;
 }
 
+/* The chunk of an inode number that nobody has made yet; but another thread may be faster. */
+static struct tw_inode *new_inodes(struct tw_loader *loader, struct tw_inode **at)
+{
+	struct tw_inode *chunk = NULL;
+	if (!loader->spare)
+		loader->spare =
+			tw_slab_take(&loader->slab, TW_CHUNK_INODES * sizeof(struct tw_inode));
+	if (!loader->spare)
+		return NULL;
+	if (!__atomic_compare_exchange_n(
+		    at, &chunk, loader->spare, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return chunk;
+	chunk = loader->spare;
+	loader->spare = NULL;
+	return chunk;
+}
+
 /* The slot of an inode number that the volume has. NULL: no memory. */
 static struct tw_inode *slot_of(struct tw_loader *loader, uint32_t ino)
 {
 	struct tw_inode **at = &loader->view->chunks[ino >> TW_CHUNK_SHIFT];
 	struct tw_inode *chunk = __atomic_load_n(at, __ATOMIC_ACQUIRE);
-	if (!chunk) {
-		tw_loader_lock(loader);
-		chunk = tw_view_chunk(loader->view, ino);
-		tw_loader_unlock(loader);
-	}
+	if (!chunk)
+		chunk = new_inodes(loader, at);
 	return chunk ? &chunk[ino & (TW_CHUNK_INODES - 1)] : NULL;
 }
 
+static struct tw_error *claim(struct tw_loader *loader, uint32_t ino,
+	const struct tw_extent *extents, uint32_t n, enum tw_owner_kind kind)
+{
+	for (const struct tw_extent *e = extents; n--; e++) {
+		bool unwritten = kind == TW_OWNER_DATA && e->unwritten;
+		struct tw_owner owner = {
+			e->block, e->count, ino, e->lblk, unwritten ? TW_OWNER_UNWRITTEN : kind};
+		TW_TRY(tw_fill_add(&loader->filler, &owner));
+	}
+	return NULL;
+}
+
 struct tw_error *tw_loader_inode(struct tw_loader *loader, uint32_t ino, const struct tw_attr *attr,
-	const struct tw_extent *extents, uint32_t n, struct tw_inode **out)
+	const struct tw_extent *extents, uint32_t n, enum tw_owner_kind kind)
 {
 	uint32_t common;
 	if (!ino || ino > loader->view->max_ino)
@@ -175,67 +212,34 @@ struct tw_error *tw_loader_inode(struct tw_loader *loader, uint32_t ino, const s
 		inode->map = tw_map_pack(extents);
 	else if (n)
 		TW_TRY(tw_inode_set_extents(inode, extents, n));
-	*out = inode;
-	return NULL;
+	return claim(loader, ino, extents, n, kind);
 }
 
-/* --- owners --- */
-
-static struct tw_error *claim_part(struct tw_owners *owners, const struct tw_extent *e,
-	uint32_t ino, enum tw_owner_kind kind, uint64_t from, uint64_t to)
-{
-	uint64_t first = e->block > from ? e->block : from;
-	uint64_t end = e->block + e->count < to ? e->block + e->count : to;
-	if (first >= end)
-		return NULL;
-	struct tw_owner owner = {first, (uint32_t)(end - first), ino,
-		e->lblk + (uint32_t)(first - e->block),
-		kind == TW_OWNER_DATA && e->unwritten ? TW_OWNER_UNWRITTEN : kind};
-	return tw_owners_set(owners, &owner);
-}
-
-/* A range of blocks that one thread fills. */
-struct part {
-	struct tw_owners *owners;
-	uint64_t from, to;
-	tw_kind_fn kind;
-	const void *arg;
-};
-
-static struct tw_error *claim_inode(
-	const struct tw_view *view, const struct tw_inode *inode, const struct part *part)
+struct tw_error *tw_loader_claim(
+	struct tw_loader *loader, const struct tw_inode *inode, enum tw_owner_kind kind)
 {
 	struct tw_extent one;
 	uint32_t n;
-	/* Most have one extent, and it is in one part only. */
-	if (inode->map & 1) {
-		one = tw_map_unpack(inode->map);
-		if (one.block >= part->to || one.block + one.count <= part->from)
-			return NULL;
-	}
-	const struct tw_extent *e = tw_inode_extents(inode, &one, &n);
-	if (!n)
-		return NULL;
-	enum tw_owner_kind kind =
-		part->kind(part->arg, inode->ino, view->commons.at[inode->common].mode);
-	for (; n--; e++)
-		TW_TRY(claim_part(part->owners, e, inode->ino, kind, part->from, part->to));
-	return NULL;
+	const struct tw_extent *extents = tw_inode_extents(inode, &one, &n);
+	return claim(loader, inode->ino, extents, n, kind);
 }
 
-struct tw_error *tw_load_owners(
-	struct tw_view *view, unsigned i, unsigned n, tw_kind_fn kind, const void *arg)
+void tw_loader_rest(struct tw_loader *loader)
 {
-	struct part part = {.owners = view->owners, .kind = kind, .arg = arg};
-	tw_owners_part(view->owners, i, n, &part.from, &part.to);
-	for (uint32_t c = 0; c <= view->max_ino >> TW_CHUNK_SHIFT; c++) {
-		const struct tw_inode *chunk = view->chunks[c];
-		for (unsigned k = 0; chunk && k < TW_CHUNK_INODES; k++)
-			if (chunk[k].map)
-				TW_TRY(claim_inode(view, &chunk[k], &part));
-	}
-	tw_owners_fit(view->owners, part.from, part.to);
-	return NULL;
+	tw_fill_rest(&loader->filler);
+}
+
+struct tw_error *tw_load_owners(struct tw_load *load, unsigned thread)
+{
+	return tw_fill_settle(load->fill, thread, load->nthreads);
+}
+
+void tw_load_owners_end(struct tw_load *load)
+{
+	tw_fill_end(load->fill);
+	load->fill = NULL;
+	for (unsigned i = 0; i < load->nthreads; i++)
+		tw_filler_deinit(&load->loaders[i].filler);
 }
 
 /* --- names --- */
@@ -483,7 +487,9 @@ struct tw_error *tw_load_end(struct tw_load *load)
 			names->fresh = loader->fresh;
 	}
 	struct tw_error *err = link_others(load);
+	tw_load_owners_end(load);
 	for (unsigned i = 0; i < load->nthreads; i++) {
+		tw_slab_join(&load->view->slab, &load->loaders[i].slab);
 		free(load->loaders[i].others);
 		free(load->loaders[i].blocks);
 	}

@@ -20,15 +20,24 @@ struct interval {
 _Static_assert(sizeof(struct interval) == 12, "a million of these");
 
 struct bucket {
-	struct interval *at; /* sorted by start, disjoint */
-	uint16_t n;
-	uint16_t cap;
+	struct interval *at; /* sorted by start, disjoint; but while the map is filled */
+	uint32_t n;
+	uint32_t cap; /* POOLED: it is not ours to free, and a power of two */
+};
+#define POOLED (1u << 31)
+
+/* Where metadata came or went; more than so many at a time are not kept. */
+#define MAX_NOTES 4096u
+struct note {
+	uint64_t block, count;
 };
 
 struct tw_owners {
 	uint64_t nblocks;
 	uint64_t nbuckets;
 	struct bucket *buckets;
+	struct note *notes; /* NULL: nobody wants them */
+	uint32_t nnotes;    /* beyond MAX_NOTES: not all */
 };
 
 struct tw_error *tw_owners_create(uint64_t nblocks, struct tw_owners **out)
@@ -70,8 +79,48 @@ void tw_owners_destroy(struct tw_owners *owners)
 	for (uint64_t i = 0; i < owners->nbuckets; i++)
 		free(owners->buckets[i].at);
 	free(owners->buckets);
+	free(owners->notes);
 	free(owners);
 }
+
+/* --- notes --- */
+
+static bool is_noted(enum tw_owner_kind kind)
+{
+	return kind != TW_OWNER_DATA && kind != TW_OWNER_UNWRITTEN;
+}
+
+static void take_note(struct tw_owners *owners, uint64_t block, uint64_t count)
+{
+	if (owners->nnotes < MAX_NOTES)
+		owners->notes[owners->nnotes++] = (struct note){block, count};
+	else
+		owners->nnotes = MAX_NOTES + 1;
+}
+
+struct tw_error *tw_owners_take_notes(struct tw_owners *owners)
+{
+	owners->nnotes = 0;
+	if (!owners->notes)
+		owners->notes = malloc(MAX_NOTES * sizeof(*owners->notes));
+	return owners->notes ? NULL : tw_error_nomem();
+}
+
+int tw_owners_next_note(struct tw_owners *owners, uint64_t *block, uint64_t *count)
+{
+	if (owners->nnotes > MAX_NOTES) {
+		owners->nnotes = 0;
+		return -1;
+	}
+	if (!owners->nnotes)
+		return 0;
+	const struct note *note = &owners->notes[--owners->nnotes];
+	*block = note->block;
+	*count = note->count;
+	return 1;
+}
+
+/* --- intervals --- */
 
 /* Index of the first interval that ends after off. */
 static unsigned first_after(const struct bucket *b, uint32_t off)
@@ -108,12 +157,12 @@ static struct tw_error *splice(
 		if (!at)
 			return tw_error_nomem();
 		b->at = at;
-		b->cap = (uint16_t)cap;
+		b->cap = cap;
 	}
 	memmove(b->at + index + m, b->at + index + n, (b->n - index - n) * sizeof(*b->at));
 	if (m)
 		memcpy(b->at + index, with, m * sizeof(*with));
-	b->n = (uint16_t)(b->n - n + m);
+	b->n = b->n - n + m;
 	return NULL;
 }
 
@@ -167,17 +216,26 @@ static bool append(struct bucket *b, const struct interval *iv)
 	return true;
 }
 
+/* The part of an owner's interval that is n blocks from off on of a bucket. */
+static struct interval interval_of(
+	const struct tw_owner *owner, uint32_t off, uint32_t n, uint32_t lblk)
+{
+	return (struct interval){.start = off & (BUCKET_BLOCKS - 1),
+		.last = (off + n - 1) & (BUCKET_BLOCKS - 1),
+		.kind = owner->kind & 0xff,
+		.ino = owner->ino,
+		.lblk = lblk};
+}
+
 struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *owner)
 {
 	uint64_t block = owner->block, left = owner->count;
 	uint32_t lblk = owner->lblk, off = block & (BUCKET_BLOCKS - 1);
+	if (owners->notes && is_noted(owner->kind))
+		take_note(owners, block, left);
 	if (left && off + left <= BUCKET_BLOCKS && block < owners->nblocks) {
-		/* What a crawl enters, mostly. */
-		struct interval iv = {.start = off & (BUCKET_BLOCKS - 1),
-			.last = (off + (uint32_t)left - 1) & (BUCKET_BLOCKS - 1),
-			.kind = owner->kind & 0xff,
-			.ino = owner->ino,
-			.lblk = lblk};
+		/* What a load enters, mostly. */
+		struct interval iv = interval_of(owner, off, (uint32_t)left, lblk);
 		if (append(&owners->buckets[block >> BUCKET_SHIFT], &iv))
 			return NULL;
 	}
@@ -186,11 +244,7 @@ struct tw_error *tw_owners_set(struct tw_owners *owners, const struct tw_owner *
 		uint32_t n = BUCKET_BLOCKS - off;
 		if (n > left)
 			n = (uint32_t)left;
-		struct interval iv = {.start = off & (BUCKET_BLOCKS - 1),
-			.last = (off + n - 1) & (BUCKET_BLOCKS - 1),
-			.kind = owner->kind & 0xff,
-			.ino = owner->ino,
-			.lblk = lblk};
+		struct interval iv = interval_of(owner, off, n, lblk);
 		TW_TRY(set_in_bucket(&owners->buckets[block >> BUCKET_SHIFT], iv));
 		block += n;
 		left -= n;
@@ -223,6 +277,8 @@ static struct tw_error *clear_in_bucket(
 struct tw_error *tw_owners_clear(struct tw_owners *owners, uint64_t block, uint64_t count,
 	uint32_t ino, enum tw_owner_kind kind)
 {
+	if (owners->notes && is_noted(kind))
+		take_note(owners, block, count);
 	while (count && block < owners->nblocks) {
 		uint32_t off = block & (BUCKET_BLOCKS - 1);
 		uint32_t n = BUCKET_BLOCKS - off;
@@ -259,29 +315,227 @@ bool tw_owners_find(
 	return false;
 }
 
-void tw_owners_part(
-	const struct tw_owners *owners, unsigned i, unsigned n, uint64_t *from, uint64_t *to)
-{
-	*from = owners->nbuckets * i / n << BUCKET_SHIFT;
-	*to = owners->nbuckets * (i + 1) / n << BUCKET_SHIFT;
-}
-
-void tw_owners_fit(struct tw_owners *owners, uint64_t from, uint64_t to)
-{
-	for (uint64_t i = from >> BUCKET_SHIFT; i < to >> BUCKET_SHIFT; i++) {
-		struct bucket *b = &owners->buckets[i];
-		struct interval *at = b->n ? realloc(b->at, b->n * sizeof(*at)) : NULL;
-		if (!at)
-			continue;
-		b->at = at;
-		b->cap = b->n;
-	}
-}
-
 uint64_t tw_owners_count(const struct tw_owners *owners)
 {
 	uint64_t n = 0;
 	for (uint64_t i = 0; i < owners->nbuckets; i++)
 		n += owners->buckets[i].n;
 	return n;
+}
+
+/* --- filling --- */
+
+/* A lock is one of many buckets'; two threads seldom meet. */
+#define FILL_LOCKS 256u
+/* Most buckets of a large file's have one interval; many of small files', hundreds. */
+#define FIRST_INTERVALS 4u
+#define SOME_INTERVALS 64u
+/* More are no file system's; it also keeps a capacity below POOLED. */
+#define MAX_INTERVALS (1u << 28)
+
+struct tw_fill {
+	struct tw_owners *owners;
+	pthread_mutex_t locks[FILL_LOCKS];
+};
+
+struct tw_error *tw_fill_begin(struct tw_owners *owners, struct tw_fill **out)
+{
+	struct tw_fill *fill = malloc(sizeof(*fill));
+	if (!fill)
+		return tw_error_nomem();
+	fill->owners = owners;
+	for (unsigned i = 0; i < FILL_LOCKS; i++)
+		pthread_mutex_init(&fill->locks[i], NULL);
+	*out = fill;
+	return NULL;
+}
+
+void tw_fill_end(struct tw_fill *fill)
+{
+	if (!fill)
+		return;
+	for (uint64_t i = 0; i < fill->owners->nbuckets; i++)
+		if (fill->owners->buckets[i].cap & POOLED)
+			fill->owners->buckets[i] = (struct bucket){0};
+	for (unsigned i = 0; i < FILL_LOCKS; i++)
+		pthread_mutex_destroy(&fill->locks[i]);
+	free(fill);
+}
+
+void tw_fill_rest(struct tw_filler *filler)
+{
+	if (filler->held)
+		pthread_mutex_unlock(filler->held);
+	filler->held = NULL;
+	filler->bucket = NULL;
+}
+
+static void hold(struct tw_filler *filler, uint64_t number)
+{
+	tw_fill_rest(filler);
+	filler->held = &filler->fill->locks[number % FILL_LOCKS];
+	filler->bucket = &filler->fill->owners->buckets[number];
+	pthread_mutex_lock(filler->held);
+}
+
+/* malloc() would let threads wait for each other, as they hand buckets on. */
+static struct interval *pool_take(struct tw_filler *filler, uint32_t cap)
+{
+	void **list = &filler->spare[__builtin_ctz(cap)];
+	void *at = *list;
+	if (!at)
+		return tw_slab_take(&filler->pool, cap * sizeof(struct interval));
+	memcpy(list, at, sizeof(*list));
+	return at;
+}
+
+static void pool_give(struct tw_filler *filler, struct interval *at, uint32_t cap)
+{
+	void **list = &filler->spare[__builtin_ctz(cap)];
+	memcpy(at, list, sizeof(*list));
+	*list = at;
+}
+
+static struct tw_error *widen(struct tw_filler *filler, struct bucket *b)
+{
+	const bool pooled = b->cap & POOLED;
+	uint32_t was = pooled ? b->cap & ~POOLED : 0, cap = was ? was : FIRST_INTERVALS;
+	while (cap <= b->n)
+		cap *= cap < SOME_INTERVALS ? 4 : 2;
+	if (cap >= MAX_INTERVALS)
+		return tw_error_create(TW_BAD_DATA, "too many inodes claim the same blocks");
+	struct interval *at = pool_take(filler, cap);
+	if (!at)
+		return tw_error_nomem();
+	if (b->n)
+		memcpy(at, b->at, b->n * sizeof(*at));
+	if (pooled)
+		pool_give(filler, b->at, was);
+	else
+		free(b->at);
+	b->at = at;
+	b->cap = cap | POOLED;
+	return NULL;
+}
+
+/* Behind the others, wherever its place is. */
+static struct tw_error *enter(struct tw_filler *filler, const struct interval *iv)
+{
+	struct bucket *b = filler->bucket;
+	if (b->n && joins(&b->at[b->n - 1], iv)) {
+		b->at[b->n - 1].last = iv->last;
+		return NULL;
+	}
+	if (!(b->cap & POOLED) || b->n == (b->cap & ~POOLED))
+		TW_TRY(widen(filler, b));
+	b->at[b->n++] = *iv;
+	return NULL;
+}
+
+struct tw_error *tw_fill_add(struct tw_filler *filler, const struct tw_owner *owner)
+{
+	const struct tw_owners *owners = filler->fill->owners;
+	uint64_t block = owner->block, left = owner->count;
+	uint32_t lblk = owner->lblk;
+	while (left && block < owners->nblocks) {
+		uint32_t off = block & (BUCKET_BLOCKS - 1), n = BUCKET_BLOCKS - off;
+		if (n > left)
+			n = (uint32_t)left;
+		struct interval iv = interval_of(owner, off, n, lblk);
+		if (filler->bucket != &owners->buckets[block >> BUCKET_SHIFT])
+			hold(filler, block >> BUCKET_SHIFT);
+		TW_TRY(enter(filler, &iv));
+		block += n;
+		left -= n;
+		lblk += n;
+	}
+	return NULL;
+}
+
+static bool in_order(const struct bucket *b)
+{
+	for (uint32_t i = 1; i < b->n; i++)
+		if (b->at[i].start <= b->at[i - 1].last)
+			return false;
+	return true;
+}
+
+/* Sorts intervals, each at most one block's first: each has a place of its own. False: they have
+ * not. out has room for all. */
+static bool sorted(const struct bucket *b, struct interval *out)
+{
+	uint16_t places[BUCKET_BLOCKS] = {0}; /* index + 1 */
+	uint32_t n = 0, last = 0;
+	for (uint32_t i = 0; i < b->n; i++) {
+		if (places[b->at[i].start])
+			return false;
+		places[b->at[i].start] = (uint16_t)(i + 1);
+	}
+	for (uint32_t off = 0; off < BUCKET_BLOCKS; off++) {
+		if (!places[off])
+			continue;
+		out[n] = b->at[places[off] - 1];
+		if (n && off <= last)
+			return false;
+		last = out[n++].last;
+	}
+	return true;
+}
+
+static int by_inode(const void *a, const void *b)
+{
+	const struct interval *x = a, *y = b;
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	return x->lblk < y->lblk ? -1 : x->lblk > y->lblk;
+}
+
+/* Some blocks have several owners, which no sound file system has. */
+static struct tw_error *contest(struct bucket *b)
+{
+	struct bucket out = {0};
+	qsort(b->at, b->n, sizeof(*b->at), by_inode);
+	for (uint32_t i = 0; i < b->n; i++) {
+		struct tw_error *err = set_in_bucket(&out, b->at[i]);
+		if (err) {
+			free(out.at);
+			return err;
+		}
+	}
+	*b = out;
+	return NULL;
+}
+
+static struct tw_error *settle(struct bucket *b)
+{
+	if (b->n > BUCKET_BLOCKS)
+		return contest(b);
+	struct interval *at = malloc(b->n * sizeof(*at));
+	if (!at)
+		return tw_error_nomem();
+	if (in_order(b)) {
+		memcpy(at, b->at, b->n * sizeof(*at));
+	} else if (!sorted(b, at)) {
+		free(at);
+		return contest(b);
+	}
+	b->at = at;
+	b->cap = b->n;
+	return NULL;
+}
+
+struct tw_error *tw_fill_settle(struct tw_fill *fill, unsigned i, unsigned n)
+{
+	const struct tw_owners *owners = fill->owners;
+	uint64_t at = owners->nbuckets * i / n, end = owners->nbuckets * (i + 1) / n;
+	for (; at < end; at++)
+		if (owners->buckets[at].cap & POOLED)
+			TW_TRY(settle(&owners->buckets[at]));
+	return NULL;
+}
+
+void tw_filler_deinit(struct tw_filler *filler)
+{
+	tw_slab_deinit(&filler->pool);
+	memset(filler->spare, 0, sizeof(filler->spare));
 }

@@ -8,6 +8,8 @@
 #define TW_VIEW_OWNER_H
 
 #include "base/error.h"
+#include "base/slab.h"
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -55,12 +57,43 @@ struct tw_error *tw_owners_clear(struct tw_owners *owners, uint64_t block, uint6
 bool tw_owners_find(
 	const struct tw_owners *owners, uint64_t block, uint64_t within, struct tw_owner *out);
 
-/* Part i of n, in blocks: different threads may set and clear in different parts at the same time.
- */
-void tw_owners_part(
-	const struct tw_owners *owners, unsigned i, unsigned n, uint64_t *from, uint64_t *to);
-/* Gives back the room that is kept for more intervals in a part. */
-void tw_owners_fit(struct tw_owners *owners, uint64_t from, uint64_t to);
+/* From now on it is noted where metadata comes and goes (every kind but file data), for whoever
+ * follows that. Not before threads are done with it. */
+struct tw_error *tw_owners_take_notes(struct tw_owners *owners) TW_MUST_CHECK;
+/* The next range of blocks where it has: 1; 0: no more. -1: it was too much to note, and may be
+ * anywhere; then it is noted anew. */
+int tw_owners_next_note(struct tw_owners *owners, uint64_t *block, uint64_t *count);
+
+/* --- filling a map, by several threads at the same time ---
+ * Meanwhile nothing else is done with the map. Who has which block in the end depends on the numbers
+ * of the inodes alone, not on which thread was faster. */
+
+struct tw_fill;
+
+/* One thread's access. It locks others out of the bucket that it wrote to last, so that a run of
+ * intervals costs one lock. */
+struct tw_filler {
+	struct tw_fill *fill;
+	struct bucket *bucket; /* private, as what follows */
+	pthread_mutex_t *held;
+	struct tw_slab pool; /* buckets are in it until they are put in order */
+	void *spare[32];     /* of it: lists by size */
+};
+
+struct tw_error *tw_fill_begin(struct tw_owners *owners, struct tw_fill **out) TW_MUST_CHECK;
+/* Enters an interval, as tw_owners_set(); of two inodes that claim a block the higher number gets
+ * it. The intervals of an inode come from one thread, by lblk. */
+struct tw_error *tw_fill_add(
+	struct tw_filler *filler, const struct tw_owner *owner) TW_MUST_CHECK;
+/* Lets others in: before the thread does something that takes long, and when it is done. */
+void tw_fill_rest(struct tw_filler *filler);
+/* When all is entered: part i of n of the map is put in order. The parts may be done at the same
+ * time. */
+struct tw_error *tw_fill_settle(struct tw_fill *fill, unsigned i, unsigned n) TW_MUST_CHECK;
+/* Parts that were not put in order are lost: the map is good for nothing but to be destroyed. */
+void tw_fill_end(struct tw_fill *fill);
+/* Gives memory back, when all parts are in order or the filling has ended. */
+void tw_filler_deinit(struct tw_filler *filler);
 
 /* Intervals in the map, for statistics. */
 uint64_t tw_owners_count(const struct tw_owners *owners);

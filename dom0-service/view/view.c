@@ -104,7 +104,8 @@ struct tw_inode *tw_view_inode(const struct tw_view *view, uint32_t ino)
 {
 	if (!ino || ino > view->max_ino)
 		return NULL;
-	struct tw_inode *chunk = view->chunks[ino >> TW_CHUNK_SHIFT];
+	struct tw_inode *chunk =
+		__atomic_load_n(&view->chunks[ino >> TW_CHUNK_SHIFT], __ATOMIC_ACQUIRE);
 	if (!chunk || !chunk[ino & (TW_CHUNK_INODES - 1)].ino)
 		return NULL;
 	return &chunk[ino & (TW_CHUNK_INODES - 1)];
@@ -113,11 +114,17 @@ struct tw_inode *tw_view_inode(const struct tw_view *view, uint32_t ino)
 struct tw_inode *tw_view_chunk(struct tw_view *view, uint32_t ino)
 {
 	struct tw_inode **at = &view->chunks[ino >> TW_CHUNK_SHIFT];
-	if (!*at)
-		__atomic_store_n(at,
-			tw_slab_take(&view->slab, TW_CHUNK_INODES * sizeof(struct tw_inode)),
-			__ATOMIC_RELEASE);
-	return *at;
+	struct tw_inode *was = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+	if (was)
+		return was;
+	struct tw_inode *chunk =
+		tw_slab_take(&view->slab, TW_CHUNK_INODES * sizeof(struct tw_inode));
+	if (!chunk)
+		return NULL;
+	/* A load's threads make chunks, too. */
+	bool ours = __atomic_compare_exchange_n(
+		at, &was, chunk, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	return ours ? chunk : was;
 }
 
 struct tw_error *tw_view_inode_add(struct tw_view *view, uint32_t ino, struct tw_inode **out)

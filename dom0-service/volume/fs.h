@@ -28,6 +28,7 @@ struct tw_write {
 	const uint8_t *payload; /* NULL: the content is not known, or zeroes, or undefined */
 	uint32_t flags;         /* enum tw_record_flags */
 	struct tw_time time;    /* dom0's clock at capture */
+	bool told; /* a resync that read the volume later has told what of it is files' content */
 };
 
 struct tw_fs_ops {
@@ -42,6 +43,8 @@ struct tw_fs_ops {
 	struct tw_error *(*write)(void *fs, const struct tw_write *write);
 	/* True when the content of a write there counts, false when its range is enough. */
 	bool (*wants)(void *fs, uint64_t offset, uint64_t length);
+	/* True while that is so of every write, wherever it goes. */
+	bool (*wants_all)(void *fs);
 	/* Emits what waits for a transaction that may not come. Called at the guest's flushes and
 	 * when the disk has been idle, when a transaction that has begun is still waited for, and
 	 * with last set at the end. */
@@ -51,6 +54,21 @@ struct tw_fs_ops {
 	 * bytes of the volume. A volume that was formatted begins as an empty one. */
 	struct tw_error *(*resync)(
 		void *fs, void *newer, const struct tw_missed *missed, struct tw_time now);
+	/* A resync that looks only at what was missed: survey, then gather, then mend.
+	 *
+	 * survey begins it; every write that was completed before it returns has to be in the
+	 * missed of gather. *stands: what is gathered will be a state of the volume whatever the
+	 * guest writes meanwhile; else it is one only if nothing of what was read has changed.
+	 * gather reads from the volume and appends what it finds to out. *again: the guest was too
+	 * fast, begin anew. TW_GAP: only a crawl helps. missed: tidy; found is for gathered_destroy.
+	 * mend moves the instance by what gather found, with the events (flagged resync) that lead
+	 * there. data: what was missed, and what else is told here as written to files; tidy. */
+	struct tw_error *(*survey)(void *fs, void **found, bool *stands);
+	struct tw_error *(*gather)(
+		void *found, const struct tw_missed *missed, struct tw_buf *out, bool *again);
+	void (*gathered_destroy)(void *found); /* NULL is fine */
+	struct tw_error *(*mend)(void *fs, struct tw_span gathered, const struct tw_missed *data,
+		struct tw_time now);
 	/* Emits (flagged resync) what leads from an empty volume to the instance's state: for a
 	 * volume that was found after the disk was attached. */
 	struct tw_error *(*announce)(void *fs, struct tw_time now);

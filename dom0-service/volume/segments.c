@@ -200,18 +200,29 @@ struct tw_error *tw_segments_read(const struct tw_segments *segments, const stru
 	return NULL;
 }
 
-void tw_segments_soon(const struct tw_segments *segments, const struct tw_source *disk,
-	uint64_t offset, uint64_t len)
+void tw_segments_each(const struct tw_segments *segments, uint64_t offset, uint64_t len,
+	void (*each)(uint64_t disk, uint64_t bytes, void *arg), void *arg)
 {
 	if (offset > segments->bytes || len > segments->bytes - offset)
 		return;
 	while (len) {
 		uint64_t at, n = piece_at(segments, offset, &at);
 		n = n < len ? n : len;
-		tw_source_soon(disk, at, n);
+		each(at, n, arg);
 		offset += n;
 		len -= n;
 	}
+}
+
+static void soon_piece(uint64_t disk, uint64_t bytes, void *arg)
+{
+	tw_source_soon(arg, disk, bytes);
+}
+
+void tw_segments_soon(const struct tw_segments *segments, const struct tw_source *disk,
+	uint64_t offset, uint64_t len)
+{
+	tw_segments_each(segments, offset, len, soon_piece, (void *)disk);
 }
 
 size_t tw_segments_find(const struct tw_segments *segments, uint64_t disk)

@@ -84,6 +84,11 @@ struct tw_error *tw_segments_read(const struct tw_segments *segments, const stru
 void tw_segments_soon(const struct tw_segments *segments, const struct tw_source *disk,
 	uint64_t offset, uint64_t len);
 
+/* Calls each() for the pieces of the disk that a range of the volume lies in; none when it goes
+ * beyond the volume's end. */
+void tw_segments_each(const struct tw_segments *segments, uint64_t offset, uint64_t len,
+	void (*each)(uint64_t disk, uint64_t bytes, void *arg), void *arg);
+
 /* How many pieces a range of the disk can have in the volume, at most. */
 uint64_t tw_segments_count_pieces(
 	const struct tw_segments *segments, uint64_t disk, uint64_t bytes);

@@ -39,23 +39,18 @@ static struct tw_error *load_inodes(void *arg, unsigned i)
 		const struct tw_extent extents[] = { { ino * 40ul, 0, ino % 9 + 1, false },
 			{ ino * 40ul + 15, 50, 3, true } };
 		struct tw_attr attr = attr_of(ino);
-		struct tw_inode *inode;
+		enum tw_owner_kind kind = S_ISDIR(attr.mode) ? TW_OWNER_DIR : TW_OWNER_DATA;
 		if (there && ino % p->nthreads == i)
-			TW_TRY(tw_loader_inode(loader, ino, &attr, extents, ino % 3, &inode));
+			TW_TRY(tw_loader_inode(loader, ino, &attr, extents, ino % 3, kind));
 	}
+	tw_loader_rest(loader);
 	return NULL;
-}
-
-static enum tw_owner_kind kind(const void *arg, uint32_t ino, uint16_t mode)
-{
-	(void)arg, (void)ino;
-	return S_ISDIR(mode) ? TW_OWNER_DIR : TW_OWNER_DATA;
 }
 
 static struct tw_error *load_owners(void *arg, unsigned i)
 {
-	struct plan *p = arg;
-	return tw_load_owners(p->view, i, p->nthreads, kind, NULL);
+	const struct plan *p = arg;
+	return tw_load_owners(p->load, i);
 }
 
 /* What stands in block b of a directory; a file may stand in several. */
@@ -182,15 +177,14 @@ static void a_number_beyond_the_volume_is_refused(void **state)
 	(void)state;
 	struct tw_view *view;
 	struct tw_load *load;
-	struct tw_inode *dir;
 	struct tw_attr attr = attr_of(ROOT);
 	ok(tw_view_create(100, ROOT, 1000, 12, &view));
 	ok(tw_load_begin(view, 1, &load));
 	struct tw_loader *loader = tw_load_thread(load, 0);
-	fails(tw_loader_inode(loader, 101, &attr, NULL, 0, &dir), TW_BAD_DATA);
-	fails(tw_loader_inode(loader, 0, &attr, NULL, 0, &dir), TW_BAD_DATA);
-	ok(tw_loader_inode(loader, ROOT, &attr, NULL, 0, &dir));
-	ok(tw_loader_dir(loader, dir));
+	fails(tw_loader_inode(loader, 101, &attr, NULL, 0, TW_OWNER_DIR), TW_BAD_DATA);
+	fails(tw_loader_inode(loader, 0, &attr, NULL, 0, TW_OWNER_DIR), TW_BAD_DATA);
+	ok(tw_loader_inode(loader, ROOT, &attr, NULL, 0, TW_OWNER_DIR));
+	ok(tw_loader_dir(loader, tw_view_inode(view, ROOT)));
 	tw_loader_dirblock(loader, 5);
 	ok(tw_loader_name(loader, 101, "a", 1));
 	fails(tw_loader_dirblock_end(loader), TW_BAD_DATA);

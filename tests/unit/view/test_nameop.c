@@ -324,6 +324,35 @@ static void a_reused_directory_takes_its_entries_along(void **state)
 	expect(c, "deleted /d/x\ndeleted /d/y\ndeleted /d\ncreated /e\ncreated /e/z\n");
 }
 
+/* What is in the new one needs it, and is told of by its name; the old one has to give the number up
+ * before. */
+static void a_reused_directory_goes_before_what_the_new_one_holds(void **state)
+{
+	struct changes *c = *state;
+	put(c, ROOT, "d", 20, DIR_MODE);
+	make(c, 20, DIR_MODE, 2);
+	make(c, 11, FILE_MODE, 1);
+	gone(c, ROOT, "d");
+	come(c, ROOT, "e", 20);
+	come(c, 20, "x", 11);
+	expect(c, "deleted /d\ncreated /e\ncreated /e/x\n");
+}
+
+/* Another file waits for the place of the last one. */
+static void deleted_comes_with_the_last_of_several_names(void **state)
+{
+	struct changes *c = *state;
+	put(c, ROOT, "a", 20, FILE_MODE);
+	put(c, ROOT, "b", 20, FILE_MODE);
+	make(c, 20, DIR_MODE, 2);
+	make(c, 11, FILE_MODE, 1);
+	gone(c, ROOT, "a");
+	gone(c, ROOT, "b");
+	come(c, ROOT, "b", 11);
+	come(c, ROOT, "d", 20);
+	expect(c, "unlinked /a\ndeleted /b\ncreated /b\ncreated /d\n");
+}
+
 /* The file in it was moved out and back meanwhile. */
 static void an_entry_that_outlives_its_directory_steps_aside(void **state)
 {
@@ -418,6 +447,8 @@ int main(void)
 		CHANGE_TEST(a_reused_number_under_the_same_name_is_another_file),
 		CHANGE_TEST(a_number_reused_for_another_kind_is_another_file),
 		CHANGE_TEST(a_reused_directory_takes_its_entries_along),
+		CHANGE_TEST(a_reused_directory_goes_before_what_the_new_one_holds),
+		CHANGE_TEST(deleted_comes_with_the_last_of_several_names),
 		CHANGE_TEST(an_entry_that_outlives_its_directory_steps_aside),
 		CHANGE_TEST(an_entry_that_only_changed_its_block_is_no_event),
 		CHANGE_TEST(a_name_in_two_blocks_at_once_is_one_name),

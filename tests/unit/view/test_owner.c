@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "../check.h"
 
+#include "base/parallel.h"
 #include "view/owner.h"
 
 #include <stdlib.h>
@@ -193,6 +194,16 @@ static uint64_t operate(struct dice *dice, struct tw_owners *owners, struct cell
 	return block;
 }
 
+/* Gives back room, and changes nothing else. */
+static void settle(struct tw_owners *owners)
+{
+	struct tw_fill *fill;
+	ok(tw_fill_begin(owners, &fill));
+	ok(tw_fill_settle(fill, 0, 2));
+	ok(tw_fill_settle(fill, 1, 2));
+	tw_fill_end(fill);
+}
+
 static void random_operations_equal_an_array(void **state)
 {
 	(void)state;
@@ -208,15 +219,133 @@ static void random_operations_equal_an_array(void **state)
 			compare(owners, model, block + count - 2, block + count + 2, nblocks);
 		if (i % 5000 == 0)
 			compare(owners, model, 0, nblocks, nblocks);
-		if (i % 500 == 0) {
-			uint64_t from, to;
-			tw_owners_part(owners, i / 500 % 2, 2, &from, &to);
-			tw_owners_fit(owners, from, to);
-		}
+		if (i % 500 == 0)
+			settle(owners);
 	}
 	compare(owners, model, 0, nblocks, nblocks);
 	tw_owners_destroy(owners);
 	free(model);
+}
+
+/* --- filling --- */
+
+#define MAX_EXTENTS 6u
+#define INODES 400u
+
+/* Inode i + 1 of a volume: extents in the order of their logical blocks, at any place. */
+struct plan {
+	struct tw_owner extents[INODES][MAX_EXTENTS];
+	uint32_t n[INODES];
+	uint32_t order[INODES]; /* in which they are entered */
+	struct tw_fill *fill;
+	struct tw_filler fillers[2];
+};
+
+static void shuffle(struct dice *dice, uint32_t *at, uint32_t n)
+{
+	for (uint32_t i = n - 1; i; i--) {
+		uint32_t k = roll(dice, i + 1), was = at[i];
+		at[i] = at[k];
+		at[k] = was;
+	}
+}
+
+/* Where extent number i of the whole volume lies: each has a stretch of its own, or, contested,
+ * anywhere. */
+static uint64_t place_of(struct dice *dice, uint64_t nblocks, uint32_t stretch, bool contested)
+{
+	uint32_t width = (uint32_t)(nblocks / (INODES * MAX_EXTENTS));
+	return contested && !roll(dice, 8) ? roll(dice, (uint32_t)nblocks) : (uint64_t)stretch * width;
+}
+
+static void make_plan(struct dice *dice, struct plan *plan, uint64_t nblocks, bool contested)
+{
+	static uint32_t stretches[INODES * MAX_EXTENTS];
+	uint32_t width = (uint32_t)(nblocks / (INODES * MAX_EXTENTS)), k = 0;
+	for (uint32_t i = 0; i < INODES * MAX_EXTENTS; i++)
+		stretches[i] = i;
+	shuffle(dice, stretches, INODES * MAX_EXTENTS);
+	for (uint32_t i = 0; i < INODES; i++) {
+		uint32_t lblk = 0;
+		plan->order[i] = i;
+		plan->n[i] = roll(dice, MAX_EXTENTS + 1);
+		for (uint32_t e = 0; e < plan->n[i]; e++) {
+			uint32_t count = 1 + roll(dice, contested ? 2 * width : width);
+			plan->extents[i][e] = (struct tw_owner){
+				place_of(dice, nblocks, stretches[k++], contested), count, i + 1,
+				lblk, TW_OWNER_DATA + roll(dice, 2)};
+			lblk += count + roll(dice, 2);
+		}
+	}
+	shuffle(dice, plan->order, INODES);
+}
+
+static struct tw_error *fill_half(void *arg, unsigned thread)
+{
+	struct plan *plan = arg;
+	struct tw_filler *filler = &plan->fillers[thread];
+	*filler = (struct tw_filler){.fill = plan->fill};
+	for (uint32_t i = thread; i < INODES; i += 2) {
+		uint32_t inode = plan->order[i];
+		for (uint32_t e = 0; e < plan->n[inode]; e++)
+			TW_TRY(tw_fill_add(filler, &plan->extents[inode][e]));
+		if (i % 32 < 2)
+			tw_fill_rest(filler);
+	}
+	tw_fill_rest(filler);
+	return NULL;
+}
+
+static struct tw_error *settle_half(void *arg, unsigned thread)
+{
+	const struct plan *plan = arg;
+	return tw_fill_settle(plan->fill, thread, 2);
+}
+
+static void model_plan(const struct plan *plan, struct cell *model, uint64_t nblocks)
+{
+	for (uint32_t i = 0; i < INODES; i++)
+		for (uint32_t e = 0; e < plan->n[i]; e++) {
+			const struct tw_owner *o = &plan->extents[i][e];
+			for (uint64_t k = 0; k < o->count && o->block + k < nblocks; k++)
+				model[o->block + k] = (struct cell){
+					o->ino, o->lblk + (uint32_t)k, o->kind};
+		}
+}
+
+static void fill_and_compare(struct dice *dice, bool contested)
+{
+	static struct plan plan;
+	const uint64_t nblocks = 40 * BUCKET + 77;
+	struct cell *model = calloc(nblocks, sizeof(*model));
+	struct tw_owners *owners = new_map(nblocks);
+	make_plan(dice, &plan, nblocks, contested);
+	ok(tw_fill_begin(owners, &plan.fill));
+	ok(tw_parallel(2, fill_half, &plan));
+	ok(tw_parallel(2, settle_half, &plan));
+	tw_fill_end(plan.fill);
+	for (int i = 0; i < 2; i++)
+		tw_filler_deinit(&plan.fillers[i]);
+	model_plan(&plan, model, nblocks);
+	compare(owners, model, 0, nblocks, nblocks);
+	tw_owners_destroy(owners);
+	free(model);
+}
+
+static void filling_in_any_order_equals_setting_by_inode(void **state)
+{
+	(void)state;
+	struct dice dice = { 3 };
+	for (unsigned round = 0; round < 20; round++)
+		fill_and_compare(&dice, false);
+}
+
+static void of_several_inodes_the_highest_has_a_contested_block(void **state)
+{
+	(void)state;
+	struct dice dice = { 4 };
+	for (unsigned round = 0; round < 20; round++)
+		fill_and_compare(&dice, true);
 }
 
 /* Walking from interval to interval meets every owned block once and no other. */
@@ -244,6 +373,46 @@ static void a_walk_meets_every_interval_once(void **state)
 	free(model);
 }
 
+static void metadata_is_noted_and_file_data_is_not(void **state)
+{
+	struct tw_owners *owners = new_map(1000);
+	uint64_t block, count;
+	(void)state;
+	const struct tw_owner dir = {100, 2, 7, 0, TW_OWNER_DIR};
+	const struct tw_owner data = {200, 5, 8, 0, TW_OWNER_DATA};
+	/* Nobody asked yet. */
+	ok(tw_owners_set(owners, &dir));
+	assert_int_equal(tw_owners_next_note(owners, &block, &count), 0);
+	ok(tw_owners_take_notes(owners));
+	ok(tw_owners_set(owners, &data));
+	ok(tw_owners_clear(owners, 200, 5, 8, TW_OWNER_DATA));
+	assert_int_equal(tw_owners_next_note(owners, &block, &count), 0);
+	ok(tw_owners_clear(owners, 100, 2, 7, TW_OWNER_DIR));
+	assert_int_equal(tw_owners_next_note(owners, &block, &count), 1);
+	assert_int_equal(block, 100);
+	assert_int_equal(count, 2);
+	assert_int_equal(tw_owners_next_note(owners, &block, &count), 0);
+	tw_owners_destroy(owners);
+}
+
+static void too_many_notes_say_so_once(void **state)
+{
+	struct tw_owners *owners = new_map(1000);
+	uint64_t block, count;
+	(void)state;
+	ok(tw_owners_take_notes(owners));
+	for (uint64_t i = 0; i < 5000; i++) {
+		const struct tw_owner node = {1 + i % 900, 1, 7, 0, TW_OWNER_NODE};
+		ok(tw_owners_set(owners, &node));
+	}
+	assert_int_equal(tw_owners_next_note(owners, &block, &count), -1);
+	assert_int_equal(tw_owners_next_note(owners, &block, &count), 0);
+	const struct tw_owner node = {5, 1, 7, 0, TW_OWNER_NODE};
+	ok(tw_owners_set(owners, &node));
+	assert_int_equal(tw_owners_next_note(owners, &block, &count), 1);
+	tw_owners_destroy(owners);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -256,7 +425,11 @@ int main(void)
 		cmocka_unit_test(blocks_beyond_the_volume_are_passed_over),
 		cmocka_unit_test(a_search_stops_at_its_end),
 		cmocka_unit_test(random_operations_equal_an_array),
+		cmocka_unit_test(filling_in_any_order_equals_setting_by_inode),
+		cmocka_unit_test(of_several_inodes_the_highest_has_a_contested_block),
 		cmocka_unit_test(a_walk_meets_every_interval_once),
+		cmocka_unit_test(metadata_is_noted_and_file_data_is_not),
+		cmocka_unit_test(too_many_notes_say_so_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
