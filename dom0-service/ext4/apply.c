@@ -54,8 +54,6 @@ static struct tw_error *take_inode(
 	bool replaced = tw_change_identity(change, &now->attr);
 	uint16_t old_mode = tw_view_mode(fs->view, inode);
 	TW_TRY(tw_view_set_attr(fs->view, inode, &now->attr));
-	if (replaced)
-		change->nranges = 0; /* they were the old inode's */
 	if (!S_ISLNK(now->attr.mode))
 		TW_TRY(tw_inode_set_target(inode, NULL, 0));
 	if (tracked && !replaced && same_mapping &&
@@ -64,6 +62,7 @@ static struct tw_error *take_inode(
 	struct ext4_remap *remap;
 	TW_TRY(add_remap(w, ino, &remap));
 	remap->flags = now->flags;
+	remap->sectors = now->sectors;
 	remap->old_mode = old_mode;
 	remap->mode = tracked ? now->attr.mode : 0;
 	remap->fast_symlink = ext4_inode_fast_symlink(now);
@@ -162,6 +161,7 @@ static struct tw_error *apply_node(struct work *w, uint32_t ino)
 	TW_TRY(tw_changeset_inode(w->fs->set, ino, &change));
 	TW_TRY(add_remap(w, ino, &remap));
 	remap->flags = root->flags;
+	remap->sectors = root->sectors;
 	remap->old_mode = remap->mode = tw_view_mode(w->fs->view, inode);
 	memcpy(remap->root, root->map, sizeof(remap->root));
 	return NULL;
@@ -209,9 +209,7 @@ static struct tw_error *apply_mappings(struct work *w)
 		TW_TRY(ext4_inline_ranges(fs, remap, inode_of(w, remap).attr.size, change));
 	}
 	for (size_t i = 0; i < w->nremaps; i++)
-		TW_TRY(ext4_remap_release(fs, &w->remaps[i]));
-	for (size_t i = 0; i < w->nremaps; i++)
-		TW_TRY(ext4_remap_claim(fs, &w->remaps[i], &w->reader));
+		TW_TRY(ext4_remap_move(fs, &w->remaps[i], &w->reader));
 	return NULL;
 }
 

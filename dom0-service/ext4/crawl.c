@@ -8,8 +8,7 @@
 struct replayed {
 	const struct tw_source *below;
 	uint32_t blockbits;
-	struct ext4_block *blocks;  /* digest: sequence of the transaction */
-	struct ext4_block *revoked; /* digest: latest sequence that revokes it */
+	struct ext4_replay log;
 };
 
 static struct tw_error *read_replayed(void *arg, uint64_t offset, void *buf, size_t len)
@@ -18,8 +17,8 @@ static struct tw_error *read_replayed(void *arg, uint64_t offset, void *buf, siz
 	TW_TRY(tw_source_read(r->below, offset, buf, len));
 	uint64_t first = offset >> r->blockbits, last = (offset + len - 1) >> r->blockbits;
 	uint64_t size = 1ull << r->blockbits;
-	for (uint64_t block = first; r->blocks && block <= last; block++) {
-		const struct ext4_block *newer = ext4_block_find(r->blocks, block);
+	for (uint64_t block = first; r->log.blocks && block <= last; block++) {
+		const struct ext4_block *newer = ext4_block_find(r->log.blocks, block);
 		if (!newer)
 			continue;
 		uint64_t at = block << r->blockbits;
@@ -36,35 +35,6 @@ static void soon_replayed(void *arg, uint64_t offset, uint64_t len)
 	tw_source_soon(r->below, offset, len);
 }
 
-static struct tw_error *replay(
-	struct ext4 *fs, const struct tw_jbd2_transaction *txn, struct replayed *r)
-{
-	for (size_t i = 0; i < txn->nblocks; i++) {
-		if (txn->blocks[i].block >= fs->geo.nblocks)
-			continue;
-		TW_TRY(ext4_block_store(&r->blocks, txn->blocks[i].block, 0, txn->blocks[i].data,
-			fs->geo.blocksize));
-		ext4_block_find(r->blocks, txn->blocks[i].block)->digest = txn->sequence;
-	}
-	for (size_t i = 0; i < txn->nrevoked; i++) {
-		struct ext4_block *revoked;
-		TW_TRY(ext4_block_get(&r->revoked, txn->revoked[i], &revoked));
-		revoked->digest = txn->sequence;
-	}
-	return NULL;
-}
-
-/* A block is not replayed from transactions up to the one that revokes it. */
-static void drop_revoked(struct replayed *r)
-{
-	struct ext4_block *revoked, *next;
-	HASH_ITER (hh, r->revoked, revoked, next) {
-		const struct ext4_block *block = ext4_block_find(r->blocks, revoked->block);
-		if (block && (int32_t)((uint32_t)block->digest - (uint32_t)revoked->digest) <= 0)
-			ext4_block_drop(&r->blocks, revoked->block);
-	}
-}
-
 static struct tw_error *replay_journal(struct ext4 *fs, struct replayed *r)
 {
 	while (fs->journal) {
@@ -73,11 +43,11 @@ static struct tw_error *replay_journal(struct ext4 *fs, struct replayed *r)
 		TW_TRY(tw_jbd2_next(fs->journal, true, &ready, &txn));
 		if (!ready)
 			break;
-		struct tw_error *err = replay(fs, &txn, r);
+		struct tw_error *err = ext4_replay_take(&fs->geo, &txn, &r->log);
 		tw_jbd2_release(fs->journal, &txn);
 		TW_TRY(err);
 	}
-	drop_revoked(r);
+	ext4_replay_drop_revoked(&r->log);
 	return NULL;
 }
 
@@ -94,6 +64,7 @@ struct tw_error *ext4_load_inode(
 	TW_TRY(tw_view_set_attr(fs->view, inode, &now.attr));
 	struct ext4_remap remap = {.ino = ino,
 		.flags = now.flags,
+		.sectors = now.sectors,
 		.mode = now.attr.mode,
 		.old_mode = now.attr.mode,
 		.fast_symlink = ext4_inode_fast_symlink(&now)};
@@ -102,7 +73,7 @@ struct tw_error *ext4_load_inode(
 		remap.inlined = ext4_inline_digest(&now);
 	struct tw_error *err = ext4_remap_walk(fs, &remap, reader);
 	if (!err)
-		err = claim ? ext4_remap_claim(fs, &remap, reader)
+		err = claim ? ext4_remap_move(fs, &remap, reader)
 			    : ext4_remap_keep(fs, &remap, reader);
 	ext4_map_deinit(&remap.map);
 	TW_TRY(err);
@@ -160,12 +131,11 @@ static struct tw_error *open_journal(struct ext4 *fs)
 static struct tw_error *expect_checkpoints(struct ext4 *fs, const struct replayed *r)
 {
 	struct ext4_block *block, *next, *recent;
-	HASH_ITER (hh, r->blocks, block, next) {
+	HASH_ITER (hh, r->log.blocks, block, next) {
 		TW_TRY(ext4_block_get(&fs->recent, block->block, &recent));
 		recent->digest = ext4_digest(block->data, fs->geo.blocksize);
 	}
-	/* Some of it may be file data. */
-	fs->data_logged = r->blocks != NULL;
+	fs->data_logged = ext4_data_expected(fs);
 	return NULL;
 }
 
@@ -177,7 +147,7 @@ static struct tw_error *crawl_replayed(struct ext4 *fs, struct replayed *r)
 		.bytes = fs->env.source.bytes,
 		.parallel = fs->env.source.parallel,
 		.soon = soon_replayed};
-	if (r->blocks) {
+	if (r->log.blocks) {
 		ext4_geometry_deinit(&fs->geo);
 		TW_TRY(ext4_geometry_read(&source, &fs->geo));
 	}
@@ -195,7 +165,6 @@ struct tw_error *ext4_crawl(struct ext4 *fs)
 		TW_TRY(open_journal(fs));
 	struct replayed r = {.below = &fs->env.source, .blockbits = fs->geo.blockbits};
 	struct tw_error *err = crawl_replayed(fs, &r);
-	ext4_block_clear(&r.blocks);
-	ext4_block_clear(&r.revoked);
+	ext4_replay_deinit(&r.log);
 	return err;
 }

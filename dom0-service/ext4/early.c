@@ -54,7 +54,7 @@ static bool text_holds(struct tw_span s)
 	return true;
 }
 
-static bool may_be_metadata(const struct ext4 *fs, const uint8_t *data)
+bool ext4_may_be_metadata(const struct ext4 *fs, const uint8_t *data)
 {
 	enum { EXTENT_MAGIC = 0xf30a };
 	const uint32_t xattr_magic = 0xea020000;
@@ -66,7 +66,7 @@ static bool may_be_metadata(const struct ext4 *fs, const uint8_t *data)
 struct tw_error *ext4_unjournaled_keep(struct ext4 *fs, uint64_t block, const uint8_t *data)
 {
 	ext4_block_drop(&fs->early, block);
-	if (!may_be_metadata(fs, data))
+	if (!ext4_may_be_metadata(fs, data))
 		return NULL;
 	if ((uint64_t)HASH_COUNT(fs->early) << fs->geo.blockbits >= MAX_KEPT)
 		ext4_block_drop(&fs->early, fs->early->block);

@@ -39,6 +39,7 @@ struct ext4_block {
 struct ext4_root {
 	uint32_t ino;
 	uint32_t flags;
+	uint64_t sectors; /* i_blocks */
 	uint8_t map[EXT4_MAP_BYTES];
 	uint32_t nnodes;
 	uint64_t *nodes;
@@ -93,6 +94,9 @@ struct ext4 {
 	uint8_t superblock[EXT4_SUPERBLOCK_BYTES];
 	struct ext4_newcomers *newcomers; /* dirs.c's */
 	bool data_waits;                  /* the changeset holds data writes */
+	uint32_t log_behind; /* the stream brings the log from this block to the next transaction's
+				once more; 0: it does not */
+	bool mending;     /* what is applied now is part of a resync */
 	bool data_logged; /* file data went through the log: it will be checkpointed, too */
 };
 
@@ -241,6 +245,7 @@ void ext4_reader_deinit(struct ext4_reader *reader);
 struct ext4_remap {
 	uint32_t ino;
 	uint32_t flags;      /* i_flags */
+	uint64_t sectors;    /* i_blocks */
 	uint16_t old_mode;   /* what the blocks held so far were */
 	uint16_t mode;       /* 0: the inode has gone, and its mapping with it */
 	bool fast_symlink;   /* the root holds the target, not a mapping */
@@ -256,10 +261,9 @@ struct ext4_remap {
 /* Reads the new mapping. Nonsense in it is logged and gives an empty one. */
 struct tw_error *ext4_remap_walk(
 	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader) TW_MUST_CHECK;
-/* Lets go of what the inode does not own any more ... */
-struct tw_error *ext4_remap_release(struct ext4 *fs, struct ext4_remap *remap) TW_MUST_CHECK;
-/* ... and takes what is new: all inodes of a transaction release before one of them claims. */
-struct tw_error *ext4_remap_claim(
+/* Lets go of what the inode does not own any more, and takes what is new. Of a block that goes from
+ * one inode to another, either may be moved first: only who has it lets go of it. */
+struct tw_error *ext4_remap_move(
 	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader) TW_MUST_CHECK;
 /* Takes a mapping over without the owner map: for a crawl, which fills that at the end. */
 struct tw_error *ext4_remap_keep(
@@ -301,6 +305,20 @@ struct tw_error *ext4_changeset(struct ext4 *fs) TW_MUST_CHECK;
  * when the target is known to lie in the inode. */
 struct tw_error *ext4_attrs_target(struct ext4 *fs, const struct ext4_inode *inode, uint32_t ino,
 	struct ext4_reader *reader) TW_MUST_CHECK;
+
+/* --- replay.c: what a recovery of the journal would write --- */
+
+struct ext4_replay {
+	struct ext4_block *blocks;  /* the newest copies; digest: number of the transaction */
+	struct ext4_block *revoked; /* digest: number of the latest transaction that revokes it */
+};
+
+/* Takes the next transaction; its data is copied. */
+struct tw_error *ext4_replay_take(const struct ext4_geometry *geo,
+	const struct tw_jbd2_transaction *txn, struct ext4_replay *r) TW_MUST_CHECK;
+/* A block is not replayed from transactions up to the one that revokes it. */
+void ext4_replay_drop_revoked(struct ext4_replay *r);
+void ext4_replay_deinit(struct ext4_replay *r);
 
 /* --- crawl.c --- */
 
@@ -377,6 +395,8 @@ struct tw_error *ext4_fast_end(struct ext4 *fs) TW_MUST_CHECK;
 bool ext4_entries_hold(const struct ext4_geometry *geo, struct tw_span block);
 /* True for what a directory may have written; its first block begins with the directory itself. */
 bool ext4_is_block_of(const struct ext4_geometry *geo, struct tw_span block, uint32_t dir);
+/* True for content that some kind of metadata could have, wherever it is. */
+bool ext4_may_be_metadata(const struct ext4 *fs, const uint8_t *data);
 /* Keeps what was written to a block that is nobody's, if it may turn out to be metadata. */
 struct tw_error *ext4_unjournaled_keep(
 	struct ext4 *fs, uint64_t block, const uint8_t *data) TW_MUST_CHECK;
@@ -392,6 +412,7 @@ struct tw_error *ext4_unjournaled_settle(
 
 struct tw_error *ext4_write(void *fs, const struct tw_write *write) TW_MUST_CHECK;
 bool ext4_wants(void *fs, uint64_t offset, uint64_t length);
+bool ext4_wants_all(void *fs);
 struct tw_error *ext4_settle(void *fs, struct tw_time now, bool last) TW_MUST_CHECK;
 /* Applies what was written in place, and tells of the data that waits. */
 struct tw_error *ext4_direct_apply(struct ext4 *fs, struct tw_time now) TW_MUST_CHECK;
@@ -403,12 +424,23 @@ struct tw_error *ext4_superblock_check(const struct ext4 *fs) TW_MUST_CHECK;
 /* Follows a write of one block of the journal. */
 struct tw_error *ext4_journal_block(
 	struct ext4 *fs, uint32_t log_block, const uint8_t *data, struct tw_time now) TW_MUST_CHECK;
+/* True when file data that went through the log is expected at its home. */
+bool ext4_data_expected(const struct ext4 *fs);
 /* Makes room for fast commits; the journal has an area for them. */
 struct tw_error *ext4_fast_open(struct ext4 *fs) TW_MUST_CHECK;
 /* Applies the fast commits that the journal of a fresh view holds. */
 struct tw_error *ext4_fast_crawl(struct ext4 *fs) TW_MUST_CHECK;
 /* Loads one block of the journal for jbd2. */
 struct tw_error *ext4_journal_load(void *fs, uint32_t log_block, void *buf) TW_MUST_CHECK;
+
+/* --- gather.c, mend.c: the module's survey, gather and mend --- */
+
+struct tw_error *ext4_survey(void *fs, void **found, bool *stands) TW_MUST_CHECK;
+struct tw_error *ext4_gather(void *found, const struct tw_missed *missed, struct tw_buf *out,
+	bool *again) TW_MUST_CHECK;
+void ext4_gathered_destroy(void *found);
+struct tw_error *ext4_mend(void *fs, struct tw_span gathered, const struct tw_missed *data,
+	struct tw_time now) TW_MUST_CHECK;
 
 /* --- state.c --- */
 
@@ -418,6 +450,9 @@ struct tw_error *ext4_load(
 
 /* --- resync.c --- */
 
+/* Adds bytes that were missed to the changes of the files that own them in a view. */
+struct tw_error *ext4_missed_data(struct ext4 *fs, const struct tw_owners *owners,
+	const struct tw_range *missed) TW_MUST_CHECK;
 struct tw_error *ext4_announce(void *fs, struct tw_time now) TW_MUST_CHECK;
 struct tw_error *ext4_resync(
 	void *fs, void *newer, const struct tw_missed *missed, struct tw_time now) TW_MUST_CHECK;

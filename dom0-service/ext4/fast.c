@@ -87,6 +87,8 @@ static struct tw_error *take_name(struct fast_work *w, const struct ext4_fc_op *
 
 static void remove_ranges(struct fast_inode *inode, size_t from, size_t to)
 {
+	if (from == to)
+		return;
 	memmove(inode->ranges + from, inode->ranges + to,
 		(inode->nranges - to) * sizeof(*inode->ranges));
 	inode->nranges -= to - from;
@@ -339,8 +341,6 @@ static struct tw_error *move_inode(struct ext4 *fs, struct fast_inode *f)
 	TW_TRY(tw_changeset_inode(fs->set, f->ino, &change));
 	TW_TRY(tw_view_inode_add(fs->view, f->ino, &inode));
 	TW_TRY(tw_view_set_attr(fs->view, inode, &now));
-	if (another)
-		change->nranges = 0;
 	if (!S_ISLNK(now.mode))
 		TW_TRY(tw_inode_set_target(inode, NULL, 0));
 	else if (ext4_inode_fast_symlink(&raw) || raw.flags & EXT4_INLINE_DATA_FL)
@@ -368,10 +368,7 @@ static struct tw_error *move_inodes(struct fast_work *w)
 		TW_TRY(move_inode(w->fs, f));
 	for (f = w->inodes; f; f = f->hh.next)
 		if (f->remapped)
-			TW_TRY(ext4_remap_release(w->fs, &f->remap));
-	for (f = w->inodes; f; f = f->hh.next)
-		if (f->remapped)
-			TW_TRY(ext4_remap_claim(w->fs, &f->remap, &none));
+			TW_TRY(ext4_remap_move(w->fs, &f->remap, &none));
 	return NULL;
 }
 

@@ -154,11 +154,26 @@ static struct tw_error *block_content(
 	return NULL;
 }
 
+/* The content was left out, since the block was not known to be metadata when it was written: then
+ * it was committed meanwhile, and this is its checkpoint. */
+static bool is_unseen_checkpoint(
+	const struct ext4 *fs, const struct tw_write *write, uint64_t block)
+{
+	return !write->payload && !(write->flags & TW_RECORD_ZEROES) && !offline(fs) &&
+	       ext4_block_find(fs->recent, block);
+}
+
 static struct tw_error *metadata_written(struct ext4 *fs, const struct tw_owner *owner,
 	const struct tw_write *write, uint64_t first, uint64_t end)
 {
+	/* What a resync has read was ahead of the stream. While the log is in use, it says what a
+	 * block holds; and the block may have been a file's when this was written. */
+	if (write->told && owner->kind != TW_OWNER_JOURNAL && !offline(fs))
+		return NULL;
 	for (uint64_t block = first; block < end; block++) {
 		const uint8_t *data;
+		if (owner->kind != TW_OWNER_JOURNAL && is_unseen_checkpoint(fs, write, block))
+			continue;
 		TW_TRY(block_content(fs, write, block, &data));
 		if (owner->kind == TW_OWNER_JOURNAL)
 			TW_TRY(ext4_journal_block(fs,
@@ -174,6 +189,8 @@ static bool is_data_checkpoint(struct ext4 *fs, const struct tw_write *write, ui
 {
 	const struct ext4_block *recent = ext4_block_find(fs->recent, block);
 	uint64_t at = block << fs->geo.blockbits, end = at + fs->geo.blocksize;
+	if (is_unseen_checkpoint(fs, write, block))
+		return true;
 	if (!recent || !write->payload || write->offset > at || write->offset + write->length < end)
 		return false;
 	bool same = recent->digest ==
@@ -190,6 +207,8 @@ static struct tw_error *file_written(struct ext4 *fs, const struct tw_owner *own
 	uint64_t end = write->offset + write->length;
 	from = from > write->offset ? from : write->offset;
 	to = to < end ? to : end;
+	if (write->told)
+		return NULL;
 	if (!fs->data_logged)
 		return data_written(fs, owner, from, to);
 	for (uint64_t block = first; block < stop; block++) {
@@ -257,6 +276,13 @@ bool ext4_wants(void *arg, uint64_t offset, uint64_t length)
 		block = stop;
 	}
 	return false;
+}
+
+/* Tools may be at work, or what goes through the log is file data, whose home may be anywhere. */
+bool ext4_wants_all(void *arg)
+{
+	const struct ext4 *fs = arg;
+	return offline(fs) || fs->data_logged;
 }
 
 static struct tw_error *follow(struct ext4 *fs, const struct tw_write *write)

@@ -65,8 +65,7 @@ struct tw_jbd2 {
 	struct tw_jbd2_position next;
 	uint32_t commit_seen; /* highest sequence of a commit block that was written */
 	bool any_commit;
-	bool live; /* a transaction was seen whole since the start: nothing needs loading any more
-		    */
+	bool live; /* a transaction was seen whole: nothing needs loading any more */
 	/* The next transaction was committed and cannot be whole before this block is written. */
 	bool waits;
 	uint32_t waits_for;
@@ -294,8 +293,7 @@ static struct tw_error *fetch(struct walk *w, struct tw_logblock **out)
 static void step(struct walk *w)
 {
 	w->steps++;
-	if (++w->pos >= w->j->end)
-		w->pos = w->j->first;
+	w->pos = tw_jbd2_after(w->j, w->pos);
 }
 
 static uint32_t csum_with_hole(const struct tw_jbd2 *j, const uint8_t *data, uint32_t hole)
@@ -549,11 +547,8 @@ struct tw_error *tw_jbd2_next(
 
 void tw_jbd2_release(struct tw_jbd2 *j, struct tw_jbd2_transaction *txn)
 {
-	for (uint32_t at = txn->head; at != j->next.head;) {
+	for (uint32_t at = txn->head; at != j->next.head; at = tw_jbd2_after(j, at))
 		tw_logblocks_drop(j->blocks, at);
-		if (++at >= j->end)
-			at = j->first;
-	}
 	*txn = (struct tw_jbd2_transaction){0};
 }
 
@@ -581,6 +576,21 @@ void tw_jbd2_set_position(struct tw_jbd2 *j, struct tw_jbd2_position position)
 {
 	j->next = position;
 	j->waits = false;
+}
+
+uint32_t tw_jbd2_before(const struct tw_jbd2 *j, uint32_t log_block)
+{
+	return (log_block > j->first ? log_block : j->end) - 1;
+}
+
+uint32_t tw_jbd2_after(const struct tw_jbd2 *j, uint32_t log_block)
+{
+	return log_block + 1 < j->end ? log_block + 1 : j->first;
+}
+
+void tw_jbd2_forget(struct tw_jbd2 *j)
+{
+	tw_logblocks_clear(j->blocks);
 }
 
 void tw_jbd2_pending(const struct tw_jbd2 *j,

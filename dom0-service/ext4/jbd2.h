@@ -37,6 +37,47 @@ struct tw_jbd2_position {
 	uint32_t sequence; /* its number */
 };
 
+static inline bool tw_jbd2_same(struct tw_jbd2_position a, struct tw_jbd2_position b)
+{
+	return a.head == b.head && a.sequence == b.sequence;
+}
+
+/* What a journal's superblock says of that; head 0: the log is empty. */
+static inline struct tw_jbd2_position tw_jbd2_tail(struct tw_span superblock)
+{
+	enum { S_SEQUENCE = 24, S_START = 28 };
+	return (struct tw_jbd2_position){
+		tw_be32(superblock, S_START), tw_be32(superblock, S_SEQUENCE)};
+}
+
+/* How many blocks a journal has, its superblock included. */
+static inline uint32_t tw_jbd2_blocks(struct tw_span superblock)
+{
+	enum { S_MAXLEN = 16 };
+	return tw_be32(superblock, S_MAXLEN);
+}
+/* True for a log block from one place up to another, in a log that goes round. */
+static inline bool tw_jbd2_within(uint32_t from, uint32_t to, uint32_t log_block)
+{
+	return from <= to ? log_block >= from && log_block < to
+			  : log_block >= from || log_block < to;
+}
+/* True for the block that commits the transaction of this number. */
+static inline bool tw_jbd2_is_commit(struct tw_span block, uint32_t sequence)
+{
+	enum { H_TYPE = 4, H_SEQUENCE = 8, COMMIT = 2 };
+	return tw_be32(block, 0) == 0xc03b3998u && tw_be32(block, H_TYPE) == COMMIT &&
+	       tw_be32(block, H_SEQUENCE) == sequence;
+}
+/* True when each block of a transaction has a checksum that tells it from another one (version 3).
+ */
+static inline bool tw_jbd2_checks_blocks(struct tw_span superblock)
+{
+	enum { H_TYPE = 4, SUPERBLOCK_V2 = 4, S_INCOMPAT = 40, CSUM_V3 = 16 };
+	return tw_be32(superblock, H_TYPE) == SUPERBLOCK_V2 &&
+	       tw_be32(superblock, S_INCOMPAT) & CSUM_V3;
+}
+
 struct tw_jbd2;
 
 /* Reads one log block for a journal that is attached in the middle of a transaction. */
@@ -80,6 +121,11 @@ bool tw_jbd2_stalled(const struct tw_jbd2 *j);
 
 struct tw_jbd2_position tw_jbd2_position(const struct tw_jbd2 *j);
 void tw_jbd2_set_position(struct tw_jbd2 *j, struct tw_jbd2_position position);
+/* The log block before one of the log, which goes round; and the one after it. */
+uint32_t tw_jbd2_before(const struct tw_jbd2 *j, uint32_t log_block);
+uint32_t tw_jbd2_after(const struct tw_jbd2 *j, uint32_t log_block);
+/* Forgets the blocks of the log that are held. */
+void tw_jbd2_forget(struct tw_jbd2 *j);
 
 /* Calls each(log_block, data, arg) for every log block of the unfinished transaction that is held.
  */

@@ -33,6 +33,16 @@ static struct tw_error *superblock_committed(struct ext4 *fs, const struct ext4_
 	return ext4_superblock_check(fs);
 }
 
+bool ext4_data_expected(const struct ext4 *fs)
+{
+	struct tw_owner owner;
+	for (const struct ext4_block *b = fs->recent; b; b = b->hh.next)
+		if (tw_owners_find(tw_view_owners(fs->view), b->block, 1, &owner) &&
+			owner.kind == TW_OWNER_DATA)
+			return true;
+	return false;
+}
+
 /* True when a block of the transaction is a file's (data=journal). */
 static bool holds_data(const struct ext4 *fs, const struct ext4_blockset *blocks)
 {
@@ -133,10 +143,25 @@ static struct tw_error *superblock_of_log(struct ext4 *fs, const uint8_t *data, 
 	return ext4_direct_apply(fs, now);
 }
 
+/* After a resync the stream is behind the log: it brings what is known, up to the first block that
+ * lies elsewhere. Nothing of that has been overwritten meanwhile. */
+static bool is_known(struct ext4 *fs, uint32_t log_block)
+{
+	uint32_t from = fs->log_behind, to = tw_jbd2_position(fs->journal).head;
+	if (!from || !log_block)
+		return false;
+	bool within = tw_jbd2_within(from, to, log_block);
+	if (!within)
+		fs->log_behind = 0;
+	return within;
+}
+
 struct tw_error *ext4_journal_block(
 	struct ext4 *fs, uint32_t log_block, const uint8_t *data, struct tw_time now)
 {
 	uint32_t index;
+	if (is_known(fs, log_block))
+		return NULL;
 	if (!log_block)
 		TW_TRY(superblock_of_log(fs, data, now));
 	else if (tw_jbd2_fast_place(fs->journal, log_block, &index))

@@ -102,6 +102,9 @@ bool ext4_same_mapping(
 	struct tw_extent one;
 	uint32_t n, len;
 	remap.fast_symlink = ext4_inode_fast_symlink(now);
+	/* Without a journal, the number of blocks tells whether nodes and inode belong together. */
+	if (root && !fs->journal && root->sectors != now->sectors)
+		return false;
 	if (root)
 		return !((root->flags ^ now->flags) & (EXT4_EXTENTS_FL | EXT4_INLINE_DATA_FL)) &&
 		       !memcmp(root->map, now->map, sizeof(root->map));
@@ -212,13 +215,9 @@ static struct tw_error *claim_middle(
 		fs->view, remap->ino, new + m->from + 1, m->new_end - m->from - 1, kind);
 }
 
-struct tw_error *ext4_remap_release(struct ext4 *fs, struct ext4_remap *remap)
+/* The same for the nodes of the old mapping. */
+static struct tw_error *release_nodes(struct ext4 *fs, const struct ext4_remap *remap)
 {
-	struct extents was;
-	extents_of(fs, remap->ino, &was);
-	struct middle m =
-		differing(&was, remap->map.extents, remap->map.n, kind_changed(fs, remap));
-	TW_TRY(release_middle(fs, remap, was.at, &m));
 	const struct ext4_root *root = remap->extents_only ? NULL : ext4_root_find(fs, remap->ino);
 	for (uint32_t i = 0; root && i < root->nnodes; i++)
 		TW_TRY(tw_owners_clear(
@@ -275,6 +274,7 @@ static struct tw_error *keep_root(struct ext4 *fs, struct ext4_remap *remap)
 		return tw_error_nomem();
 	root->ino = remap->ino;
 	root->flags = remap->flags;
+	root->sectors = remap->sectors;
 	memcpy(root->map, remap->root, sizeof(root->map));
 	root->nnodes = remap->map.nnodes;
 	root->nodes = remap->map.nodes;
@@ -290,13 +290,15 @@ static struct tw_error *claim_node(struct ext4 *fs, uint32_t ino, uint64_t block
 	return tw_owners_set(tw_view_owners(fs->view), &owner);
 }
 
-struct tw_error *ext4_remap_claim(
+struct tw_error *ext4_remap_move(
 	struct ext4 *fs, struct ext4_remap *remap, struct ext4_reader *reader)
 {
 	struct extents was;
 	extents_of(fs, remap->ino, &was);
 	struct middle m =
 		differing(&was, remap->map.extents, remap->map.n, kind_changed(fs, remap));
+	TW_TRY(release_middle(fs, remap, was.at, &m));
+	TW_TRY(release_nodes(fs, remap));
 	TW_TRY(claim_middle(fs, remap, &m));
 	for (uint32_t i = 0; !remap->extents_only && i < remap->map.nnodes; i++)
 		TW_TRY(claim_node(fs, remap->ino, remap->map.nodes[i]));

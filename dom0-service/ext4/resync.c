@@ -14,6 +14,33 @@ static bool same_mapping(const struct tw_inode *a, const struct tw_inode *b)
 	return ext4_same_extents(x, n, y, m);
 }
 
+/* Linux writes what a program wrote to a file back within 30 seconds, and looks for it every five; a
+ * slow disk takes its time. */
+#define WRITEBACK_S 60
+
+/* Of a resync: what it knows of writes that nobody saw. */
+struct unseen {
+	bool any;       /* there may be some */
+	int64_t recent; /* a file that was changed at this time of the guest's clock, or later, may have data
+			 * among them */
+};
+
+static struct unseen unseen(const struct tw_view *view, const struct tw_missed *missed)
+{
+	struct unseen ret = {.any = missed->unwatched, .recent = INT64_MAX};
+	int64_t newest = INT64_MIN + WRITEBACK_S;
+	const struct tw_inode *inode = missed->in_use ? tw_view_inode_next(view, 1) : NULL;
+	if (!inode)
+		return ret;
+	/* No program can set this time: it is the clock's. */
+	for (; inode; inode = tw_view_inode_next(view, inode->ino + 1)) {
+		const struct tw_attr attr = tw_view_attr(view, inode);
+		newest = attr.ctime.sec > newest ? attr.ctime.sec : newest;
+	}
+	ret.recent = newest - WRITEBACK_S;
+	return ret;
+}
+
 /* Nobody saw the writes: a file whose times changed may have changed anywhere. */
 static bool touched(const struct tw_attr *a, const struct tw_attr *b)
 {
@@ -22,7 +49,7 @@ static bool touched(const struct tw_attr *a, const struct tw_attr *b)
 }
 
 static struct tw_error *move_inode(
-	struct ext4 *fs, const struct ext4 *newer, const struct tw_inode *to, bool unwatched)
+	struct ext4 *fs, const struct ext4 *newer, const struct tw_inode *to, struct unseen unseen)
 {
 	struct tw_inode *inode = tw_view_inode(fs->view, to->ino);
 	struct tw_change *change;
@@ -31,8 +58,9 @@ static struct tw_error *move_inode(
 	uint64_t old_inline = 0, new_inline = 0;
 	tw_numtab_get(&fs->inlines, to->ino, &old_inline);
 	tw_numtab_get(&newer->inlines, to->ino, &new_inline);
+	const bool late = S_ISREG(now.mode) && now.ctime.sec >= unseen.recent;
 	if (inode && ext4_same_attr(&was, &now) && same_mapping(inode, to) &&
-		old_inline == new_inline)
+		old_inline == new_inline && !late)
 		return NULL;
 	struct tw_extent one;
 	uint32_t n, len;
@@ -40,14 +68,12 @@ static struct tw_error *move_inode(
 	const char *target = tw_inode_target(to, &len);
 	TW_TRY(tw_changeset_inode(fs->set, to->ino, &change));
 	TW_TRY(tw_view_inode_add(fs->view, to->ino, &inode));
-	if (tw_change_identity(change, &now))
-		change->nranges = 0;
 	if (S_ISREG(now.mode)) {
 		TW_TRY(ext4_extents_ranges(fs, to->ino, extents, n, change));
 		struct ext4_remap remap = {
 			.ino = to->ino, .flags = now.flags, .inlined = new_inline};
 		TW_TRY(ext4_inline_ranges(fs, &remap, now.size, change));
-		if (unwatched && touched(&change->old, &now))
+		if (late || (unseen.any && touched(&change->old, &now)))
 			TW_TRY(tw_changeset_range(change, 0, now.size));
 	}
 	TW_TRY(tw_inode_set_extents(inode, extents, n));
@@ -59,7 +85,6 @@ static struct tw_error *lose_inode(struct ext4 *fs, struct tw_inode *inode)
 {
 	struct tw_change *change;
 	TW_TRY(tw_changeset_inode(fs->set, inode->ino, &change));
-	change->nranges = 0;
 	return tw_view_set_attr(fs->view, inode, &(struct tw_attr){0});
 }
 
@@ -125,15 +150,14 @@ static struct tw_error *move_dir(struct ext4 *fs, const struct ext4 *newer,
 }
 
 /* Files of which writes were missed: their blocks may have changed without a trace in metadata. */
-static struct tw_error *missed_data(
-	struct ext4 *fs, struct ext4 *newer, const struct tw_range *missed)
+struct tw_error *ext4_missed_data(
+	struct ext4 *fs, const struct tw_owners *owners, const struct tw_range *missed)
 {
 	uint64_t block = missed->offset >> fs->geo.blockbits;
 	uint64_t end =
 		(missed->offset + missed->length + fs->geo.blocksize - 1) >> fs->geo.blockbits;
 	struct tw_owner owner;
-	while (block < end &&
-		tw_owners_find(tw_view_owners(newer->view), block, end - block, &owner)) {
+	while (block < end && tw_owners_find(owners, block, end - block, &owner)) {
 		uint64_t first = owner.block > block ? owner.block : block;
 		uint64_t stop = owner.block + owner.count < end ? owner.block + owner.count : end;
 		struct tw_change *change;
@@ -151,6 +175,7 @@ static struct tw_error *missed_data(
 static struct tw_error *collect(struct ext4 *fs, struct ext4 *newer, const struct tw_missed *missed)
 {
 	const struct tw_inode *to = tw_view_inode_next(newer->view, 1);
+	const struct unseen what = unseen(fs->view, missed);
 	/* Names first: they are compared by the old view, which the changes leave alone until
 	 * emission. */
 	for (; to; to = tw_view_inode_next(newer->view, to->ino + 1))
@@ -166,9 +191,9 @@ static struct tw_error *collect(struct ext4 *fs, struct ext4 *newer, const struc
 	}
 	for (to = tw_view_inode_next(newer->view, 1); to;
 		to = tw_view_inode_next(newer->view, to->ino + 1))
-		TW_TRY(move_inode(fs, newer, to, missed->unwatched));
+		TW_TRY(move_inode(fs, newer, to, what));
 	for (size_t i = 0; i < missed->n; i++)
-		TW_TRY(missed_data(fs, newer, &missed->ranges[i]));
+		TW_TRY(ext4_missed_data(fs, tw_view_owners(newer->view), &missed->ranges[i]));
 	return NULL;
 }
 

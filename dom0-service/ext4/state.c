@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 9u
+#define STATE_VERSION 10u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -147,6 +147,7 @@ static void pack_roots(struct tw_buf *out, const struct ext4 *fs)
 	for (const struct ext4_root *root = fs->roots; root; root = root->hh.next) {
 		tw_pack32(out, root->ino);
 		tw_pack32(out, root->flags);
+		tw_pack64(out, root->sectors);
 		tw_buf_append(out, root->map, sizeof(root->map));
 		tw_pack_bytes(out, root->nodes, root->nnodes * sizeof(*root->nodes));
 	}
@@ -159,6 +160,7 @@ static struct tw_error *unpack_root(struct tw_unpack *in, struct ext4 *fs)
 		return tw_error_nomem();
 	root->ino = tw_unpack32(in);
 	root->flags = tw_unpack32(in);
+	root->sectors = tw_unpack64(in);
 	const uint8_t *map = tw_unpack_raw(in, sizeof(root->map));
 	if (map)
 		memcpy(root->map, map, sizeof(root->map));
@@ -197,6 +199,7 @@ static void pack_journal(struct tw_buf *out, const struct ext4 *fs)
 	struct tw_jbd2_position position = tw_jbd2_position(fs->journal);
 	tw_pack32(out, position.head);
 	tw_pack32(out, position.sequence);
+	tw_pack32(out, fs->log_behind);
 	struct tw_span sb = tw_jbd2_superblock(fs->journal);
 	tw_pack_bytes(out, sb.data, sb.len);
 	tw_jbd2_pending(fs->journal, pack_log_block, &to);
@@ -209,6 +212,7 @@ static struct tw_error *unpack_journal(struct tw_unpack *in, struct ext4 *fs)
 		return NULL;
 	struct tw_jbd2_position position = {.head = tw_unpack32(in)};
 	position.sequence = tw_unpack32(in);
+	fs->log_behind = tw_unpack32(in);
 	TW_TRY(tw_jbd2_create(
 		tw_unpack_bytes(in), fs->geo.blocksize, ext4_journal_load, fs, &fs->journal));
 	tw_jbd2_set_position(fs->journal, position);
@@ -380,7 +384,7 @@ static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 	TW_TRY(unpack_fast(&in, fs));
 	TW_TRY(tw_changeset_load_ranges(fs->set, &in));
 	fs->data_waits = true;
-	fs->data_logged = true; /* for all that is known */
+	fs->data_logged = ext4_data_expected(fs);
 	return in.failed ? tw_error_create(TW_BAD_DATA, "the saved state is cut off") : NULL;
 }
 

@@ -13,9 +13,14 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-/* Inode tables are read in pieces of so many bytes, directories in runs. */
-#define TABLE_PIECE (512u << 10)
+/* Inode tables are read in pieces of so many bytes, directories in runs: small enough to be decoded
+ * from a core's own cache, where the kernel has just copied them to. */
+#define TABLE_PIECE (128u << 10)
 #define DIR_RUN (64u << 10)
+/* What comes after so many others is announced to the kernel: a disk is kept busy, and works in an
+ * order of its own. Groups have some 2 MiB of tables, directories a few blocks. */
+#define GROUPS_AHEAD 8u
+#define DIRS_AHEAD 128u
 /* Threads are not worth it for fewer inodes. */
 #define FEW_INODES 4096u
 #define MAX_ROOT_EXTENTS 4u
@@ -28,15 +33,21 @@ struct inline_dir {
 	uint8_t *raw; /* owned */
 };
 
+/* A directory, and its first extent when it is known; otherwise count is 0. */
+struct dir {
+	uint32_t ino, count;
+	uint64_t block;
+};
+
 struct crawl {
 	struct ext4 *fs;
 	const struct tw_source *source;
 	struct tw_load *load;
 	struct ext4_reader reader; /* used under the load's lock */
 	unsigned nthreads;
-	uint32_t next_group; /* atomic */
-	uint32_t *dirs;
-	size_t ndirs, capdirs, next_dir; /* next_dir: atomic */
+	uint32_t *next_group; /* for each thread's part of the groups; atomic */
+	struct dir *dirs;
+	size_t ndirs, next_dir; /* next_dir: atomic */
 	struct inline_dir *inlines;
 	size_t ninlines, capinlines;
 };
@@ -105,19 +116,44 @@ static struct tw_error *load_inline_dirs(struct crawl *c)
 struct worker {
 	struct crawl *c;
 	struct tw_loader *loader;
+	struct dir *dirs; /* that it has found */
+	size_t ndirs, capdirs;
 	uint64_t seen[SEEN];
 };
+
+static struct tw_error *note_dir(struct worker *w, const struct dir *dir)
+{
+	if (!TW_GROW(w->dirs, w->ndirs, w->capdirs))
+		return tw_error_nomem();
+	w->dirs[w->ndirs++] = *dir;
+	return NULL;
+}
+
+/* What was entered while the others were locked out. */
+static struct tw_error *claim_closely(struct worker *w, const struct tw_inode *inode, uint16_t mode)
+{
+	if (!inode)
+		return NULL;
+	if (S_ISDIR(mode))
+		TW_TRY(note_dir(w, &(struct dir){.ino = inode->ino}));
+	return tw_loader_claim(
+		w->loader, inode, ext4_data_kind(&w->c->fs->geo, inode->ino, mode));
+}
 
 static struct tw_error *load_closely(struct worker *w, uint32_t ino, struct tw_span raw)
 {
 	struct crawl *c = w->c;
+	const struct tw_view *view = c->fs->view;
+	tw_loader_rest(w->loader);
 	tw_loader_lock(w->loader);
 	struct tw_error *err = ext4_load_inode(c->fs, ino, raw, &c->reader, false);
 	if (!err)
 		err = keep_inline_dir(c, ino, raw);
 	ext4_reader_deinit(&c->reader);
+	const struct tw_inode *inode = tw_view_inode(view, ino);
+	uint16_t mode = inode ? tw_view_mode(view, inode) : 0;
 	tw_loader_unlock(w->loader);
-	return err;
+	return err ? err : claim_closely(w, inode, mode);
 }
 
 static bool seen(struct worker *w, uint64_t xattrs)
@@ -134,14 +170,37 @@ static struct tw_error *load_slot(struct worker *w, uint32_t ino, struct tw_span
 	struct tw_attr attr;
 	const uint8_t *map;
 	struct tw_extent extents[MAX_ROOT_EXTENTS];
-	struct tw_inode *inode;
 	uint32_t n;
 	if (!tw_le16(raw, 0)) /* no mode: free */
 		return NULL;
 	if (ino < geo->first_ino || !ext4_inode_plain(raw, &attr, &map) ||
 		!root_extents(geo, map, extents, &n) || (attr.xattrs && !seen(w, attr.xattrs)))
 		return load_closely(w, ino, raw);
-	return tw_loader_inode(w->loader, ino, &attr, extents, n, &inode);
+	if (S_ISDIR(attr.mode))
+		TW_TRY(note_dir(w, &(struct dir){ino, n ? extents[0].count : 0, n ? extents[0].block : 0}));
+	return tw_loader_inode(
+		w->loader, ino, &attr, extents, n, ext4_data_kind(geo, ino, attr.mode));
+}
+
+static void announce(const struct crawl *c, uint64_t block, uint32_t count)
+{
+	const uint32_t bits = c->fs->geo.blockbits;
+	if (count)
+		tw_source_soon(c->source, block << bits, (uint64_t)count << bits);
+}
+
+/* Blocks of a group's table that are in use. */
+static uint32_t table_blocks(const struct ext4_geometry *geo, uint32_t group)
+{
+	uint32_t per_block = geo->blocksize / geo->inode_size;
+	return (geo->used[group] + per_block - 1) / per_block;
+}
+
+static void announce_group(const struct crawl *c, uint32_t group)
+{
+	const struct ext4_geometry *geo = &c->fs->geo;
+	if (group < geo->ngroups)
+		announce(c, geo->itable[group], table_blocks(geo, group));
 }
 
 static struct tw_error *load_group(struct worker *w, uint32_t group, uint8_t *buf)
@@ -150,11 +209,10 @@ static struct tw_error *load_group(struct worker *w, uint32_t group, uint8_t *bu
 	const struct ext4_geometry *geo = &c->fs->geo;
 	uint32_t per_block = geo->blocksize / geo->inode_size,
 		 piece = TABLE_PIECE >> geo->blockbits;
-	uint32_t blocks = (geo->used[group] + per_block - 1) / per_block;
-	tw_source_soon(c->source, geo->itable[group] << geo->blockbits,
-		(uint64_t)blocks << geo->blockbits);
+	uint32_t blocks = table_blocks(geo, group);
 	for (uint32_t first = 0; first < blocks; first += piece) {
 		uint32_t n = blocks - first < piece ? blocks - first : piece;
+		tw_loader_rest(w->loader);
 		TW_TRY(tw_source_read(c->source, (geo->itable[group] + first) << geo->blockbits,
 			buf, (size_t)n << geo->blockbits));
 		for (uint32_t i = 0; i < n * per_block; i++) {
@@ -171,33 +229,70 @@ static struct tw_error *load_group(struct worker *w, uint32_t group, uint8_t *bu
 	return NULL;
 }
 
+/* The groups from which on a part goes, of as many parts as there are threads. */
+static uint32_t part_begin(const struct crawl *c, unsigned part)
+{
+	return (uint32_t)((uint64_t)c->fs->geo.ngroups * part / c->nthreads);
+}
+
+static struct tw_error *load_part(struct worker *w, unsigned part, uint8_t *buf)
+{
+	const struct crawl *c = w->c;
+	const uint32_t end = part_begin(c, part + 1);
+	for (;;) {
+		uint32_t group = __atomic_fetch_add(&c->next_group[part], 1, __ATOMIC_RELAXED);
+		if (group >= end)
+			return NULL;
+		announce_group(c, group + GROUPS_AHEAD);
+		TW_TRY(load_group(w, group, buf));
+	}
+}
+
+/* What one group's inodes own is near: two threads would wait for each other. So each has a part of
+ * its own, and helps with the others' when that is done. */
+static struct tw_error *load_groups(struct worker *w, unsigned thread, uint8_t *buf)
+{
+	const unsigned n = w->c->nthreads;
+	for (unsigned i = 0; i < n; i++)
+		TW_TRY(load_part(w, (thread + i) % n, buf));
+	return NULL;
+}
+
+/* The directories that a thread has found are added to those of all. */
+static struct tw_error *give_dirs(struct worker *w)
+{
+	struct crawl *c = w->c;
+	tw_loader_lock(w->loader);
+	size_t n = c->ndirs + w->ndirs;
+	struct dir *all = reallocarray(c->dirs, n + 1, sizeof(*all));
+	if (all) {
+		if (w->ndirs)
+			memcpy(all + c->ndirs, w->dirs, w->ndirs * sizeof(*all));
+		c->dirs = all;
+		c->ndirs = n;
+	}
+	tw_loader_unlock(w->loader);
+	return all ? NULL : tw_error_nomem();
+}
+
 static struct tw_error *load_tables(void *arg, unsigned thread)
 {
 	struct crawl *c = arg;
 	struct worker w = {.c = c, .loader = tw_load_thread(c->load, thread)};
-	struct tw_error *err = NULL;
 	uint8_t *buf = malloc(TABLE_PIECE);
-	if (!buf)
-		return tw_error_nomem();
-	while (!err) {
-		uint32_t group = __atomic_fetch_add(&c->next_group, 1, __ATOMIC_RELAXED);
-		if (group >= c->fs->geo.ngroups)
-			break;
-		err = load_group(&w, group, buf);
-	}
+	struct tw_error *err = buf ? load_groups(&w, thread, buf) : tw_error_nomem();
+	tw_loader_rest(w.loader);
+	if (!err)
+		err = give_dirs(&w);
+	free(w.dirs);
 	free(buf);
 	return err;
 }
 
-static enum tw_owner_kind kind_of(const void *arg, uint32_t ino, uint16_t mode)
-{
-	return ext4_data_kind(arg, ino, mode);
-}
-
 static struct tw_error *load_owners(void *arg, unsigned thread)
 {
-	struct crawl *c = arg;
-	return tw_load_owners(c->fs->view, thread, c->nthreads, kind_of, &c->fs->geo);
+	const struct crawl *c = arg;
+	return tw_load_owners(c->load, thread);
 }
 
 /* Reads blocks that follow each other at once. Two directories of a hostile guest may claim a
@@ -216,6 +311,13 @@ static struct tw_error *load_run(struct crawl *c, struct tw_loader *loader, uint
 	return NULL;
 }
 
+/* Its inode may be changing just now. */
+static void announce_dir(const struct crawl *c, size_t i)
+{
+	if (i < c->ndirs)
+		announce(c, c->dirs[i].block, c->dirs[i].count);
+}
+
 static struct tw_error *load_dir(
 	struct crawl *c, struct tw_loader *loader, struct tw_inode *dir, uint8_t *buf)
 {
@@ -223,6 +325,8 @@ static struct tw_error *load_dir(
 	struct tw_extent one;
 	const struct tw_extent *e = tw_inode_extents(dir, &one, &n);
 	TW_TRY(tw_loader_dir(loader, dir));
+	for (uint32_t i = 1; i < n; i++)
+		announce(c, e[i].block, e[i].count);
 	for (; n--; e++)
 		for (uint32_t k = 0; k < e->count; k += run)
 			TW_TRY(load_run(c, loader, dir->ino, e->block + k,
@@ -241,25 +345,12 @@ static struct tw_error *load_dirs(void *arg, unsigned thread)
 		size_t i = __atomic_fetch_add(&c->next_dir, 1, __ATOMIC_RELAXED);
 		if (i >= c->ndirs)
 			break;
+		announce_dir(c, i + DIRS_AHEAD);
 		err = load_dir(c, tw_load_thread(c->load, thread),
-			tw_view_inode(c->fs->view, c->dirs[i]), buf);
+			tw_view_inode(c->fs->view, c->dirs[i].ino), buf);
 	}
 	free(buf);
 	return err;
-}
-
-static struct tw_error *list_dirs(struct crawl *c)
-{
-	const struct tw_view *view = c->fs->view;
-	const struct tw_inode *inode = tw_view_inode_next(view, 1);
-	for (; inode; inode = tw_view_inode_next(view, inode->ino + 1)) {
-		if (!S_ISDIR(tw_view_mode(view, inode)))
-			continue;
-		if (!TW_GROW(c->dirs, c->ndirs, c->capdirs))
-			return tw_error_nomem();
-		c->dirs[c->ndirs++] = inode->ino;
-	}
-	return NULL;
 }
 
 static unsigned threads_for(const struct ext4 *fs, const struct tw_source *source)
@@ -276,16 +367,24 @@ struct tw_error *ext4_load_tree(struct ext4 *fs, const struct tw_source *source)
 		.source = source,
 		.nthreads = threads_for(fs, source),
 		.reader = {.geo = &fs->geo, .nodes = &fs->nodes, .source = source}};
+	uint32_t next_group[TW_PARALLEL_MAX];
+	c.next_group = next_group;
+	for (unsigned part = 0; part < c.nthreads; part++) {
+		next_group[part] = part_begin(&c, part);
+		for (uint32_t i = 0; i < GROUPS_AHEAD; i++)
+			announce_group(&c, next_group[part] + i);
+	}
 	TW_TRY(tw_load_begin(fs->view, c.nthreads, &c.load));
-	struct tw_error *err = tw_parallel(c.nthreads, load_tables, &c);
+	struct tw_error *err = ext4_claim_tables(fs);
 	if (!err)
-		err = ext4_claim_tables(fs);
+		err = tw_parallel(c.nthreads, load_tables, &c);
 	if (!err)
 		err = tw_parallel(c.nthreads, load_owners, &c);
+	tw_load_owners_end(c.load);
 	if (!err)
 		err = ext4_claim_nodes(fs);
-	if (!err)
-		err = list_dirs(&c);
+	for (size_t i = 0; i < DIRS_AHEAD; i++)
+		announce_dir(&c, i);
 	if (!err)
 		err = tw_parallel(c.nthreads, load_dirs, &c);
 	struct tw_error *end = tw_load_end(c.load);

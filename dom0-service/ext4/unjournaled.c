@@ -5,9 +5,8 @@
  * together: an inode that has not as many links as names waits, with its names, for what is still
  * to come.
  */
-#include "ext4/ext4.h"
+#include "ext4/trial.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
 
 /* An inode that waits so long contradicts itself, and is told as it is. */
@@ -15,99 +14,9 @@
 /* Rounds until nothing more has to wait; then all waits that could. */
 #define MAX_ROUNDS 32
 
-/* An inode of which something was written. */
-struct suspect {
-	uint32_t ino;
-	bool slot;          /* its slot changed: */
-	bool tracked;       /* ... it is in use, */
-	struct tw_attr now; /* ... and has become this */
-	bool walked;        /* its mapping, which changed, has been read */
-	bool missing;       /* a block of it has not been written yet */
-	int64_t names;      /* those that came, less those that went */
-	uint32_t by; /* a directory whose slot brings or takes a name of it: it waits as well */
-	UT_hash_handle hh;
-};
-
-/* A place for a name that one took or left. Key: directory and bytes. */
-struct place {
-	uint32_t went, came; /* inodes, or 0 */
-	bool stays;          /* the one that is there does not go */
-	UT_hash_handle hh;
-	uint8_t key[4 + 255];
-};
-
-struct trial {
-	struct ext4 *fs;
-	struct tw_time now;
-	bool last; /* nothing more comes: only what cannot be told waits */
-	struct ext4_blockset *blocks;
-	struct ext4_reader reader;
-	struct suspect *suspects;
-	struct place *places;
-	bool outside;            /* an inode of the table has its extended attributes in a block */
-	uint32_t by;             /* whose slot brings or takes the names that are compared */
-	struct ext4_block *held; /* by inode number; digest: since when, in seconds */
-};
-
-static struct tw_error *suspect_get(struct trial *t, uint32_t ino, struct suspect **out)
-{
-	struct suspect *s;
-	HASH_FIND(hh, t->suspects, &ino, sizeof(ino), s);
-	if (!s) {
-		s = calloc(1, sizeof(*s));
-		if (!s)
-			return tw_error_nomem();
-		s->ino = ino;
-		HASH_ADD(hh, t->suspects, ino, sizeof(s->ino), s);
-	}
-	*out = s;
-	return NULL;
-}
-
-static void forget_suspects(struct trial *t)
-{
-	struct suspect *s, *next;
-	HASH_ITER (hh, t->suspects, s, next) {
-		HASH_DEL(t->suspects, s);
-		free(s);
-	}
-	struct place *p, *next_place;
-	HASH_ITER (hh, t->places, p, next_place) {
-		HASH_DEL(t->places, p);
-		free(p);
-	}
-}
-
-static struct place *place_find(
-	const struct trial *t, uint32_t dir, const uint8_t *bytes, uint8_t len)
-{
-	uint8_t key[4 + 255];
-	struct place *p;
-	memcpy(key, &dir, 4);
-	memcpy(key + 4, bytes, len);
-	HASH_FIND(hh, t->places, key, 4u + len, p);
-	return p;
-}
-
-static struct tw_error *place_get(
-	struct trial *t, uint32_t dir, const uint8_t *bytes, uint8_t len, struct place **out)
-{
-	struct place *p = place_find(t, dir, bytes, len);
-	if (!p) {
-		p = calloc(1, sizeof(*p));
-		if (!p)
-			return tw_error_nomem();
-		memcpy(p->key, &dir, 4);
-		memcpy(p->key + 4, bytes, len);
-		HASH_ADD(hh, t->places, key, 4u + len, p);
-	}
-	*out = p;
-	return NULL;
-}
-
 /* --- what was written, and what it says --- */
 
-static bool is_held(const struct trial *t, uint32_t ino)
+bool ext4_trial_holds(const struct ext4_trial *t, uint32_t ino)
 {
 	return ext4_block_find(t->held, ino) != NULL;
 }
@@ -133,37 +42,41 @@ static struct tw_error *read_node(void *arg, uint64_t block, const uint8_t **out
 	return ext4_reader_block(arg, block, out);
 }
 
-static struct tw_error *name_went(void *arg, struct tw_name *name)
+/* A name of ino came to dir (1), or went (-1). */
+static struct tw_error *count_name(struct ext4_trial *t, uint32_t ino, uint32_t dir, int by)
 {
-	struct trial *t = arg;
-	struct suspect *s;
-	struct place *p;
-	TW_TRY(suspect_get(t, name->ino, &s));
-	TW_TRY(place_get(t, tw_view_name_dir(t->fs->view, name), name->bytes, name->len, &p));
-	s->names--;
-	p->went = name->ino;
+	struct ext4_suspect *s, *d;
+	TW_TRY(ext4_trial_suspect(t, ino, &s));
+	TW_TRY(ext4_trial_suspect(t, dir, &d));
+	s->names += by;
+	d->entries += ext4_trial_holds(t, ino) ? 0 : by;
 	if (t->by)
 		s->by = t->by;
 	return NULL;
+}
+
+static struct tw_error *name_went(void *arg, struct tw_name *name)
+{
+	struct ext4_trial *t = arg;
+	struct ext4_place *p;
+	uint32_t dir = tw_view_name_dir(t->fs->view, name);
+	TW_TRY(ext4_trial_place(t, dir, name->bytes, name->len, &p));
+	p->went = name->ino;
+	return count_name(t, name->ino, dir, -1);
 }
 
 static struct tw_error *name_came(
 	void *arg, uint32_t dir, uint64_t block, const struct ext4_dirent *entry)
 {
-	struct trial *t = arg;
-	struct suspect *s;
-	struct place *p;
+	struct ext4_trial *t = arg;
+	struct ext4_place *p;
 	(void)block;
-	TW_TRY(suspect_get(t, entry->ino, &s));
-	TW_TRY(place_get(t, dir, entry->bytes, entry->len, &p));
-	s->names++;
+	TW_TRY(ext4_trial_place(t, dir, entry->bytes, entry->len, &p));
 	p->came = entry->ino;
-	if (t->by)
-		s->by = t->by;
-	return NULL;
+	return count_name(t, entry->ino, dir, 1);
 }
 
-static struct tw_error *compare(struct trial *t, uint32_t dir, uint64_t block,
+static struct tw_error *compare(struct ext4_trial *t, uint32_t dir, uint64_t block,
 	const struct tw_span *parts, unsigned nparts, uint32_t by)
 {
 	const struct ext4_dirs_visit visit = {name_went, name_came, t};
@@ -181,7 +94,8 @@ static bool maps(const struct ext4_map *map, uint64_t block)
 }
 
 /* A block that a directory takes: its names come. It is applied again while one of them waits. */
-static struct tw_error *take_block(struct trial *t, struct suspect *dir, uint64_t block, bool first)
+static struct tw_error *take_block(
+	struct ext4_trial *t, struct ext4_suspect *dir, uint64_t block, bool first)
 {
 	struct ext4 *fs = t->fs;
 	const uint8_t *data;
@@ -204,8 +118,8 @@ static struct tw_error *take_block(struct trial *t, struct suspect *dir, uint64_
 }
 
 /* A directory whose mapping, or inline data, may be another one. */
-static struct tw_error *move_dir(struct trial *t, struct suspect *dir, const struct ext4_inode *now,
-	const struct ext4_map *map)
+static struct tw_error *move_dir(struct ext4_trial *t, struct ext4_suspect *dir,
+	const struct ext4_inode *now, const struct ext4_map *map)
 {
 	struct ext4 *fs = t->fs;
 	const struct tw_inode *inode = tw_view_inode(fs->view, dir->ino);
@@ -235,45 +149,58 @@ static bool target_holds(const struct ext4 *fs, const struct ext4_inode *now, co
 	return size < fs->geo.blocksize && !data[size] && !memchr(data, '\0', size);
 }
 
-/* The blocks that an inode's content takes have to be there. */
-static struct tw_error *try_content(
-	struct trial *t, struct suspect *s, const struct ext4_inode *now)
+static struct tw_error *walk(
+	struct ext4_trial *t, struct ext4_suspect *s, uint32_t flags, const uint8_t *root)
 {
-	struct ext4 *fs = t->fs;
-	bool was_dir = S_ISDIR(attr_of(fs, s->ino).mode), is_dir = S_ISDIR(now->attr.mode);
-	struct ext4_map map = {0};
-	struct tw_error *err = NULL;
-	const uint8_t *data;
-	bool link = S_ISLNK(now->attr.mode) && !ext4_inode_fast_symlink(now);
-	if (s->tracked && (is_dir || link || S_ISREG(now->attr.mode)) &&
-		!(now->flags & EXT4_INLINE_DATA_FL))
-		err = or_missing(ext4_map_walk(&fs->geo, s->ino, now->flags, now->map, read_node,
-					 &t->reader, &map),
-			&s->missing);
-	if (!err && !s->missing && s->tracked && link && map.n)
-		err = or_missing(
-			ext4_reader_block(&t->reader, map.extents[0].block, &data), &s->missing);
-	if (!err && !s->missing && s->tracked && link && map.n)
-		s->missing = !target_holds(fs, now, data);
-	if (!err && !s->missing && !is_dir)
-		map.n = 0;
-	if (!err && !s->missing && (is_dir || was_dir))
-		err = move_dir(t, s, now, &map);
-	ext4_map_deinit(&map);
-	return err;
+	s->walked = true;
+	return or_missing(
+		ext4_map_walk(&t->fs->geo, s->ino, flags, root, read_node, &t->reader, &s->map),
+		&s->missing);
 }
 
-static struct tw_error *try_slot(struct trial *t, uint32_t ino, struct tw_span raw)
+static struct tw_error *try_target(
+	struct ext4_trial *t, struct ext4_suspect *s, const struct ext4_inode *now)
+{
+	const uint8_t *data;
+	TW_TRY(or_missing(
+		ext4_reader_block(&t->reader, s->map.extents[0].block, &data), &s->missing));
+	if (!s->missing)
+		s->missing = !target_holds(t->fs, now, data);
+	return NULL;
+}
+
+/* The blocks that an inode's content takes have to be there. */
+static struct tw_error *try_content(
+	struct ext4_trial *t, struct ext4_suspect *s, const struct ext4_inode *now)
+{
+	static const struct ext4_map none;
+	bool was_dir = S_ISDIR(attr_of(t->fs, s->ino).mode), is_dir = S_ISDIR(now->attr.mode);
+	bool link = S_ISLNK(now->attr.mode) && !ext4_inode_fast_symlink(now);
+	s->walked = true;
+	if (s->tracked && (is_dir || link || S_ISREG(now->attr.mode)) &&
+		!(now->flags & EXT4_INLINE_DATA_FL))
+		TW_TRY(walk(t, s, now->flags, now->map));
+	if (s->missing)
+		return NULL;
+	s->uneven = ext4_claims_uneven(t->fs, &s->map, now->flags, now->sectors, now->file_acl);
+	if (link && s->map.n)
+		TW_TRY(try_target(t, s, now));
+	if (s->missing || (!is_dir && !was_dir))
+		return NULL;
+	return move_dir(t, s, now, is_dir ? &s->map : &none);
+}
+
+static struct tw_error *try_slot(struct ext4_trial *t, uint32_t ino, struct tw_span raw)
 {
 	const struct tw_inode *inode = tw_view_inode(t->fs->view, ino);
 	struct tw_attr was = attr_of(t->fs, ino);
 	struct ext4_inode now;
-	struct suspect *s;
+	struct ext4_suspect *s;
 	bool missing = false;
 	const uint8_t *data;
 	ext4_inode_decode(raw, &now);
 	bool tracked = ext4_inode_tracked(&t->fs->geo, &now);
-	if (is_held(t, ino) || (!tracked && !was.mode))
+	if (ext4_trial_holds(t, ino) || (!tracked && !was.mode))
 		return NULL;
 	if (tracked && now.file_acl)
 		t->outside = true;
@@ -287,16 +214,16 @@ static struct tw_error *try_slot(struct trial *t, uint32_t ino, struct tw_span r
 		    ext4_same_mapping(t->fs, inode, &now);
 	if (!missing && same && ext4_same_attr(&was, &now.attr))
 		return NULL;
-	TW_TRY(suspect_get(t, ino, &s));
+	TW_TRY(ext4_trial_suspect(t, ino, &s));
 	s->slot = true;
 	s->tracked = tracked;
 	s->now = now.attr;
+	s->attributes = now.file_acl;
 	s->missing = s->missing || missing;
-	s->walked = !same;
 	return s->missing || same ? NULL : try_content(t, s, &now);
 }
 
-static struct tw_error *try_table(struct trial *t, uint64_t block, const uint8_t *data)
+static struct tw_error *try_table(struct ext4_trial *t, uint64_t block, const uint8_t *data)
 {
 	const struct ext4_geometry *geo = &t->fs->geo;
 	uint32_t ino, n = ext4_geometry_itable(geo, block, &ino);
@@ -312,39 +239,39 @@ static struct tw_error *try_table(struct trial *t, uint64_t block, const uint8_t
 }
 
 /* A node that changed while its inode's slot did not. */
-static struct tw_error *try_node(struct trial *t, uint32_t ino)
+static struct tw_error *try_node(struct ext4_trial *t, uint32_t ino)
 {
 	const struct ext4_root *root = ext4_root_find(t->fs, ino);
-	struct ext4_map map = {0};
-	struct suspect *s;
-	if (!root || is_held(t, ino))
+	struct ext4_suspect *s;
+	uint64_t block;
+	if (!root || ext4_trial_holds(t, ino))
 		return NULL;
-	TW_TRY(suspect_get(t, ino, &s));
+	TW_TRY(ext4_trial_suspect(t, ino, &s));
 	if (s->walked)
 		return NULL;
-	struct tw_error *err = or_missing(ext4_map_walk(&t->fs->geo, ino, root->flags, root->map,
-						  read_node, &t->reader, &map),
-		&s->missing);
+	TW_TRY(walk(t, s, root->flags, root->map));
+	if (s->missing)
+		return NULL;
+	bool attributes = s->slot ? s->attributes : tw_numtab_get(&t->fs->xattr_block, ino, &block);
+	s->uneven = ext4_claims_uneven(t->fs, &s->map, root->flags, root->sectors, attributes);
 	struct ext4_inode now = {.attr = attr_of(t->fs, ino), .flags = root->flags};
-	if (!err && !s->missing && S_ISDIR(now.attr.mode))
-		err = move_dir(t, s, &now, &map);
-	s->walked = true;
-	ext4_map_deinit(&map);
-	return err;
+	return S_ISDIR(now.attr.mode) ? move_dir(t, s, &now, &s->map) : NULL;
 }
 
 /* A block of a directory that is to stay one. What is no directory's content is the next owner's.
  */
 static struct tw_error *try_dir_block(
-	struct trial *t, uint32_t dir, uint64_t block, const uint8_t *data)
+	struct ext4_trial *t, uint32_t dir, uint64_t block, const uint8_t *data)
 {
 	const struct tw_inode *inode = tw_view_inode(t->fs->view, dir);
 	struct tw_span span = tw_span(data, t->fs->geo.blocksize);
-	struct suspect *s;
-	if (is_held(t, dir))
+	struct ext4_suspect *s;
+	if (ext4_trial_holds(t, dir))
 		return NULL;
-	TW_TRY(suspect_get(t, dir, &s));
+	TW_TRY(ext4_trial_suspect(t, dir, &s));
 	if (s->slot && (!s->tracked || !S_ISDIR(s->now.mode)))
+		return NULL;
+	if (s->walked && !maps(&s->map, block))
 		return NULL;
 	if (!inode || !ext4_is_block_of(&t->fs->geo, span, dir)) {
 		/* It has let go of the block, or will, when its slot comes. */
@@ -354,7 +281,7 @@ static struct tw_error *try_dir_block(
 	return compare(t, dir, block, &span, 1, 0);
 }
 
-static struct tw_error *collect(struct trial *t)
+static struct tw_error *collect(struct ext4_trial *t)
 {
 	struct tw_owners *owners = tw_view_owners(t->fs->view);
 	const struct ext4_blockset_entry *b = NULL;
@@ -384,27 +311,48 @@ static uint32_t count_names(const struct ext4 *fs, uint32_t ino)
 	return n;
 }
 
-static bool waited_enough(const struct trial *t, uint32_t ino)
+bool ext4_trial_waited(const struct ext4_trial *t, uint32_t ino)
 {
 	const struct ext4_block *before = ext4_block_find(t->fs->held, ino);
 	return t->last || (before && t->now.sec - (int64_t)before->digest > MAX_WAIT_S);
 }
 
-static bool hangs_together(const struct trial *t, const struct suspect *s)
+/* A directory cannot go before the names in it. */
+static bool is_empty(const struct ext4_trial *t, const struct ext4_suspect *dir)
+{
+	const struct tw_view *view = t->fs->view;
+	const struct tw_inode *inode = tw_view_inode(view, dir->ino);
+	int64_t left = dir->entries;
+	for (uint32_t i = 0; inode && i < tw_inode_nblocks(inode); i++) {
+		const struct tw_name *name =
+			tw_view_block_names(view, tw_view_dirblock_at(view, inode, i));
+		for (; name; name = tw_view_block_next(view, name))
+			left++;
+	}
+	return left <= 0;
+}
+
+static bool hangs_together(const struct ext4_trial *t, const struct ext4_suspect *s)
 {
 	struct tw_attr now = s->slot ? s->now : attr_of(t->fs, s->ino);
 	bool used = s->slot ? s->tracked : now.mode != 0;
 	int64_t names = count_names(t->fs, s->ino) + s->names;
 	if (s->missing || (names > 0 && !used))
 		return false;
-	if (s->ino == EXT4_ROOT_INO || waited_enough(t, s->ino))
+	if (ext4_trial_waited(t, s->ino))
 		return true;
+	if (s->uneven)
+		return false;
+	if (s->ino == EXT4_ROOT_INO)
+		return true;
+	if (!names && !is_empty(t, s))
+		return false;
 	if (!used)
 		return !names;
 	return names == (S_ISDIR(now.mode) && now.nlink ? 1 : (int64_t)now.nlink);
 }
 
-static struct tw_error *hold(struct trial *t, uint32_t ino)
+struct tw_error *ext4_trial_hold(struct ext4_trial *t, uint32_t ino)
 {
 	const struct ext4_block *before = ext4_block_find(t->fs->held, ino);
 	if (before && t->now.sec - (int64_t)before->digest > 2 * MAX_WAIT_S)
@@ -416,25 +364,25 @@ static struct tw_error *hold(struct trial *t, uint32_t ino)
 }
 
 /* Adds those that have to wait; *more: there were some. */
-static struct tw_error *hold_back(struct trial *t, bool all, bool *more)
+static struct tw_error *hold_back(struct ext4_trial *t, bool all, bool *more)
 {
 	*more = false;
-	for (const struct suspect *s = t->suspects; s; s = s->hh.next) {
-		bool held = is_held(t, s->ino);
-		if (!held &&
-			((!s->slot && !s->names && !s->missing) || (!all && hangs_together(t, s))))
+	for (const struct ext4_suspect *s = t->suspects; s; s = s->hh.next) {
+		bool held = ext4_trial_holds(t, s->ino);
+		if (!held && ((!s->slot && !s->names && !s->missing && !s->uneven) ||
+				     (!all && hangs_together(t, s))))
 			continue;
-		if (!held || (s->by && !is_held(t, s->by)))
+		if (!held || (s->by && !ext4_trial_holds(t, s->by)))
 			*more = true;
-		TW_TRY(hold(t, s->ino));
+		TW_TRY(ext4_trial_hold(t, s->ino));
 		if (s->by)
-			TW_TRY(hold(t, s->by));
+			TW_TRY(ext4_trial_hold(t, s->by));
 	}
 	return NULL;
 }
 
 /* Names that are in the way of one that came, in blocks that nobody wrote. */
-static void find_standing(struct trial *t, uint32_t dir)
+static void find_standing(struct ext4_trial *t, uint32_t dir)
 {
 	struct tw_view *view = t->fs->view;
 	const struct tw_inode *inode = tw_view_inode(view, dir);
@@ -442,7 +390,8 @@ static void find_standing(struct trial *t, uint32_t dir)
 		const struct tw_name *name =
 			tw_view_block_names(view, tw_view_dirblock_at(view, inode, i));
 		for (; name; name = tw_view_block_next(view, name)) {
-			struct place *p = place_find(t, dir, name->bytes, name->len);
+			struct ext4_place *p =
+				ext4_trial_place_find(t, dir, name->bytes, name->len);
 			if (p && p->came && !p->went) {
 				p->went = name->ino;
 				p->stays = true;
@@ -451,11 +400,11 @@ static void find_standing(struct trial *t, uint32_t dir)
 	}
 }
 
-static struct tw_error *find_all_standing(struct trial *t)
+static struct tw_error *find_all_standing(struct ext4_trial *t)
 {
 	struct ext4_block *seen = NULL, *mark;
 	struct tw_error *err = NULL;
-	for (const struct place *p = t->places; p && !err; p = p->hh.next) {
+	for (const struct ext4_place *p = t->places; p && !err; p = p->hh.next) {
 		uint32_t dir;
 		memcpy(&dir, p->key, 4);
 		if (!p->came || p->went || ext4_block_find(seen, dir))
@@ -468,24 +417,29 @@ static struct tw_error *find_all_standing(struct trial *t)
 }
 
 /* A name cannot come while another one has its place. */
-static struct tw_error *hold_crowded(struct trial *t, bool *more)
+static struct tw_error *hold_crowded(struct ext4_trial *t, bool *more)
 {
-	for (const struct place *p = t->places; p; p = p->hh.next) {
-		if (!p->came || !p->went || p->came == p->went || is_held(t, p->came) ||
-			!(p->stays || is_held(t, p->went)))
+	for (const struct ext4_place *p = t->places; p; p = p->hh.next) {
+		if (!p->came || !p->went || p->came == p->went || ext4_trial_holds(t, p->came) ||
+			!(p->stays || ext4_trial_holds(t, p->went)))
 			continue;
 		*more = true;
-		TW_TRY(hold(t, p->came));
+		TW_TRY(ext4_trial_hold(t, p->came));
 	}
 	return NULL;
 }
 
-static struct tw_error *decide(struct trial *t)
+static struct tw_error *decide(struct ext4_trial *t)
 {
 	bool more = true;
 	for (unsigned round = 0; more; round++) {
-		forget_suspects(t);
+		ext4_trial_forget(t);
 		TW_TRY(collect(t));
+		more = false;
+		TW_TRY(ext4_claims_hold(t, &more));
+		/* What two directories have in one block came to one of them only. */
+		if (more)
+			continue;
 		TW_TRY(find_all_standing(t));
 		TW_TRY(hold_back(t, round >= MAX_ROUNDS, &more));
 		TW_TRY(hold_crowded(t, &more));
@@ -570,10 +524,10 @@ static struct tw_error *let_go(struct ext4 *fs, struct tw_time now)
 	return NULL;
 }
 
-static struct tw_error *run(struct trial *t)
+static struct tw_error *run(struct ext4_trial *t)
 {
 	struct ext4 *fs = t->fs;
-	struct tw_commit commit = {t->now, t->now, 0, false};
+	struct tw_commit commit = {t->now, t->now, 0, fs->mending};
 	for (const struct ext4_block *b = fs->direct; b; b = b->hh.next)
 		TW_TRY(ext4_blockset_add(t->blocks, b->block, b->data));
 	TW_TRY(decide(t));
@@ -586,11 +540,12 @@ static struct tw_error *run(struct trial *t)
 
 struct tw_error *ext4_unjournaled_settle(struct ext4 *fs, struct tw_time now, bool last)
 {
-	struct trial t = {.fs = fs, .now = now, .last = last, .blocks = ext4_blockset_create()};
+	struct ext4_trial t = {
+		.fs = fs, .now = now, .last = last, .blocks = ext4_blockset_create()};
 	t.reader = (struct ext4_reader){
 		.geo = &fs->geo, .txn = t.blocks, .early = &fs->early, .nodes = &fs->nodes};
 	struct tw_error *err = t.blocks ? run(&t) : tw_error_nomem();
-	forget_suspects(&t);
+	ext4_trial_forget(&t);
 	ext4_block_clear(&t.held);
 	ext4_reader_deinit(&t.reader);
 	ext4_blockset_destroy(t.blocks);

@@ -72,4 +72,18 @@ static inline void image_free(struct image *image)
 	free(image);
 }
 
+/* A random command of debugfs; many of them fail, as the name is taken or is not there. */
+static inline void random_command(struct dice *dice, char *out, size_t size)
+{
+	static const char *const commands[][2] = { { "mkdir", "" }, { "write t/sparse", "" },
+		{ "write t/etc/hostname", "" }, { "symlink", "target" }, { "rm", "" }, { "rm", "" },
+		{ "rmdir", "" }, { "ea_set", "user.a b" }, { "set_inode_field", "mtime 1234567" },
+		{ "set_inode_field", "uid 9" },
+		{ "symlink", "/a/target/that/is/long/enough/not/to/be/in/the/inode/itself/but/in/a/block" } };
+	static const char *const dirs[] = { "", "deep/", "deep/a/", "etc/", "A/", "B/", "deep/A/" };
+	unsigned which = roll(dice, 11);
+	snprintf(out, size, "%s %s%c %s", commands[which][0], dirs[roll(dice, 7)],
+		(int)('A' + roll(dice, 4)), commands[which][1]);
+}
+
 #endif

@@ -265,7 +265,7 @@ static void what_was_committed_is_in_the_crawl(void **state)
 	assert_true(lookup(c, 2, "pipe") != 0);
 	assert_int_equal(tw_jbd2_position(c->fs->journal).head, 4);
 	/* Its checkpoint says nothing new. */
-	struct tw_write write = { root * 1024, 1024, data, TW_RECORD_PAYLOAD, { 1, 0 } };
+	struct tw_write write = { root * 1024, 1024, data, TW_RECORD_PAYLOAD, { 1, 0 }, false };
 	ok(ext4_write(c->fs, &write));
 	ok(ext4_settle(c->fs, (struct tw_time){ 1, 0 }, true));
 	assert_int_equal(c->events.len, 0);
@@ -309,7 +309,8 @@ static void what_was_not_committed_comes_when_it_is(void **state)
 	memset(block_at(c, l.place[3]), 0, 1024);
 	ok(again(c));
 	assert_true(lookup(c, 2, "fifo") != 0);
-	struct tw_write write = { l.place[3] * 1024, 1024, commit, TW_RECORD_PAYLOAD, { 1, 0 } };
+	struct tw_write write = { l.place[3] * 1024, 1024, commit, TW_RECORD_PAYLOAD,
+		{ 1, 0 }, false };
 	ok(ext4_write(c->fs, &write));
 	tw_buf_append(&c->events, "", 1);
 	assert_string_equal(c->events.data, "renamed /pipe\n");

@@ -218,6 +218,51 @@ static void another_transactions_blocks_do_not_count(void **state)
 	ext4_fc_destroy(fc);
 }
 
+/* Whatever the checksum says. */
+static void head_and_tail_name_the_same_transaction(void **state)
+{
+	(void)state;
+	for (uint32_t head = 7; head <= 8; head++) {
+		for (uint32_t tail = 7; tail <= 8; tail++) {
+			struct fastlog l = { .tid = head };
+			struct ext4_fc *fc = new_fc();
+			size_t n;
+			fast_head(&l, 0);
+			fast_name(&l, EXT4_FC_CREAT, 2, 12, "one");
+			l.tid = tail;
+			fast_tail(&l);
+			ok(ext4_fc_write(fc, 8, 0, l.blocks[0]));
+			assert_int_equal(drain(fc, 8, &n), head == 8 && tail == 8);
+			ext4_fc_destroy(fc);
+		}
+	}
+}
+
+static void count(uint32_t index, const uint8_t *data, void *arg)
+{
+	(void)index, (void)data;
+	++*(unsigned *)arg;
+}
+
+/* The guest's cache may write it once more. */
+static void a_block_of_one_that_was_taken_is_not_kept(void **state)
+{
+	(void)state;
+	struct fastlog l = { .tid = 7 };
+	struct ext4_fc *fc = new_fc();
+	unsigned pending = 0;
+	size_t n;
+	fill(&l);
+	put(fc, &l, 0, 1);
+	assert_int_equal(drain(fc, 7, &n), 1);
+	put(fc, &l, 0, 1);
+	ext4_fc_pending(fc, count, &pending);
+	assert_int_equal(pending, 0);
+	put(fc, &l, 1, l.at);
+	assert_int_equal(drain(fc, 7, &n), 2);
+	ext4_fc_destroy(fc);
+}
+
 static void lengths_that_cannot_be_are_refused(void **state)
 {
 	(void)state;
@@ -312,6 +357,8 @@ int main(void)
 		cmocka_unit_test(blocks_may_come_in_any_order),
 		cmocka_unit_test(a_flipped_bit_ends_it_until_the_block_is_written_again),
 		cmocka_unit_test(another_transactions_blocks_do_not_count),
+		cmocka_unit_test(head_and_tail_name_the_same_transaction),
+		cmocka_unit_test(a_block_of_one_that_was_taken_is_not_kept),
 		cmocka_unit_test(lengths_that_cannot_be_are_refused),
 		cmocka_unit_test(a_tag_beyond_its_block_is_refused),
 		cmocka_unit_test(one_that_was_given_up_is_left_to_the_commit),

@@ -189,6 +189,18 @@ static void an_aborted_journal_keeps_what_was_committed(void **state)
 	log_free(l);
 }
 
+/* The log is begun again at its first block, over what it held: a transaction with another number. */
+static void next_round(struct journal *l)
+{
+	l->sequence = 900;
+	l->pos = 1;
+	log_superblock(l, 1, 900);
+	tw_jbd2_destroy(l->j);
+	log_open(l);
+	log_blocks(l, one, 1);
+	log_commit(l);
+}
+
 /* Old content of the log behind the commit block, with its own valid checksums. */
 static void old_transactions_in_the_log_do_not_count(void **state)
 {
@@ -198,18 +210,32 @@ static void old_transactions_in_the_log_do_not_count(void **state)
 	log_commit(l);
 	log_blocks(l, one, 1);
 	log_commit(l);
-	l->sequence = 900;
-	l->pos = 1;
-	log_superblock(l, 1, 900);
-	tw_jbd2_destroy(l->j);
-	log_open(l);
-	log_blocks(l, one, 1);
-	log_commit(l);
+	next_round(l);
 	log_write(l, 1, l->pos);
 	is_next(l, false, 900, one, 1);
 	struct tw_jbd2_transaction txn;
 	assert_false(next(l, true, &txn));
 	log_free(l);
+}
+
+/* Without checksums, nothing but its number tells it from the one that was to come. */
+static void an_older_transaction_where_the_next_would_be_is_the_end_of_the_log(void **state)
+{
+	(void)state;
+	for (size_t f = 0; f < NFEATURES; f++) {
+		struct tw_jbd2_transaction txn;
+		struct journal *l = log_new(all_features[f], 1, 10);
+		log_blocks(l, one, 1);
+		uint32_t second = log_commit(l) + 1;
+		log_blocks(l, three, 3);
+		log_commit(l);
+		next_round(l);
+		assert_int_equal(l->pos, second);
+		is_next(l, true, 900, one, 1);
+		assert_false(next(l, true, &txn));
+		assert_int_equal(tw_jbd2_position(l->j).head, second);
+		log_free(l);
+	}
 }
 
 static void a_later_commit_without_this_transaction_is_a_gap(void **state)
@@ -494,6 +520,7 @@ int main(void)
 		cmocka_unit_test(fast_commits_lie_behind_the_log),
 		cmocka_unit_test(an_aborted_journal_keeps_what_was_committed),
 		cmocka_unit_test(old_transactions_in_the_log_do_not_count),
+		cmocka_unit_test(an_older_transaction_where_the_next_would_be_is_the_end_of_the_log),
 		cmocka_unit_test(a_later_commit_without_this_transaction_is_a_gap),
 		cmocka_unit_test(an_empty_journal_waits_for_its_superblock),
 		cmocka_unit_test(a_log_may_be_written_before_its_superblock),

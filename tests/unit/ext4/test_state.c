@@ -156,7 +156,7 @@ static void names_keep_their_order(void **state)
 
 static struct tw_error *write_block(struct ext4 *fs, uint64_t block, const uint8_t *data)
 {
-	struct tw_write write = { block * 1024, 1024, data, TW_RECORD_PAYLOAD, { 5, 6 } };
+	struct tw_write write = { block * 1024, 1024, data, TW_RECORD_PAYLOAD, { 5, 6 }, false };
 	return ext4_write(fs, &write);
 }
 

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Fast commits of a guest: its inodes and ranges, behind the log. They say what a flush alone does not.
+ */
+#include "fastlog.h"
+#include "guest.h"
+
+#include "base/mem.h"
+
+enum { FAST_AREA = 10, FAST_BEGIN = LOG_END - FAST_AREA + 1 /* the first block of the area is left out */ };
+
+struct fast_guest {
+	struct guest guest;
+	struct fastlog log;
+};
+
+/* mkfs leaves the feature of the journal to the first mount. */
+static int setup(void **state)
+{
+	struct fast_guest *f = calloc(1, sizeof(*f));
+	struct guest *g = &f->guest;
+	guest_setup(g, "-J size=1 -I 256");
+	uint8_t *sb = g->disk.bytes + (size_t)g->place[0] * BLOCK;
+	be32(sb + 0x28, JBD2_FAST_F);
+	be32(sb + 0x54, FAST_AREA);
+	write_superblock(g, 1, g->sequence);
+	f->log.tid = g->sequence;
+	fast_head(&f->log, 0);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fast_guest *f = *state;
+	guest_teardown(&f->guest);
+	free(f);
+	return 0;
+}
+
+static void flush(struct guest *g)
+{
+	ok(ext4_settle(g->fs, (struct tw_time){ 10, 0 }, false));
+}
+
+/* Writes what the fast commit holds. */
+static void commit_fast(struct fast_guest *f)
+{
+	uint32_t from = f->log.at;
+	struct guest *g = &f->guest;
+	fast_tail(&f->log);
+	for (; from < f->log.at; from++)
+		guest_write(g, g->place[FAST_BEGIN + from], f->log.blocks[from]);
+}
+
+/* The inode as it is on the disk. */
+static void read_inode(const struct guest *g, uint32_t ino, uint8_t *raw)
+{
+	const struct ext4_geometry *geo = &g->fs->geo;
+	uint32_t group = (ino - 1) / geo->inodes_per_group, slot = (ino - 1) % geo->inodes_per_group;
+	assert_int_equal(geo->inode_size, FAST_INODE);
+	memcpy(raw, g->disk.bytes + geo->itable[group] * BLOCK + (size_t)slot * FAST_INODE, FAST_INODE);
+}
+
+/* Bytes of an inode. */
+enum { I_MTIME = 0x10, I_LINKS = 0x1a, I_GENERATION = 0x64 };
+
+/* The guest flushes before the last block of a fast commit. */
+static void data_waits_for_its_fast_commit(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint64_t block = block_of(g->fs, "sparse", TW_OWNER_DATA);
+	uint32_t ino = owner_of(g->fs, block).ino;
+	uint8_t raw[FAST_INODE], data[BLOCK] = { 'n' };
+	guest_write(g, block, data);
+	flush(g);
+	told(g, "");
+	read_inode(g, ino, raw);
+	fast_le32(raw + I_MTIME, 1234567890);
+	fast_inode(&f->log, ino, raw, FAST_INODE);
+	commit_fast(f);
+	told(g, "modified /sparse\n");
+	/* Where none follows, it was a flush. */
+	guest_write(g, block, data);
+	flush(g);
+	told(g, "");
+	flush(g);
+	told(g, "modified /sparse\n");
+}
+
+static uint64_t free_block(const struct guest *g, uint64_t from)
+{
+	while (owner_of(g->fs, from).kind)
+		from++;
+	return from;
+}
+
+static bool owns(const struct guest *g, uint32_t ino, uint64_t block)
+{
+	return owner_of(g->fs, block).kind == TW_OWNER_DATA && owner_of(g->fs, block).ino == ino;
+}
+
+/* What was said of it before was said of another file. */
+static void a_number_reused_in_a_fast_commit_begins_without_ranges(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint64_t old = free_block(g, BLOCKS / 2), between = free_block(g, old + 1),
+		 new = free_block(g, between + 1);
+	uint32_t ino = owner_of(g->fs, block_of(g->fs, "sparse", TW_OWNER_DATA)).ino;
+	uint8_t raw[FAST_INODE];
+	read_inode(g, ino, raw);
+	fast_add(&f->log, ino, 500, old, 1, false);
+	fast_name(&f->log, EXT4_FC_UNLINK, EXT4_ROOT_INO, ino, "sparse");
+	raw[I_GENERATION]++;
+	fast_inode(&f->log, ino, raw, FAST_INODE);
+	fast_add(&f->log, ino, 600, between, 1, false);
+	raw[I_GENERATION]++;
+	fast_inode(&f->log, ino, raw, FAST_INODE);
+	fast_add(&f->log, ino, 0, new, 1, false);
+	fast_name(&f->log, EXT4_FC_CREAT, EXT4_ROOT_INO, ino, "other");
+	commit_fast(f);
+	told(g, "deleted /sparse\ncreated /other\n");
+	assert_false(owns(g, ino, old));
+	assert_false(owns(g, ino, between));
+	assert_true(owns(g, ino, new));
+}
+
+/* What a recovery writes home is one state with what was told, when all of it is there: then the log
+ * begins anew. */
+static void a_recovery_of_fast_commits_is_looked_at_when_it_is_done(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint32_t ino = owner_of(g->fs, block_of(g->fs, "sparse", TW_OWNER_DATA)).ino;
+	uint8_t raw[FAST_INODE];
+	read_inode(g, ino, raw);
+	fast_le16(raw + I_LINKS, 2);
+	fast_name(&f->log, EXT4_FC_LINK, EXT4_ROOT_INO, ino, "quick");
+	fast_inode(&f->log, ino, raw, FAST_INODE);
+	commit_fast(f);
+	told(g, "linked /quick\n");
+	g->ahead = true;
+	change_in_place(g, "set_inode_field sparse links_count 2;ln sparse quick");
+	g->ahead = false;
+	assert_true(g->nlate >= 2);
+	for (size_t i = 0; i < g->nlate; i++) {
+		see(g, g->late[i].block, g->late[i].data, false);
+		flush(g);
+		flush(g);
+	}
+	told(g, "");
+	write_superblock(g, 1, g->sequence + 1);
+	told(g, "modified /\n");
+	same_as_disk(g, "after the recovery");
+}
+
+static uint32_t uid_of(const struct guest *g, uint32_t ino)
+{
+	return tw_view_attr(g->fs->view, tw_view_inode(g->fs->view, ino)).uid;
+}
+
+/* What a tool wrote there in between is not there any more. */
+static void a_checkpoint_comes_over_what_waits_for_a_recovery(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint32_t ino = owner_of(g->fs, block_of(g->fs, "sparse", TW_OWNER_DATA)).ino;
+	uint8_t raw[FAST_INODE];
+	change(g, "set_inode_field sparse uid 9");
+	void *committed = tw_memdup(g->next, IMAGE_BYTES);
+	f->log = (struct fastlog){ .tid = g->sequence };
+	fast_head(&f->log, 0);
+	read_inode(g, EXT4_ROOT_INO, raw);
+	fast_le32(raw + I_MTIME, 1234567890);
+	fast_inode(&f->log, EXT4_ROOT_INO, raw, FAST_INODE);
+	commit_fast(f);
+	change_in_place(g, "set_inode_field sparse uid 10");
+	assert_non_null(g->fs->direct);
+	memcpy(g->next, committed, IMAGE_BYTES);
+	free(committed);
+	checkpoint(g, false);
+	assert_null(g->fs->direct);
+	write_superblock(g, g->at, g->sequence + 1);
+	assert_int_equal(uid_of(g, ino), 9);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(data_waits_for_its_fast_commit),
+		TEST(a_number_reused_in_a_fast_commit_begins_without_ranges),
+		TEST(a_recovery_of_fast_commits_is_looked_at_when_it_is_done),
+		TEST(a_checkpoint_comes_over_what_waits_for_a_recovery),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
