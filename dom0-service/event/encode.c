@@ -327,6 +327,18 @@ static void text_if(struct tw_put *put, const char *key, const char *text)
 	tw_put_string(put, text, strlen(text));
 }
 
+static void put_summary(
+	struct tw_encoder *encoder, struct tw_put *put, const struct tw_summary *summary)
+{
+	if (!summary)
+		return;
+	if (summary->from.sec || summary->from.nsec)
+		stamp(put, ",\"from\":\"", &encoder->mtime, summary->from);
+	stamp(put, ",\"to\":\"", &encoder->ctime, summary->to);
+	if (summary->bytes_known)
+		number(put, ",\"bytes\":", summary->bytes);
+}
+
 static void put_data(struct tw_encoder *encoder, struct tw_put *put, const struct tw_event *event,
 	bool path_whole)
 {
@@ -341,6 +353,7 @@ static void put_data(struct tw_encoder *encoder, struct tw_put *put, const struc
 	number_if(put, ",\"transaction\":", event->transaction);
 	mark_if(put, ",\"resync\":true", event->resync);
 	mark_if(put, ",\"exchange\":true", event->exchange);
+	put_summary(encoder, put, event->summary);
 	text_if(put, ",\"place\":", event->place);
 	text_if(put, ",\"fstype\":", event->fstype);
 	text_if(put, ",\"reason\":", event->reason);

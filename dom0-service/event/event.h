@@ -23,6 +23,7 @@ enum tw_event_type {
 	TW_EVENT_DISK_ATTACHED,
 	TW_EVENT_DISK_DETACHED,
 	TW_EVENT_DISK_RESYNCED,
+	TW_EVENT_SPOOL_DROPPED, /* by the courier alone */
 	TW_EVENT_TYPE_END
 	/* Spools hold these numbers: new types go to the end, and stay below 64. */
 };
@@ -48,9 +49,23 @@ struct tw_time {
 	uint32_t nsec;
 };
 
+/* Of a clock in nanoseconds since the epoch. */
+static inline struct tw_time tw_time_of(uint64_t ns)
+{
+	return (struct tw_time){(int64_t)(ns / 1000000000), (uint32_t)(ns % 1000000000)};
+}
+
 struct tw_range {
 	uint64_t offset; /* bytes */
 	uint64_t length;
+};
+
+/* What a resync summed up. */
+struct tw_summary {
+	struct tw_time from;  /* of the last write that was followed; 0: not known */
+	struct tw_time to;    /* up to which the writes are in the resync */
+	uint64_t bytes;       /* of the disk, written and not followed, */
+	bool bytes_known;     /* ... or nobody noted them */
 };
 
 /* Who the disk is; the strings belong to the owner of this struct. */
@@ -99,6 +114,7 @@ struct tw_event {
 			       guest sees */
 	const char *reason; /* volume and disk events: plain text, or NULL */
 	const char *place;  /* volume events: which of the disk's volumes it is, or NULL */
+	const struct tw_summary *summary; /* disk.resynced, or NULL */
 	const char *fstype; /* volume events: libblkid's name of what is there, or NULL */
 };
 

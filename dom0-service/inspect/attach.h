@@ -13,25 +13,27 @@
 #define TW_INSPECT_ATTACH_H
 
 #include "inspect/disk.h"
-#include "ring.h"
+#include "inspect/kept.h"
 
 struct tw_attach_ops {
-	/* A record whose effect is in the crawl, and which will not be seen again. Gap records come
-	 * as their ranges, one call each, with TW_RECORD_GAP. */
-	struct tw_error *(*passed)(const struct tw_record *record, void *arg);
-	/* What was passed must outlive this process from here on: its space in the ring is given
-	 * back next. */
-	struct tw_error *(*keep)(void *arg);
+	struct tw_kept_ops kept; /* its argument is that of all */
 	/* Takes the crawled disk. */
 	struct tw_error *(*crawled)(struct tw_disk *disk, void *arg);
 	/* Called after that for each record that is not in the crawl, as if it had just come from
 	 * the ring. */
 	struct tw_error *(*follows)(const struct tw_record *record, void *arg);
-	void *arg;
 };
+
+/* Of what a mirror's guest wrote meanwhile, so much is kept. */
+#define TW_ATTACH_KEEP_BYTES (64u << 20)
 
 /* ring may be NULL: nobody writes. emit and emit_arg are the disk's. */
 struct tw_error *tw_attach(const char *image, const char *subject, struct tw_ring_reader *ring,
 	tw_disk_emit_fn emit, void *emit_arg, const struct tw_attach_ops *ops) TW_MUST_CHECK;
+/* The same of a mirror (see kept.h), whose ring is whole. crawled() is not called when a gap came, or when
+ * there was too much to keep: then a new session is needed. */
+struct tw_error *tw_attach_mirror(const char *image, const char *subject,
+	struct tw_ring_reader *ring, size_t keep_bytes, tw_disk_emit_fn emit, void *emit_arg,
+	const struct tw_attach_ops *ops) TW_MUST_CHECK;
 
 #endif

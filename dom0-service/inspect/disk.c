@@ -10,11 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static struct tw_error *read_image(void *arg, uint64_t offset, void *buf, size_t len)
 {
-	const struct tw_disk *disk = arg;
+	struct tw_disk *disk = arg;
+	__atomic_fetch_add(&disk->read_bytes, len, __ATOMIC_RELAXED);
 	while (len) {
 		ssize_t n = pread(disk->fd, buf, len, (off_t)offset);
 		if (n < 0 && errno == EINTR)
@@ -32,9 +34,20 @@ static struct tw_error *read_image(void *arg, uint64_t offset, void *buf, size_t
 	return NULL;
 }
 
+/* True when the page cache has the byte; false also where it cannot be asked. */
+static bool is_cached(const struct tw_disk *disk, uint64_t offset)
+{
+	char byte;
+	struct iovec to = {&byte, 1};
+	return preadv2(disk->fd, &to, 1, (off_t)offset, RWF_NOWAIT) == 1;
+}
+
 static void soon_image(void *arg, uint64_t offset, uint64_t len)
 {
 	const struct tw_disk *disk = arg;
+	/* The kernel would look for each page. Where the first one is, mostly the others are. */
+	if (is_cached(disk, offset))
+		return;
 	/* Advice: without it the read waits. */
 	(void)posix_fadvise(disk->fd, (off_t)offset, (off_t)len, POSIX_FADV_WILLNEED);
 }
@@ -171,12 +184,6 @@ struct tw_error *tw_disk_detached(struct tw_disk *disk, struct tw_time now)
 	return tw_disk_tell(disk, NULL, TW_EVENT_DISK_DETACHED, now, NULL);
 }
 
-static struct tw_time time_of(const struct tw_record *record)
-{
-	return (struct tw_time){
-		(int64_t)(record->time_ns / 1000000000), (uint32_t)(record->time_ns % 1000000000)};
-}
-
 static uint64_t first_byte(const struct tw_record *record)
 {
 	return record->sector << TW_SECTOR_SHIFT;
@@ -221,7 +228,8 @@ static struct tw_error *feed_volume(struct tw_volume *volume, const struct tw_re
 			.length = piece.bytes,
 			.payload = payload ? payload + (piece.disk - first_byte(record)) : NULL,
 			.flags = record->flags,
-			.time = time_of(record),
+			.time = tw_time_of(record->time_ns),
+			.told = record->sequence <= volume->disk->told,
 		};
 		if (n == MAX_PIECES)
 			return tw_error_create(TW_GAP, "%s: one write to more than %u stripes",
@@ -235,11 +243,14 @@ static struct tw_error *feed_volume(struct tw_volume *volume, const struct tw_re
 struct tw_error *tw_disk_feed(struct tw_disk *disk, const struct tw_record *record)
 {
 	disk->records++;
+	/* Requests that are under way at once come in any order. */
+	if (!(record->flags & TW_RECORD_GAP) && record->time_ns > disk->last_ns)
+		disk->last_ns = record->time_ns;
 	if (record->flags & TW_RECORD_GAP)
 		return tw_error_create(TW_GAP, "writes are missing before record %llu",
 			(unsigned long long)record->sequence);
 	if (record->flags & TW_RECORD_FLUSH)
-		return tw_disk_settle(disk, time_of(record), false);
+		return tw_disk_settle(disk, tw_time_of(record->time_ns), false);
 	if (record->sector > disk->bytes >> TW_SECTOR_SHIFT ||
 		record->nsectors > (disk->bytes >> TW_SECTOR_SHIFT) - record->sector)
 		return tw_error_create(TW_BAD_DATA,
@@ -280,7 +291,8 @@ uint64_t tw_disk_sequence(const struct tw_disk *disk)
 
 void tw_disk_stats(const struct tw_disk *disk, struct tw_disk_stats *out)
 {
-	*out = (struct tw_disk_stats){.records = disk->records, .events = disk->sequence};
+	*out = (struct tw_disk_stats){
+		.records = disk->records, .events = disk->sequence, .read_bytes = disk->read_bytes};
 	for (size_t i = 0; i < disk->nvolumes; i++) {
 		struct tw_volume *volume = disk->volumes[i];
 		if (!volume->ops)

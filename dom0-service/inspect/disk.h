@@ -25,6 +25,7 @@ struct tw_disk_stats {
 	uint64_t extents;
 	uint64_t records;
 	uint64_t events;
+	uint64_t read_bytes; /* from the image */
 };
 
 /* Opens the image read-only. subject, for log lines, is copied. Errors: TW_IO, TW_BAD_DATA (empty).
@@ -67,6 +68,9 @@ bool tw_disk_lost_volumes(const struct tw_disk *disk, const struct tw_disk *newe
  * since the crawl: a resync is due. Looks at the image only after a write to a place where that
  * shows; not for a replay, which must not look. */
 struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed) TW_MUST_CHECK;
+/* The same after writes that were missed. */
+struct tw_error *tw_disk_check_missed_layout(
+	struct tw_disk *disk, const struct tw_missed *missed, bool *changed) TW_MUST_CHECK;
 /* True when there was such a write since the last look. */
 bool tw_disk_layout_written(const struct tw_disk *disk);
 /* True when it was one that may have moved a volume that is watched: no record must be followed
@@ -74,10 +78,10 @@ bool tw_disk_layout_written(const struct tw_disk *disk);
 bool tw_disk_map_written(const struct tw_disk *disk);
 
 /* Moves this disk to the state of another one that was crawled later from the same image, with the
- * events (flagged resync) that lead there, and a disk.resynced at the end that gives the reason.
- * missed: bytes of the disk. newer is destroyed. */
+ * events (flagged resync) that lead there, and a disk.resynced at the end that gives the reason
+ * and what it sums up. missed: bytes of the disk. newer is destroyed. */
 struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
-	const struct tw_missed *missed, struct tw_time now, const char *reason) TW_MUST_CHECK;
+	struct tw_missed *missed, struct tw_time now, const char *reason) TW_MUST_CHECK;
 
 /* Calls each() for every name of every watched volume, parents before children; the event holds the
  * path and the inode. */

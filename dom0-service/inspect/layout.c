@@ -138,3 +138,26 @@ struct tw_error *tw_disk_check_layout(struct tw_disk *disk, bool *changed)
 	tw_layout_deinit(&now);
 	return err;
 }
+
+static void note_range(struct tw_disk *disk, const struct tw_range *range, const uint8_t *first)
+{
+	uint64_t left = range->length >> TW_SECTOR_SHIFT;
+	struct tw_record record = {.sector = range->offset >> TW_SECTOR_SHIFT};
+	for (; left; left -= record.nsectors, record.sector += record.nsectors) {
+		record.nsectors = left < 1u << 30 ? (uint32_t)left : 1u << 30;
+		record.payload = record.sector ? NULL : first;
+		tw_disk_note_layout(disk, &record);
+	}
+}
+
+/* A gap's unit begins with the first sector more often than that sector is written. */
+struct tw_error *tw_disk_check_missed_layout(
+	struct tw_disk *disk, const struct tw_missed *missed, bool *changed)
+{
+	uint8_t first[TW_SECTOR_SIZE];
+	*changed = false;
+	TW_TRY(tw_source_read(&disk->file, 0, first, sizeof(first)));
+	for (size_t i = 0; i < missed->n; i++)
+		note_range(disk, &missed->ranges[i], first);
+	return tw_disk_map_written(disk) ? tw_disk_check_layout(disk, changed) : NULL;
+}

@@ -4,12 +4,15 @@
 #include "base/log.h"
 
 #include <poll.h>
+#include <string.h>
 #include <time.h>
 
 /* So many records are followed before their events are sent and their space is given back. */
 #define MAX_STEP 512
 /* File data without a transaction is told of when the disk has been idle for so long. */
 #define IDLE_MS 1000
+/* The end of a mirror's session rings no bell. */
+#define SESSION_MS 100
 /* How long a stopping inspector waits for the courier; what is left is in the snapshot. */
 #define FAREWELL_MS 5000
 
@@ -42,10 +45,16 @@ static struct tw_error *step(struct tw_live *live, unsigned *n)
 		return tw_error_errno(ret, "%s", live->options.ring);
 	if (*n)
 		TW_TRY(tw_live_give_back(live));
-	if (live->resync) {
+	else if (!live->resync)
+		TW_TRY(tw_live_next_session(live));
+	bool may = false;
+	if (live->resync && !is_full(live))
+		TW_TRY(tw_live_may_crawl(live, &may));
+	if (may) {
 		TW_TRY(tw_live_crawl(live));
 		TW_TRY(tw_live_give_back(live));
 	}
+	TW_TRY(tw_interest_update(live->interest, live->ring, live->disk));
 	tw_uplink_pump(live->link);
 	if (tw_statefile_wants_snapshot(live->state))
 		TW_TRY(tw_live_snapshot(live));
@@ -71,6 +80,11 @@ static void update_status(struct tw_live *live)
 	live->status.volumes = stats.volumes;
 	live->status.files = stats.inodes;
 	live->status.events = stats.events;
+	live->status.read_bytes = stats.read_bytes;
+	struct tw_ring_stats ring;
+	tw_ring_reader_stats(live->ring, &ring);
+	live->status.captured_bytes = ring.payload_bytes;
+	live->status.spared_bytes = ring.spared_bytes;
 	live->status.lag_bytes = tw_ring_reader_backlog(live->ring);
 	live->status.waiting_bytes = tw_outbox_bytes(live->box);
 	live->status.courier = tw_uplink_up(live->link);
@@ -85,7 +99,8 @@ static void sleep_until_work(struct tw_live *live, int stop_fd, int timeout_ms, 
 		{tw_uplink_fd(live->link), POLLIN, 0},
 		{tw_ring_bell_fd(live->ring), POLLIN, 0},
 	};
-	bool full = is_full(live);
+	/* Nor is there anything to do for a record while a mirror's next session is waited for. */
+	bool full = is_full(live) || (live->resync && live->options.mirror);
 	if (tw_outbox_unsent(live->box).len && tw_uplink_up(live->link))
 		fds[1].events |= POLLOUT;
 	if (!full && tw_ring_arm(live->ring))
@@ -105,11 +120,18 @@ static struct tw_error *farewell(struct tw_live *live)
 		TW_TRY(step(live, &n));
 		if (!n)
 			tw_live_check_layout(live);
-	} while (n || live->resync);
-	TW_TRY(tw_live_close_gap(live));
-	TW_TRY(tw_disk_settle(live->disk, tw_live_clock(), true));
-	if (!tw_ring_reader_producer_alive(live->ring))
+	} while (n || (live->resync && !live->options.mirror));
+	/* A mirror's guest goes on: the next session begins with a crawl. */
+	if (!live->options.mirror)
+		TW_TRY(tw_live_close_gap(live));
+	/* What a guest that goes on has begun is kept, and whole after the next start. */
+	bool gone = !tw_ring_reader_producer_alive(live->ring);
+	TW_TRY(tw_disk_settle(live->disk, tw_live_clock(), gone));
+	if (gone) {
 		TW_TRY(tw_disk_detached(live->disk, tw_live_clock()));
+		/* Whoever takes the ring over, it is another life of the disk: nobody saw what lies between. */
+		memset(live->position.ring, 0, sizeof(live->position.ring));
+	}
 	TW_TRY(tw_live_snapshot(live));
 	int64_t end = tw_live_now_ms() + FAREWELL_MS;
 	while (tw_outbox_bytes(live->box) && tw_live_now_ms() < end) {
@@ -162,7 +184,10 @@ struct tw_error *tw_live_run(struct tw_live *live, int stop_fd)
 			timeout = IDLE_MS;
 		if (!tw_uplink_up(live->link))
 			timeout = TW_LIVE_RECONNECT_MS;
-		if (n == MAX_STEP || (tw_uplink_up(live->link) && n) || live->resync)
+		if (live->options.mirror && (timeout < 0 || timeout > SESSION_MS))
+			timeout = SESSION_MS;
+		if (n == MAX_STEP || (tw_uplink_up(live->link) && n) ||
+			(live->resync && !live->options.mirror))
 			timeout = 0;
 		sleep_until_work(live, stop_fd, timeout, &stop);
 	}

@@ -20,7 +20,11 @@ struct tw_live_options {
 	const char *ring;     /* path */
 	const char *courier;  /* path of its socket */
 	const char *state;    /* directory */
+	int status_fd;        /* gets a line when the status has changed; -1: nobody wants it */
 	struct tw_disk_id id; /* epoch: NULL; it comes from the state */
+	/* The ring is a sink's (tapdisk-plugin/sink.h): a record may be ahead of the image, and each
+	 * session has a ring of its own. */
+	bool mirror;
 };
 
 /* The strings of options live as long as the inspector. */

@@ -71,6 +71,12 @@ void tw_live_need_resync(struct tw_live *live, const char *reason)
 	live->resync = live->reason;
 }
 
+void tw_live_need_crawl(struct tw_live *live, const char *reason)
+{
+	tw_live_need_resync(live, reason);
+	live->whole = true;
+}
+
 /* --- records --- */
 
 /* What the log keeps of a record: its payload only where it counts. */
@@ -101,7 +107,7 @@ struct tw_error *tw_live_feed(struct tw_live *live, const struct tw_record *reco
 	if (!err || tw_error_code(err) == TW_NOMEM || tw_error_code(err) == TW_IO)
 		return err;
 	tw_log(TW_LOG_WARN, live->id.vdev, "%s", tw_error_message(err));
-	tw_live_need_resync(live, tw_error_message(err));
+	tw_live_need_crawl(live, tw_error_message(err));
 	tw_error_destroy(err);
 	return tw_missed_add(&live->missed, record);
 }
@@ -113,17 +119,35 @@ void tw_live_check_layout(struct tw_live *live)
 	if (err)
 		tw_log(TW_LOG_WARN, live->id.vdev, "%s", tw_error_message(err));
 	tw_error_destroy(err);
-	if (!changed || live->resync)
+	if (!changed || live->whole)
 		return;
-	tw_live_need_resync(live, "partitions or file systems have changed");
+	tw_live_need_crawl(live, "partitions or file systems have changed");
 	/* Tables are written piece by piece: a moment later there is more to see. */
 	nanosleep(&(struct timespec){.tv_nsec = DOUBT_NS}, NULL);
+}
+
+/* What cannot be done again has to be found by a crawl. */
+static struct tw_error *replay_resync(struct tw_live *live, const struct tw_record *record)
+{
+	struct tw_buf gathered = TW_BUF_INIT;
+	struct tw_error *err = tw_statefile_resync(live->state, record, &gathered);
+	if (!err)
+		err = tw_live_apply_mend(live, tw_span(gathered.data, gathered.len));
+	tw_buf_deinit(&gathered);
+	if (!err || tw_error_code(err) == TW_NOMEM || tw_error_code(err) == TW_IO)
+		return err;
+	tw_log(TW_LOG_WARN, live->id.vdev, "%s", tw_error_message(err));
+	tw_live_need_crawl(live, tw_error_message(err));
+	tw_error_destroy(err);
+	return NULL;
 }
 
 /* A record of the log: it was followed before, or it stands for writes that were missed. */
 struct tw_error *tw_live_replay_record(const struct tw_record *record, void *arg)
 {
 	struct tw_live *live = arg;
+	if (tw_statefile_is_resync(record))
+		return replay_resync(live, record);
 	if (!(record->flags & TW_RECORD_GAP) && !live->resync)
 		return tw_live_feed(live, record);
 	tw_live_need_resync(live, "writes were missed before a restart");
@@ -131,7 +155,7 @@ struct tw_error *tw_live_replay_record(const struct tw_record *record, void *arg
 }
 
 /* A record that is in the crawl, or will be in the next one. */
-static struct tw_error *pass_record(const struct tw_record *record, void *arg)
+struct tw_error *tw_live_pass_record(const struct tw_record *record, void *arg)
 {
 	struct tw_live *live = arg;
 	live->position.record = record->sequence;
@@ -160,7 +184,7 @@ static void pass_gap(uint64_t sector, uint64_t nsectors, void *arg)
 		struct tw_record part = *gap->record;
 		part.sector = sector;
 		part.nsectors = nsectors < (1u << 30) ? (uint32_t)nsectors : 1u << 30;
-		gap->err = pass_record(&part, gap->live);
+		gap->err = tw_live_pass_record(&part, gap->live);
 		sector += part.nsectors;
 		nsectors -= part.nsectors;
 	}
@@ -186,15 +210,17 @@ struct tw_error *tw_live_take_record(const struct tw_record *record, void *arg)
 	if (record->sequence <= live->position.record && !(record->flags & TW_RECORD_GAP))
 		return NULL;
 	if (live->position.record && record->sequence > live->position.record + 1)
-		tw_live_need_resync(live, "records are missing in the ring");
+		tw_live_need_crawl(live, "records are missing in the ring");
 	/* A range of a gap that came during a crawl, and that the crawl did not read. */
 	if (record->flags & TW_RECORD_GAP)
 		tw_live_need_resync(live, "the ring had no room");
 	/* Nothing is followed that may be in another place than it was. */
-	if (!live->resync && tw_disk_map_written(live->disk))
+	if (!live->resync && !live->stale && tw_disk_map_written(live->disk))
 		tw_live_check_layout(live);
 	if (live->resync)
-		return pass_record(record, live);
+		return tw_live_pass_record(record, live);
+	if (live->stale)
+		return NULL; /* the next crawl has it */
 	TW_TRY(log_record(live, record));
 	live->position.record = record->sequence;
 	live->unsettled = !(record->flags & TW_RECORD_FLUSH);
@@ -214,6 +240,12 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 {
 	struct tw_live *live = arg;
 	struct tw_time now = tw_live_clock();
+	/* Then what it read may be newer than all that is in the ring. */
+	live->stale = live->options.mirror && !tw_ring_reader_producer_alive(live->ring);
+	if (live->stale) {
+		tw_disk_destroy(newer);
+		return NULL;
+	}
 	if (live->disk && live->doubts < MAX_DOUBTS && tw_disk_lost_volumes(live->disk, newer)) {
 		live->doubts++; /* and the resync stays due */
 		tw_disk_destroy(newer);
@@ -235,10 +267,11 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 	}
 	tw_missed_clear(&live->missed);
 	live->resync = NULL;
+	live->whole = false;
 	return tw_live_snapshot(live);
 }
 
-static struct tw_error *keep_log(void *arg)
+struct tw_error *tw_live_keep_log(void *arg)
 {
 	struct tw_live *live = arg;
 	if (tw_statefile_has_log(live->state))
@@ -250,19 +283,46 @@ static struct tw_error *keep_log(void *arg)
 	return NULL;
 }
 
+/* The dirty map, or the log, has all that was missed, and the view is what it was before that. A
+ * mirror's image may not have it yet. */
+static bool can_mend(const struct tw_live *live)
+{
+	return live->disk && live->resync && !live->whole && !live->missed.unwatched &&
+	       !live->options.mirror && !live->doubts && tw_statefile_has_log(live->state);
+}
+
+static struct tw_error *attach(struct tw_live *live, const struct tw_attach_ops *ops)
+{
+	live->stale = live->options.mirror; /* until it is known not to be */
+	if (live->options.mirror)
+		return tw_attach_mirror(live->options.image, live->id.vdev, live->ring,
+			TW_ATTACH_KEEP_BYTES, tw_live_take_event, live, ops);
+	return tw_attach(live->options.image, live->id.vdev, live->ring, tw_live_take_event, live,
+		ops);
+}
+
 struct tw_error *tw_live_crawl(struct tw_live *live)
 {
-	struct tw_attach_ops ops = {pass_record, keep_log, crawled, tw_live_take_record, live};
+	struct tw_attach_ops ops = {
+		{tw_live_pass_record, tw_live_keep_log, live}, crawled, tw_live_take_record};
 	live->status.state = live->disk ? "resync" : "crawling";
 	tw_live_status_write(&live->status, live->state);
 	if (live->disk)
 		tw_log(TW_LOG_INFO, live->id.vdev, "resync: %s", live->reason);
+	if (can_mend(live)) {
+		TW_TRY(tw_live_mend(live));
+		live->status.state = "live";
+		if (!live->whole)
+			return NULL;
+		live->status.state = "resync";
+	}
+	tw_interest_reset(live->interest, live->ring);
 	do {
 		if (live->doubts)
 			nanosleep(&(struct timespec){.tv_nsec = DOUBT_NS}, NULL);
-		TW_TRY(tw_attach(live->options.image, live->id.vdev, live->ring, tw_live_take_event,
-			live, &ops));
-	} while (live->doubts);
+		TW_TRY(tw_live_await_session(live));
+		TW_TRY(attach(live, &ops));
+	} while (live->doubts || live->stale);
 	live->status.state = "live";
 	tw_live_status_places(&live->status, live->disk);
 	return NULL;
@@ -275,7 +335,7 @@ struct tw_error *tw_live_give_back(struct tw_live *live)
 	return NULL;
 }
 
-struct tw_error *tw_live_close_gap(struct tw_live *live)
+struct tw_error *tw_live_take_open_gap(struct tw_live *live)
 {
 	struct tw_record none = {.sequence = live->position.record};
 	struct gap gap = {live, &none, NULL};
@@ -285,6 +345,14 @@ struct tw_error *tw_live_close_gap(struct tw_live *live)
 		return NULL;
 	live->status.gaps++;
 	tw_live_need_resync(live, "the ring had no room");
+	return NULL;
+}
+
+struct tw_error *tw_live_close_gap(struct tw_live *live)
+{
+	TW_TRY(tw_live_take_open_gap(live));
+	if (!live->resync)
+		return NULL;
 	TW_TRY(tw_live_crawl(live));
 	return tw_live_give_back(live);
 }

@@ -5,6 +5,7 @@
 
 #include "event/encode.h"
 #include "inspect/disk.h"
+#include "inspect/interest.h"
 #include "inspect/live.h"
 #include "inspect/live_status.h"
 #include "inspect/statefile.h"
@@ -24,6 +25,7 @@ struct tw_live {
 	struct tw_state_position position;
 	struct tw_disk *disk;
 	struct tw_ring_reader *ring;
+	struct tw_interest *interest;
 	struct tw_outbox *box;
 	struct tw_uplink *link;
 	struct tw_statefile *state;
@@ -33,10 +35,13 @@ struct tw_live {
 		missed;     /* ranges of which writes were not followed, until the next resync */
 	const char *resync; /* the reason why one is due, or NULL */
 	char reason[256];
+	bool whole; /* it has to look at the whole disk */
 	int stop_fd;
-	unsigned doubts; /* crawls in a row that did not find a volume that was there */
-	bool draining;   /* the end has come */
-	bool unsettled;  /* records were followed since the last flush */
+	bool stale;       /* the mirror was lost in the middle of the crawl, which does not count */
+	int64_t asked_ms; /* for a new session of the mirror */
+	unsigned doubts;  /* crawls in a row that did not find a volume that was there */
+	bool draining;    /* the end has come */
+	bool unsettled;   /* records were followed since the last flush */
 	struct tw_live_status status;
 };
 
@@ -44,11 +49,23 @@ int64_t tw_live_now_ms(void);
 struct tw_time tw_live_clock(void);
 /* A tw_disk_emit_fn: encodes the event into the outbox. */
 struct tw_error *tw_live_take_event(const struct tw_event *event, void *live) TW_MUST_CHECK;
-/* The first reason counts. */
+/* The first reason counts. What was missed is known; else the disk has to be crawled. */
 void tw_live_need_resync(struct tw_live *live, const char *reason);
+void tw_live_need_crawl(struct tw_live *live, const char *reason);
 /* True when the courier has events that the state knows nothing of: it is older than what was sent
  * (dom0 went down, or the directory is a copy). Their numbers are used up. */
 bool tw_live_state_is_old(const struct tw_live *live);
+
+/* --- live_mirror.c: always true, or nothing, when there is no mirror --- */
+
+/* Whether a crawl would be exact now: the session's ring is whole, and the session lives. Else
+ * looks for the next session's ring, and asks for one. */
+struct tw_error *tw_live_may_crawl(struct tw_live *live, bool *may) TW_MUST_CHECK;
+/* Waits for that. */
+struct tw_error *tw_live_await_session(struct tw_live *live) TW_MUST_CHECK;
+/* When the session has ended, and all of its records were followed: goes on to the next one, if it
+ * has begun, which makes a resync due. */
+struct tw_error *tw_live_next_session(struct tw_live *live) TW_MUST_CHECK;
 
 /* --- live_follow.c --- */
 
@@ -63,12 +80,26 @@ struct tw_error *tw_live_replay_record(const struct tw_record *record, void *liv
 struct tw_error *tw_live_take_record(const struct tw_record *record, void *live) TW_MUST_CHECK;
 struct tw_error *tw_live_take_gap(
 	struct tw_live *live, const struct tw_record *record) TW_MUST_CHECK;
-/* The capture point has gone and left a gap that it could not announce. */
+/* The capture point has gone and left a gap that it could not announce: its ranges are missed. */
+struct tw_error *tw_live_take_open_gap(struct tw_live *live) TW_MUST_CHECK;
+/* ... and the resync. */
 struct tw_error *tw_live_close_gap(struct tw_live *live) TW_MUST_CHECK;
 /* What was followed is in the log: the ring may forget it. Nothing is sent before. */
 struct tw_error *tw_live_give_back(struct tw_live *live) TW_MUST_CHECK;
 struct tw_error *tw_live_snapshot(struct tw_live *live) TW_MUST_CHECK;
-/* Crawls the disk, for the first time or for the resync that is due. */
+/* A record that is in the resync that is due. */
+struct tw_error *tw_live_pass_record(const struct tw_record *record, void *live) TW_MUST_CHECK;
+/* What was passed is in the log. Also the place where a long look at a disk can be ended. */
+struct tw_error *tw_live_keep_log(void *live) TW_MUST_CHECK;
+/* Looks at the disk, for the first time or for the resync that is due. */
 struct tw_error *tw_live_crawl(struct tw_live *live) TW_MUST_CHECK;
+
+/* --- live_mend.c --- */
+
+/* Does the resync that is due by looking at what was missed; where that is not enough, a crawl is
+ * due. */
+struct tw_error *tw_live_mend(struct tw_live *live) TW_MUST_CHECK;
+/* The same from what the log holds of it. */
+struct tw_error *tw_live_apply_mend(struct tw_live *live, struct tw_span gathered) TW_MUST_CHECK;
 
 #endif

@@ -90,7 +90,7 @@ static struct tw_error *replay(struct tw_live *live)
 		tw_live_replay_record, live));
 	if (tw_disk_loaded_bytes(live->disk) != tw_disk_bytes(live->disk)) {
 		live->missed.unwatched = true;
-		tw_live_need_resync(live, "the disk was resized");
+		tw_live_need_crawl(live, "the disk was resized");
 	}
 	return NULL;
 }
@@ -104,7 +104,7 @@ static void mend_old_state(struct tw_live *live)
 	tw_disk_set_sequence(live->disk, tw_outbox_acked(live->box));
 	live->position.record = 0; /* the ring has gone on, too */
 	live->missed.unwatched = true;
-	tw_live_need_resync(live, "the saved state is older than what was sent");
+	tw_live_need_crawl(live, "the saved state is older than what was sent");
 }
 
 /* The events of a resync are in no log: before they get numbers, the courier has to say which it
@@ -132,7 +132,8 @@ static struct tw_error *resume(struct tw_live *live)
 	if (memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES)) {
 		live->position.record = 0;
 		live->missed.unwatched = true;
-		tw_live_need_resync(live, "the disk was not watched for a while");
+		live->missed.in_use = live->options.mirror;
+		tw_live_need_crawl(live, "the disk was not watched for a while");
 	}
 	if (tw_uplink_up(live->link))
 		mend_old_state(live);
@@ -150,11 +151,13 @@ struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
 	TW_TRY(tw_encoder_create(&live->id, &live->encoder));
 	TW_TRY(connect_courier(live));
 	TW_TRY(known ? resume(live) : open_ring(live));
-	if (!known || live->resync) {
+	/* A mirror's next session may be far: what is known is sent meanwhile. */
+	if (!known || (live->resync && !live->options.mirror)) {
 		TW_TRY(tw_live_crawl(live));
 		TW_TRY(tw_live_give_back(live));
 	}
 	live->status.state = "live";
+	live->status.events = tw_disk_sequence(live->disk);
 	tw_live_status_places(&live->status, live->disk);
 	tw_live_status_write(&live->status, live->state);
 	return NULL;
@@ -168,8 +171,11 @@ struct tw_error *tw_live_create(const struct tw_live_options *options, struct tw
 	live->options = *options;
 	live->id = options->id;
 	live->status.state = "starting";
+	live->status.fd = options->status_fd;
 	live->stop_fd = -1;
 	struct tw_error *err = tw_outbox_create(&live->box);
+	if (!err)
+		err = tw_interest_create(&live->interest);
 	if (!err)
 		err = tw_statefile_create(options->state, &live->state);
 	if (err) {
@@ -186,6 +192,7 @@ void tw_live_destroy(struct tw_live *live)
 		return;
 	tw_disk_destroy(live->disk);
 	tw_live_status_deinit(&live->status);
+	tw_interest_destroy(live->interest);
 	if (live->ring)
 		tw_ring_reader_destroy(live->ring);
 	tw_uplink_destroy(live->link);

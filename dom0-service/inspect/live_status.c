@@ -3,12 +3,16 @@
 
 #include "base/log.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define EVERY_MS 1000
+/* The supervisor is told of another state at once, and of numbers so often. */
+#define TELL_MS 3000
 
 static int64_t now_ms(void)
 {
@@ -23,9 +27,47 @@ static void render(const struct tw_live_status *s, char *out, size_t size)
 		"{\"state\":\"%s\",\"volumes\":%" PRIu64 ",\"files\":%" PRIu64
 		",\"events\":%" PRIu64 ",\"sequence\":%" PRIu64 ",\"gaps\":%" PRIu64
 		",\"resyncs\":%" PRIu64 ",\"lag_bytes\":%" PRIu64 ",\"waiting_bytes\":%" PRIu64
-		",\"courier\":%s",
+		",\"read_bytes\":%" PRIu64 ",\"captured_bytes\":%" PRIu64
+		",\"spared_bytes\":%" PRIu64 ",\"courier\":%s",
 		s->state, s->volumes, s->files, s->events, s->events, s->gaps, s->resyncs,
-		s->lag_bytes, s->waiting_bytes, s->courier ? "true" : "false");
+		s->lag_bytes, s->waiting_bytes, s->read_bytes, s->captured_bytes, s->spared_bytes,
+		s->courier ? "true" : "false");
+}
+
+/* "status STATE EVENTS LAG": see supervise/report.h, which reads it. */
+static void render_line(const struct tw_live_status *s, char out[sizeof(s->told)])
+{
+	/* All that comes before the first look at the disk is one state. */
+	bool early = strcmp(s->state, "waiting for the courier") == 0;
+	snprintf(out, sizeof(s->told), "status %s %" PRIu64 " %" PRIu64 "\n", early ? "starting" : s->state,
+		s->events, s->lag_bytes);
+}
+
+/* Milliseconds until the supervisor is to be told; -1: it knows. */
+static int64_t tell_due(const struct tw_live_status *s)
+{
+	char line[sizeof(s->told)];
+	if (s->fd < 0)
+		return -1;
+	render_line(s, line);
+	if (strcmp(line, s->told) == 0)
+		return -1;
+	int64_t left = s->state == s->told_state ? s->told_ms + TELL_MS - now_ms() : 0;
+	return left > 0 ? left : 0;
+}
+
+/* Never waits: a supervisor that does not read is told later. */
+static void tell(struct tw_live_status *s)
+{
+	char line[sizeof(s->told)];
+	if (tell_due(s) != 0)
+		return;
+	render_line(s, line);
+	if (write(s->fd, line, strlen(line)) < 0 && errno != EAGAIN)
+		s->fd = -1;
+	memcpy(s->told, line, sizeof(line));
+	s->told_state = s->state;
+	s->told_ms = now_ms();
 }
 
 void tw_live_status_places(struct tw_live_status *status, const struct tw_disk *disk)
@@ -63,6 +105,7 @@ void tw_live_status_write(struct tw_live_status *status, const struct tw_statefi
 {
 	char text[sizeof(status->written)];
 	int64_t now = now_ms();
+	tell(status);
 	if (status->written_ms && now - status->written_ms < EVERY_MS)
 		return;
 	render(status, text, sizeof(text));
@@ -80,9 +123,11 @@ void tw_live_status_write(struct tw_live_status *status, const struct tw_statefi
 int tw_live_status_due(const struct tw_live_status *status)
 {
 	char text[sizeof(status->written)];
+	int64_t due = tell_due(status);
 	render(status, text, sizeof(text));
 	if (!strcmp(text, status->written) && status->places_written)
-		return -1;
+		return (int)due;
 	int64_t left = status->written_ms + EVERY_MS - now_ms();
-	return left > 0 ? (int)left : 0;
+	left = left > 0 ? left : 0;
+	return (int)(due < 0 || left < due ? left : due);
 }

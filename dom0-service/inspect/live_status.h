@@ -11,12 +11,19 @@
 struct tw_live_status {
 	const char *state; /* starting crawling live resync stopped, "waiting for the courier" */
 	uint64_t volumes, files, events, gaps, resyncs, lag_bytes, waiting_bytes;
+	uint64_t read_bytes;  /* from the image, since the start */
+	uint64_t captured_bytes, spared_bytes; /* content that the ring has carried, and that it was
+						  spared */
 	bool courier;         /* connected */
 	struct tw_buf places; /* tw_disk_describe() of the disk as it was crawled or loaded */
+	int fd; /* for the supervisor, in its own words (see live_status.c); -1: none */
 	/* the writer's own */
 	bool places_written;
 	int64_t written_ms;
-	char written[512];
+	char written[768];
+	char told[64]; /* the last line to fd */
+	const char *told_state;
+	int64_t told_ms;
 };
 
 /* Says anew where the disk's volumes are. */

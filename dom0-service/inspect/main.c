@@ -6,6 +6,7 @@
 
 #include <argp.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-enum { KEY_IMAGE = 256, KEY_RING, KEY_COURIER, KEY_STATE, KEY_READY_FD };
+enum { KEY_IMAGE = 256, KEY_RING, KEY_COURIER, KEY_STATE, KEY_READY_FD, KEY_STATUS_FD, KEY_MIRROR };
 
 struct arguments {
 	struct tw_live_options live;
@@ -27,18 +28,23 @@ static const struct argp_option options[] = {
 	{"ring", KEY_RING, "PATH", 0, "The ring of the disk's capture point", 0},
 	{"courier", KEY_COURIER, "SOCKET", 0, "The courier's socket", 0},
 	{"state", KEY_STATE, "DIR", 0, "The directory of the disk's state", 0},
+	{"mirror", KEY_MIRROR, NULL, 0,
+		"The ring is filled by the mirror of a tapdisk: its records may be ahead of the image",
+		0},
 	{"ready-fd", KEY_READY_FD, "N", 0,
 		"Write a line to this descriptor when the disk is watched", 0},
+	{"status-fd", KEY_STATUS_FD, "N", 0,
+		"Write a line to this descriptor when the status has changed, or why this ends", 0},
 	{0},
 };
 
-static int parse_fd(const char *text, struct argp_state *state)
+static int parse_fd(const char *option, const char *text, struct argp_state *state)
 {
 	char *end;
 	errno = 0;
 	long fd = strtol(text, &end, 10);
 	if (errno || end == text || *end || fd < 0 || fd > 1 << 20)
-		argp_error(state, "--ready-fd: '%s' is no descriptor", text);
+		argp_error(state, "--%s: '%s' is no descriptor", option, text);
 	return (int)fd;
 }
 
@@ -73,8 +79,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_STATE:
 		args->live.state = arg;
 		return 0;
+	case KEY_MIRROR:
+		args->live.mirror = true;
+		return 0;
 	case KEY_READY_FD:
-		args->ready_fd = parse_fd(arg, state);
+		args->ready_fd = parse_fd("ready-fd", arg, state);
+		return 0;
+	case KEY_STATUS_FD:
+		args->live.status_fd = parse_fd("status-fd", arg, state);
 		return 0;
 	case ARGP_KEY_ARG:
 		argp_error(state, "too many arguments: %s", arg);
@@ -104,14 +116,31 @@ static struct tw_error *stop_signals(int *out)
 	return *out < 0 ? tw_error_errno(errno, "signalfd") : NULL;
 }
 
-static void say_ready(int fd)
+static void say_ready(const struct arguments *args)
 {
 	static const char line[] = "ready\n";
+	if (args->ready_fd < 0)
+		return;
+	if (write(args->ready_fd, line, sizeof(line) - 1) < 0)
+		tw_log(TW_LOG_WARN, "", "--ready-fd: %s", strerror(errno));
+	if (args->ready_fd != args->live.status_fd)
+		close(args->ready_fd);
+}
+
+/* The last line. What is in it may quote what a guest wrote: it stays one line. */
+static void say_error(int fd, const struct tw_error *err)
+{
+	char line[1024];
 	if (fd < 0)
 		return;
-	if (write(fd, line, sizeof(line) - 1) < 0)
-		tw_log(TW_LOG_WARN, "", "--ready-fd: %s", strerror(errno));
-	close(fd);
+	int len = snprintf(line, sizeof(line) - 1, "error %s", tw_error_message(err));
+	if (len >= (int)sizeof(line) - 1)
+		len = (int)sizeof(line) - 2;
+	for (int i = 0; i < len; i++)
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = '?';
+	line[len++] = '\n';
+	(void)!write(fd, line, (size_t)len);
 }
 
 static struct tw_error *run(const struct arguments *args)
@@ -122,7 +151,7 @@ static struct tw_error *run(const struct arguments *args)
 	TW_TRY(tw_live_create(&args->live, &live));
 	struct tw_error *err = tw_live_start(live, stop_fd);
 	if (!err) {
-		say_ready(args->ready_fd);
+		say_ready(args);
 		err = tw_live_run(live, stop_fd);
 	}
 	tw_live_destroy(live);
@@ -140,17 +169,20 @@ int main(int argc, char **argv)
 		.doc = "Turns the writes to one disk into file events.",
 		.children = children,
 	};
-	struct arguments args = {.ready_fd = -1};
+	struct arguments args = {.ready_fd = -1, .live.status_fd = -1};
 	argp_program_version_hook = print_version;
 	argp_err_exit_status = EX_USAGE;
 	tw_log_init("tapwire-inspect", getenv("TAPWIRE_DEBUG") ? TW_LOG_DEBUG : TW_LOG_INFO);
 	tw_disk_options_init(&args.disk);
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
 	args.live.id = args.disk.id;
+	if (args.live.status_fd >= 0)
+		fcntl(args.live.status_fd, F_SETFL, fcntl(args.live.status_fd, F_GETFL) | O_NONBLOCK);
 	struct tw_error *err = run(&args);
 	if (!err)
 		return EX_OK;
 	tw_log(TW_LOG_ERROR, args.disk.id.vdev, "%s", tw_error_message(err));
+	say_error(args.live.status_fd, err);
 	int status = tw_error_exit_status(err);
 	tw_error_destroy(err);
 	return status;

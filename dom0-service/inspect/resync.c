@@ -62,25 +62,6 @@ static struct tw_error *match_init(
 	return NULL;
 }
 
-/* A range that lies in more stripes than this is taken for all that lies between. */
-#define MAX_PIECES 4096u
-
-static struct tw_error *add_missed(uint64_t offset, uint64_t bytes, void *arg)
-{
-	return tw_missed_add_range(arg, offset, bytes);
-}
-
-/* The missed bytes that lie in the volume, counted from its start; the caller clears. */
-static struct tw_error *missed_in(
-	const struct tw_volume *volume, const struct tw_missed *missed, struct tw_missed *out)
-{
-	out->unwatched = missed->unwatched;
-	for (size_t i = 0; i < missed->n; i++)
-		TW_TRY(tw_segments_each_range(&volume->place.segments, missed->ranges[i].offset,
-			missed->ranges[i].length, MAX_PIECES, add_missed, out));
-	return NULL;
-}
-
 static struct tw_error *resync_volume(struct tw_volume *old, struct tw_volume *new,
 	const struct tw_missed *missed, struct tw_time now)
 {
@@ -88,7 +69,7 @@ static struct tw_error *resync_volume(struct tw_volume *old, struct tw_volume *n
 	if (strcmp(old->place.uuid, new->place.uuid))
 		TW_TRY(tw_disk_tell(old->disk, new, TW_EVENT_VOLUME_FORMATTED, now, NULL));
 	TW_TRY(tw_volume_move(old, &new->place));
-	struct tw_error *err = missed_in(new, missed, &mine);
+	struct tw_error *err = tw_volume_missed(new, missed, &mine);
 	if (!err)
 		err = old->ops->resync(old->fs, new->fs, &mine, now);
 	tw_missed_clear(&mine);
@@ -198,12 +179,40 @@ static struct tw_error *resync(struct tw_disk *disk, struct tw_disk *newer,
 	return err;
 }
 
+struct tw_error *tw_disk_tell_resynced(
+	struct tw_disk *disk, struct tw_time now, const char *reason, struct tw_summary *summary)
+{
+	uint64_t to_ns = (uint64_t)summary->to.sec * 1000000000 + summary->to.nsec;
+	summary->from = tw_time_of(disk->last_ns);
+	if (to_ns < disk->last_ns)
+		summary->to = summary->from;
+	else
+		disk->last_ns = to_ns;
+	struct tw_event event = {
+		.type = TW_EVENT_DISK_RESYNCED,
+		.sequence = ++disk->sequence,
+		.volume = "",
+		.time = now,
+		.observed = now,
+		.reason = reason,
+		.resync = true,
+		.summary = summary,
+	};
+	return disk->emit(&event, disk->arg);
+}
+
 struct tw_error *tw_disk_resync(struct tw_disk *disk, struct tw_disk *newer,
-	const struct tw_missed *missed, struct tw_time now, const char *reason)
+	struct tw_missed *missed, struct tw_time now, const char *reason)
 {
 	struct tw_error *err = resync(disk, newer, missed, now);
 	tw_disk_take_layout(disk, &newer->layout);
+	disk->read_bytes += newer->read_bytes;
 	tw_disk_destroy(newer);
 	TW_TRY(err);
-	return tw_disk_tell(disk, NULL, TW_EVENT_DISK_RESYNCED, now, reason);
+	struct tw_summary summary = {.to = now};
+	summary.bytes = tw_missed_bytes(missed);
+	summary.bytes_known = !missed->unwatched;
+	if (summary.bytes_known && missed->last_ns)
+		summary.to = tw_time_of(missed->last_ns);
+	return tw_disk_tell_resynced(disk, now, reason, &summary);
 }

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STATE_VERSION 2u
+#define STATE_VERSION 3u
 
 static struct tw_error *save_volume(struct tw_volume *volume, struct tw_buf *out)
 {
@@ -41,6 +41,8 @@ struct tw_error *tw_disk_save(struct tw_disk *disk, struct tw_buf *out)
 	tw_pack32(out, STATE_VERSION);
 	tw_pack64(out, disk->bytes);
 	tw_pack64(out, disk->sequence);
+	tw_pack64(out, disk->last_ns);
+	tw_pack64(out, disk->told);
 	tw_pack64(out, disk->nvolumes);
 	for (size_t i = 0; i < disk->nvolumes; i++)
 		TW_TRY(save_volume(disk->volumes[i], out));
@@ -96,12 +98,15 @@ struct tw_error *tw_disk_load(struct tw_disk *disk, struct tw_span state)
 	struct tw_unpack in = {.span = state};
 	uint32_t version = tw_unpack32(&in);
 	uint64_t bytes = tw_unpack64(&in);
-	uint64_t sequence = tw_unpack64(&in), n = tw_unpack64(&in);
+	uint64_t sequence = tw_unpack64(&in), last_ns = tw_unpack64(&in);
+	uint64_t told = tw_unpack64(&in), n = tw_unpack64(&in);
 	if (version != STATE_VERSION || n > 256)
 		return tw_error_create(TW_BAD_DATA, "the saved state is of another version");
 	disk->loaded_bytes = bytes;
 	disk->map_written = true; /* it may have been, just before the end */
 	disk->sequence = sequence;
+	disk->last_ns = last_ns;
+	disk->told = told;
 	for (uint64_t i = 0; i < n; i++)
 		TW_TRY(load_volume(disk, &in));
 	return in.failed ? tw_error_create(TW_BAD_DATA, "the saved state is cut off") : NULL;

@@ -23,6 +23,8 @@ struct tw_statefile {
 	uint64_t generation; /* the snapshot names its log, so that both change in one rename */
 	uint64_t snapshot_bytes;
 	struct tw_trace_writer *log;
+	uint64_t nresyncs; /* files beside the log */
+	uint64_t resync_bytes;
 };
 
 struct tw_error *tw_statefile_create(const char *dir, struct tw_statefile **out)
@@ -62,6 +64,24 @@ static char *log_path(const struct tw_statefile *state, uint64_t generation)
 	int len =
 		asprintf(&path, "%s/writes-%llu.trace", state->dir, (unsigned long long)generation);
 	return len < 0 ? NULL : path;
+}
+
+static char *resync_path(const struct tw_statefile *state, uint64_t generation, uint64_t n)
+{
+	char *path;
+	int len = asprintf(&path, "%s/resync-%llu-%llu", state->dir,
+		(unsigned long long)generation, (unsigned long long)n);
+	return len < 0 ? NULL : path;
+}
+
+/* A log that is gone needs them no more. */
+static void remove_resyncs(const struct tw_statefile *state, uint64_t generation)
+{
+	for (uint64_t n = 0;; n++) {
+		TW_AUTO_FREE char *path = resync_path(state, generation, n);
+		if (!path || unlink(path) < 0)
+			return;
+	}
 }
 
 static struct tw_error *write_all(int fd, const char *path, const void *data, size_t len)
@@ -191,6 +211,7 @@ struct tw_error *tw_statefile_replay(struct tw_statefile *state, uint64_t disk_b
 	if (!path || !stale)
 		return tw_error_nomem();
 	unlink(stale); /* a kill between the snapshot's rename and this left it */
+	remove_resyncs(state, state->generation - 1);
 	int ret = tw_trace_reader_open(path, &reader);
 	if (ret < 0 && ret != -ENOENT && ret != -EPIPE)
 		return log_error(ret, path);
@@ -251,6 +272,8 @@ struct tw_error *tw_statefile_snapshot(struct tw_statefile *state, struct tw_dis
 	if (state->log)
 		tw_trace_writer_destroy(state->log);
 	unlink(old);
+	remove_resyncs(state, state->generation);
+	state->nresyncs = state->resync_bytes = 0;
 	state->log = log;
 	state->generation++;
 	return NULL;
@@ -271,8 +294,55 @@ struct tw_error *tw_statefile_flush(struct tw_statefile *state)
 	return log_error(tw_trace_flush(state->log), state->dir);
 }
 
+struct tw_error *tw_statefile_log_resync(
+	struct tw_statefile *state, const struct tw_record *record, struct tw_span bytes)
+{
+	char name[64];
+	struct tw_buf file = TW_BUF_INIT;
+	struct tw_record mark = *record;
+	mark.flags = TW_RECORD_GAP;
+	mark.nsectors = 0;
+	mark.sector = state->nresyncs;
+	mark.payload = NULL;
+	snprintf(name, sizeof(name), "resync-%llu-%llu", (unsigned long long)state->generation,
+		(unsigned long long)state->nresyncs);
+	tw_pack64(&file, XXH3_64bits(bytes.data, bytes.len));
+	tw_buf_append(&file, bytes.data, bytes.len);
+	struct tw_error *err = file.failed ? tw_error_nomem()
+					   : replace_file(state, name, file.data, file.len, false);
+	tw_buf_deinit(&file);
+	TW_TRY(err);
+	state->nresyncs++;
+	state->resync_bytes += bytes.len;
+	return tw_statefile_log(state, &mark);
+}
+
+bool tw_statefile_is_resync(const struct tw_record *record)
+{
+	return record->flags == TW_RECORD_GAP && !record->nsectors;
+}
+
+struct tw_error *tw_statefile_resync(
+	struct tw_statefile *state, const struct tw_record *record, struct tw_buf *out)
+{
+	TW_AUTO_FREE char *path = resync_path(state, state->generation, record->sector);
+	bool found;
+	if (!path)
+		return tw_error_nomem();
+	TW_TRY(read_file(path, out, &found));
+	if (record->sector >= state->nresyncs)
+		state->nresyncs = record->sector + 1;
+	struct tw_span file = tw_span(out->data, out->len);
+	uint64_t digest = tw_le64(file, 0);
+	if (!found || file.len < 8 || XXH3_64bits(file.data + 8, file.len - 8) != digest)
+		return tw_error_create(TW_BAD_DATA, "%s: missing or damaged", path);
+	tw_buf_consume(out, 8);
+	state->resync_bytes += out->len;
+	return NULL;
+}
+
 bool tw_statefile_wants_snapshot(const struct tw_statefile *state)
 {
 	uint64_t limit = 2 * state->snapshot_bytes;
-	return tw_trace_bytes(state->log) > (limit > MIN_LOG_BYTES ? limit : MIN_LOG_BYTES);
+	return tw_trace_bytes(state->log) + state->resync_bytes > (limit > MIN_LOG_BYTES ? limit : MIN_LOG_BYTES);
 }

@@ -49,6 +49,14 @@ bool tw_statefile_has_log(const struct tw_statefile *state);
 struct tw_error *tw_statefile_log(
 	struct tw_statefile *state, const struct tw_record *record) TW_MUST_CHECK;
 struct tw_error *tw_statefile_flush(struct tw_statefile *state) TW_MUST_CHECK;
+/* Keeps bytes beside the log, and says so in it, by a record of a gap without sectors: a resync was
+ * done by them. record: of which the number and the time count. */
+struct tw_error *tw_statefile_log_resync(struct tw_statefile *state,
+	const struct tw_record *record, struct tw_span bytes) TW_MUST_CHECK;
+/* True for such a record; and the bytes. TW_BAD_DATA: they are damaged. */
+bool tw_statefile_is_resync(const struct tw_record *record);
+struct tw_error *tw_statefile_resync(struct tw_statefile *state, const struct tw_record *record,
+	struct tw_buf *out) TW_MUST_CHECK;
 /* True when the log has grown so long that a new snapshot is cheaper than its replay. */
 bool tw_statefile_wants_snapshot(const struct tw_statefile *state);
 

@@ -111,6 +111,25 @@ struct tw_error *tw_volume_move(struct tw_volume *volume, const struct tw_volume
 	return NULL;
 }
 
+/* A range that lies in more stripes than this is taken for all that lies between. */
+#define MAX_PIECES 4096u
+
+static struct tw_error *add_missed(uint64_t offset, uint64_t bytes, void *arg)
+{
+	return tw_missed_add_range(arg, offset, bytes);
+}
+
+struct tw_error *tw_volume_missed(
+	const struct tw_volume *volume, const struct tw_missed *missed, struct tw_missed *out)
+{
+	out->unwatched = missed->unwatched;
+	out->in_use = missed->in_use;
+	for (size_t i = 0; i < missed->n; i++)
+		TW_TRY(tw_segments_each_range(&volume->place.segments, missed->ranges[i].offset,
+			missed->ranges[i].length, MAX_PIECES, add_missed, out));
+	return NULL;
+}
+
 void tw_volume_destroy(struct tw_volume *volume)
 {
 	if (!volume)
@@ -134,7 +153,6 @@ struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volu
 		.reason = reason,
 		.place = volume ? volume->place.name : NULL,
 		.fstype = volume && *volume->place.type ? volume->place.type : NULL,
-		.resync = type == TW_EVENT_DISK_RESYNCED,
 	};
 	return disk->emit(&event, disk->arg);
 }

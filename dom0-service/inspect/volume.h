@@ -31,6 +31,9 @@ struct tw_disk {
 	size_t nvolumes;
 	uint64_t sequence;
 	uint64_t records;
+	uint64_t told; /* number of the record up to which a resync has told of written files */
+	uint64_t last_ns;    /* dom0's clock at the latest record that was followed; 0: none was */
+	uint64_t read_bytes; /* from the image; atomic */
 	struct tw_layout layout; /* as it was looked at last; without its places */
 	bool map_written;        /* one of the layout's spots was */
 	bool unknown_written;    /* the head of a volume that is not watched was */
@@ -40,6 +43,9 @@ struct tw_disk {
  * then. */
 struct tw_error *tw_volume_add(
 	struct tw_disk *disk, struct tw_volume_place *place, struct tw_volume **out) TW_MUST_CHECK;
+/* The missed bytes that lie in the volume, counted from its start; the caller clears. */
+struct tw_error *tw_volume_missed(const struct tw_volume *volume, const struct tw_missed *missed,
+	struct tw_missed *out) TW_MUST_CHECK;
 /* Gives the volume another place on its disk. */
 struct tw_error *tw_volume_move(
 	struct tw_volume *volume, const struct tw_volume_place *place) TW_MUST_CHECK;
@@ -55,6 +61,9 @@ struct tw_error *tw_volume_tell_found(struct tw_volume *volume, struct tw_time n
 void tw_disk_note_layout(struct tw_disk *disk, const struct tw_record *record);
 /* Takes a layout that was looked at, and gives the old one. */
 void tw_disk_take_layout(struct tw_disk *disk, struct tw_layout *layout);
+/* Emits disk.resynced; summary->from is filled in. */
+struct tw_error *tw_disk_tell_resynced(struct tw_disk *disk, struct tw_time now, const char *reason,
+	struct tw_summary *summary) TW_MUST_CHECK;
 /* Emits an event about a volume or, with volume NULL, the disk. */
 struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volume,
 	enum tw_event_type type, struct tw_time now, const char *reason) TW_MUST_CHECK;

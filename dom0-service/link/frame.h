@@ -11,8 +11,11 @@
  * A `tapwire tail` client sends TAIL instead of HELLO and then receives EVENT frames as they are stored;
  * one that does not keep up is dropped. A STATUS frame without a body is answered by a STATUS frame whose
  * body is a JSON object; it may be sent instead of HELLO or TAIL, and again.
+ * A COMMAND frame, a JSON object with a member "command" (courier/admin.h), is answered by a COMMAND frame in the
+ * same way; it may be sent instead of HELLO, TAIL or STATUS, and again.
  * The source prefix is the disk's, escaped as in its events (/xen/host/domain uuid/vdev): each event's source
  * is that or below it, and its id is epoch-sequence. One JSON object a body.
+ * The first event of an epoch that the courier knows nothing of may have any sequence: what was before is lost.
  * A peer that breaks this is disconnected. Events up to the welcomed sequence are not sent again.
  */
 #ifndef TW_LINK_FRAME_H
@@ -28,6 +31,7 @@ enum tw_frame_kind {
 	TW_FRAME_ACK = 4,
 	TW_FRAME_TAIL = 5,
 	TW_FRAME_STATUS = 6,
+	TW_FRAME_COMMAND = 7,
 	TW_FRAME_KIND_END
 };
 

@@ -173,6 +173,31 @@ static void a_disk_event_has_no_subject_and_no_volume(void **state)
 	free(text);
 }
 
+static void a_resync_says_what_it_sums_up(void **state)
+{
+	(void)state;
+	struct tw_summary summary = {
+		.from = { 1700000000, 5 }, .to = { 1700003600, 0 }, .bytes = 8192, .bytes_known = true };
+	struct tw_event event = { .type = TW_EVENT_DISK_RESYNCED,
+		.sequence = 1,
+		.volume = "",
+		.resync = true,
+		.reason = "gap",
+		.summary = &summary };
+	char *text = encode(&event);
+	assert_has(text,
+		"\"data\":{\"resync\":true,\"from\":\"2023-11-14T22:13:20.000000005Z\","
+		"\"to\":\"2023-11-14T23:13:20.000000000Z\",\"bytes\":8192,\"reason\":\"gap\",");
+	free(text);
+	/* Nothing was followed before, and nobody noted what was written. */
+	summary = (struct tw_summary){ .to = { 1700003600, 0 } };
+	text = encode(&event);
+	assert_lacks(text, "\"from\"");
+	assert_lacks(text, "\"bytes\"");
+	assert_has(text, "\"to\":");
+	free(text);
+}
+
 static void the_source_is_a_uri_reference(void **state)
 {
 	(void)state;
@@ -464,6 +489,7 @@ int main(void)
 		cmocka_unit_test(what_is_absent_is_left_out),
 		cmocka_unit_test(a_device_has_its_number),
 		cmocka_unit_test(a_disk_event_has_no_subject_and_no_volume),
+		cmocka_unit_test(a_resync_says_what_it_sums_up),
 		cmocka_unit_test(the_source_is_a_uri_reference),
 		cmocka_unit_test(bytes_that_are_not_utf8_come_twice),
 		cmocka_unit_test(attributes_are_named),

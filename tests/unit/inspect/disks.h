@@ -64,7 +64,7 @@ static inline int disks_setup(void **state)
 static inline int disks_teardown(void **state)
 {
 	struct disks *d = *state;
-	shell(d->dir, "rm -rf t img after ring ring.cursor ring.bell state");
+	shell(d->dir, "rm -rf t img after ring ring.cursor ring.bell ring.interest state");
 	int ret = rmdir(d->dir);
 	free(d->before);
 	free(d->after);

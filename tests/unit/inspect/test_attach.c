@@ -14,6 +14,7 @@ struct guest {
 	struct tw_disk *disk;
 	unsigned passed, kept, gaps, follows;
 	void (*turn)(struct guest *g); /* called for each record that passes */
+	bool mirror;
 	uint64_t sequence;
 	uint64_t next; /* byte up to which the second image has been written */
 };
@@ -54,7 +55,7 @@ static struct tw_error *passed(const struct tw_record *record, void *arg)
 static struct tw_error *keep(void *arg)
 {
 	struct guest *g = arg;
-	if (g->passed > g->kept)
+	if (g->passed > g->kept && !g->mirror)
 		assert_true(tw_ring_reader_backlog(g->reader) > 0);
 	g->kept = g->passed;
 	return NULL;
@@ -96,8 +97,7 @@ static void guest_free(struct guest *g)
 
 static void attach(struct guest *g)
 {
-	struct tw_attach_ops ops = { .passed = passed, .keep = keep, .crawled = crawled,
-		.follows = follows, .arg = g };
+	struct tw_attach_ops ops = { { passed, keep, g }, crawled, follows };
 	ok(tw_attach(g->d->image, "test", g->reader, no_event, NULL, &ops));
 	assert_non_null(g->disk);
 	assert_int_equal(g->kept, g->passed);
@@ -132,8 +132,7 @@ static void a_quiet_disk_is_crawled_as_it_is(void **state)
 static void no_ring_is_a_quiet_disk(void **state)
 {
 	struct guest *g = guest_new(*state, NULL);
-	struct tw_attach_ops ops = { .passed = passed, .keep = keep, .crawled = crawled,
-		.follows = follows, .arg = g };
+	struct tw_attach_ops ops = { { passed, keep, g }, crawled, follows };
 	ok(tw_attach(g->d->image, "test", NULL, no_event, NULL, &ops));
 	catch_up(g);
 	guest_free(g);
@@ -244,10 +243,127 @@ static struct tw_error *refuse(struct tw_disk *disk, void *arg)
 static void an_error_of_a_callback_ends_it(void **state)
 {
 	struct guest *g = guest_new(*state, NULL);
-	struct tw_attach_ops ops = { .passed = passed, .keep = keep, .crawled = refuse,
-		.follows = follows, .arg = g };
+	struct tw_attach_ops ops = { { passed, keep, g }, refuse, follows };
 	fails(tw_attach(g->d->image, "test", g->reader, no_event, NULL, &ops), TW_UNAVAILABLE);
 	fails(tw_attach("/nonexistent", "test", g->reader, no_event, NULL, &ops), TW_IO);
+	guest_free(g);
+}
+
+/* --- a mirror: the record comes first, and the image later --- */
+
+static void attach_mirror(struct guest *g, size_t keep_bytes)
+{
+	struct tw_attach_ops ops = { { passed, keep, g }, crawled, follows };
+	g->mirror = true;
+	ok(tw_attach_mirror(g->d->image, "test", g->reader, keep_bytes ? keep_bytes : TW_ATTACH_KEEP_BYTES,
+		no_event, NULL, &ops));
+}
+
+/* Blocks in which the images differ, into the ring alone; at most so many. False: there are none left. */
+static bool mirror_some(struct guest *g, unsigned blocks)
+{
+	const struct disks *d = g->d;
+	for (; g->next < DISK_BYTES && blocks; g->next += 1024) {
+		if (!memcmp(d->before + g->next, d->after + g->next, 1024))
+			continue;
+		tw_ring_publish(g->ring, 0, g->next >> TW_SECTOR_SHIFT, 2, d->after + g->next);
+		blocks--;
+	}
+	return g->next < DISK_BYTES;
+}
+
+static void image_comes_after(struct guest *g)
+{
+	image_write(g->d, 0, g->d->after, DISK_BYTES);
+	catch_up(g);
+}
+
+static void what_is_mirrored_counts_before_the_image_has_it(void **state)
+{
+	struct guest *g = guest_new(*state, NULL);
+	mirror_some(g, UINT32_MAX);
+	attach_mirror(g, 0);
+	assert_non_null(g->disk);
+	assert_true(g->passed + g->follows > 0);
+	image_comes_after(g);
+	guest_free(g);
+}
+
+static void mirror_one_a_turn(struct guest *g)
+{
+	mirror_some(g, 1);
+}
+
+static void what_is_mirrored_between_rounds_counts_too(void **state)
+{
+	struct guest *g = guest_new(*state, mirror_one_a_turn);
+	mirror_some(g, 1);
+	attach_mirror(g, 0);
+	assert_non_null(g->disk);
+	while (mirror_some(g, 100))
+		;
+	image_comes_after(g);
+	guest_free(g);
+}
+
+/* The ring is emptied during the crawl, without losing what was in it. */
+static void a_mirrors_ring_has_room_again_before_the_crawl_ends(void **state)
+{
+	struct disks *d = *state;
+	struct guest *g = guest_new(d, NULL);
+	for (int i = 0; i < 2; i++)
+		tw_ring_publish(g->ring, 0, (DISK_BYTES - 16384) >> TW_SECTOR_SHIFT, 31,
+			d->after + DISK_BYTES - 16384);
+	mirror_some(g, UINT32_MAX);
+	assert_true(tw_ring_reader_backlog(g->reader) > TW_RING_MIN_BYTES / 2);
+	attach_mirror(g, 0);
+	assert_non_null(g->disk);
+	assert_int_equal(tw_ring_reader_backlog(g->reader), 0);
+	image_comes_after(g);
+	guest_free(g);
+}
+
+/* What has reached the image is not kept for ever; what has not reached it, is. */
+static void little_is_kept_of_a_mirrors_data(void **state)
+{
+	struct disks *d = *state;
+	struct guest *g = guest_new(d, NULL);
+	mirror_some(g, UINT32_MAX);
+	for (uint64_t at = DISK_BYTES / 2; at < DISK_BYTES / 2 + 65536; at += 4096) /* file data, say */
+		tw_ring_publish(g->ring, 0, at >> TW_SECTOR_SHIFT, 2, d->before + at);
+	attach_mirror(g, 32768);
+	assert_non_null(g->disk);
+	image_comes_after(g);
+	guest_free(g);
+}
+
+static void too_much_that_does_not_reach_the_image_ends_it(void **state)
+{
+	struct disks *d = *state;
+	struct guest *g = guest_new(d, NULL);
+	uint8_t other[1024];
+	memset(other, 0x5a, sizeof(other));
+	mirror_some(g, UINT32_MAX);
+	for (uint64_t at = DISK_BYTES / 2; at < DISK_BYTES / 2 + 32768; at += 4096)
+		tw_ring_publish(g->ring, 0, at >> TW_SECTOR_SHIFT, 2, other);
+	attach_mirror(g, 16384);
+	assert_null(g->disk);
+	guest_free(g);
+}
+
+static void a_gap_of_a_mirror_ends_it(void **state)
+{
+	struct guest *g = guest_new(*state, NULL);
+	static uint8_t zeroes[8192];
+	for (unsigned i = 0; i < 20; i++)
+		tw_ring_publish(g->ring, 0, 0, sizeof(zeroes) / 512, zeroes);
+	struct tw_record record;
+	while (tw_ring_next(g->reader, &record) > 0)
+		;
+	tw_ring_release(g->reader);
+	assert_int_equal(tw_ring_poll(g->ring), 0); /* announced */
+	attach_mirror(g, 0);
+	assert_null(g->disk);
 	guest_free(g);
 }
 
@@ -262,6 +378,12 @@ int main(void)
 		DISK_TEST(a_guest_that_writes_all_between_two_rounds_is_followed),
 		DISK_TEST(a_gap_in_the_middle_is_read_again),
 		DISK_TEST(an_error_of_a_callback_ends_it),
+		DISK_TEST(what_is_mirrored_counts_before_the_image_has_it),
+		DISK_TEST(what_is_mirrored_between_rounds_counts_too),
+		DISK_TEST(a_mirrors_ring_has_room_again_before_the_crawl_ends),
+		DISK_TEST(little_is_kept_of_a_mirrors_data),
+		DISK_TEST(too_much_that_does_not_reach_the_image_ends_it),
+		DISK_TEST(a_gap_of_a_mirror_ends_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
