@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <ini.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,6 +50,8 @@ static void *section_base(struct parser *p)
 		return &p->config->targets[p->config->ntargets - 1];
 	if (p->section == TW_SECTION_DISK)
 		return &p->config->disks[p->config->ndisks - 1];
+	if (p->section == TW_SECTION_GUEST)
+		return &p->config->guests[p->config->nguests - 1];
 	return p->config;
 }
 
@@ -68,6 +71,12 @@ static void finish_section(struct parser *p)
 	if (p->section != TW_SECTION_TARGET)
 		return;
 	struct tw_config_target *target = section_base(p);
+	if (target->client_key_file && !target->client_cert_file)
+		complain(p, p->section_line, tw_error_create(TW_CONFIG,
+			"client_key_file without client_cert_file, expected both"));
+	if (target->bearer_token && target->basic_auth)
+		complain(p, p->section_line, tw_error_create(TW_CONFIG,
+			"bearer_token_file and basic_auth_file, expected one of them"));
 	if (target->retry_min_ms > target->retry_max_ms)
 		complain(p, p->section_line, tw_error_create(TW_CONFIG,
 			"retry_min_ms is greater than retry_max_ms, expected it to be less"));
@@ -96,6 +105,17 @@ static struct tw_error *add_disk(struct tw_config *config, const char *name, int
 	return disk->name ? tw_schema_defaults(TW_SECTION_DISK, disk) : tw_error_nomem();
 }
 
+static struct tw_error *add_guest(struct tw_config *config, const char *name, int line)
+{
+	struct tw_config_guest *grown = reallocarray(config->guests, config->nguests + 1, sizeof(*grown));
+	if (!grown)
+		return tw_error_nomem();
+	config->guests = grown;
+	struct tw_config_guest *guest = &grown[config->nguests++];
+	*guest = (struct tw_config_guest){ .line = line, .name = strdup(name) };
+	return guest->name ? tw_schema_defaults(TW_SECTION_GUEST, guest) : tw_error_nomem();
+}
+
 static bool name_taken(const struct parser *p, const char *name)
 {
 	if (!tw_schema_section_named(p->section))
@@ -103,6 +123,10 @@ static bool name_taken(const struct parser *p, const char *name)
 	if (p->section == TW_SECTION_TARGET) {
 		for (size_t i = 0; i < p->config->ntargets; i++)
 			if (strcmp(p->config->targets[i].name, name) == 0)
+				return true;
+	} else if (p->section == TW_SECTION_GUEST) {
+		for (size_t i = 0; i < p->config->nguests; i++)
+			if (strcmp(p->config->guests[i].name, name) == 0)
 				return true;
 	} else {
 		for (size_t i = 0; i < p->config->ndisks; i++)
@@ -143,7 +167,7 @@ static struct tw_error *open_section(struct parser *p, const char *text)
 	const char *name = text + len + strspn(text + len, " \t");
 	if (!find_section(text, len, &p->section))
 		return tw_error_create(TW_CONFIG,
-			"unknown section [%s], expected [service], [spool], [target NAME] or [disk NAME]",
+			"unknown section [%s], expected [service], [spool], [target NAME], [disk NAME] or [guest NAME]",
 			text);
 	const char *section = tw_schema_section_name(p->section);
 	if (!tw_schema_section_named(p->section) && *name)
@@ -159,6 +183,8 @@ static struct tw_error *open_section(struct parser *p, const char *text)
 		return add_target(p->config, name, p->line);
 	if (p->section == TW_SECTION_DISK)
 		return add_disk(p->config, name, p->line);
+	if (p->section == TW_SECTION_GUEST)
+		return add_guest(p->config, name, p->line);
 	return NULL;
 }
 
@@ -211,6 +237,25 @@ static char *read_line(char *buf, int size, void *arg)
 	return buf;
 }
 
+/* What a variable or a file holds stays out of the messages. */
+static struct tw_error *set_expanded(struct parser *p, int key, const char *name, const char *value,
+	const char **warning)
+{
+	TW_AUTO_FREE char *expanded = NULL;
+	TW_TRY(tw_value_expand(value, &expanded));
+	if (!expanded)
+		return tw_schema_set(key, section_base(p), value, warning);
+	struct tw_error *err = tw_schema_set(key, section_base(p), expanded, warning);
+	OPENSSL_cleanse(expanded, strlen(expanded));
+	if (!err || tw_error_code(err) != TW_CONFIG)
+		return err;
+	tw_error_destroy(err);
+	struct tw_config_key about;
+	tw_config_key((size_t)key, &about);
+	return tw_error_create(TW_CONFIG, "%s is not what it should be with what %s stands for, expected %s", name,
+		value, about.expected);
+}
+
 /* ini_handler */
 static int take_key(void *arg, const char *section, const char *name, const char *value)
 {
@@ -235,7 +280,7 @@ static int take_key(void *arg, const char *section, const char *name, const char
 	else if (p->seen_keys & 1ull << key && !about.repeatable)
 		err = tw_error_create(TW_CONFIG, "%s a second time in this section, expected it once", name);
 	else
-		err = tw_schema_set(key, section_base(p), value, &warning);
+		err = set_expanded(p, key, about.name, value, &warning);
 	if (key >= 0)
 		p->seen_keys |= 1ull << key;
 	if (err)
@@ -361,6 +406,18 @@ struct tw_error *tw_config_for_url(const char *url, const char *secret_file, str
 	return err;
 }
 
+const struct tw_config_guest *tw_config_match(const struct tw_config *config, const char *domain_name,
+	const char *uuid, const char *vdev)
+{
+	for (size_t i = 0; i < config->nguests; i++) {
+		const struct tw_config_guest *guest = &config->guests[i];
+		bool domain = tw_value_matches(guest->domain, domain_name) || tw_value_matches(guest->domain, uuid);
+		if (domain && tw_value_matches(guest->vdev, vdev))
+			return guest;
+	}
+	return NULL;
+}
+
 void tw_config_destroy(struct tw_config *config)
 {
 	if (!config)
@@ -373,8 +430,13 @@ void tw_config_destroy(struct tw_config *config)
 		tw_schema_release(TW_SECTION_DISK, &config->disks[i]);
 		free(config->disks[i].name);
 	}
+	for (size_t i = 0; i < config->nguests; i++) {
+		tw_schema_release(TW_SECTION_GUEST, &config->guests[i]);
+		free(config->guests[i].name);
+	}
 	free(config->targets);
 	free(config->disks);
+	free(config->guests);
 	tw_schema_release(TW_SECTION_SERVICE, config);
 	tw_schema_release(TW_SECTION_SPOOL, config);
 	free(config->path);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "config/value.h"
 
+#include "base/buf.h"
 #include "base/scope.h"
+#include "base/glob.h"
 #include "event/event.h"
 
 #include <ctype.h>
@@ -12,6 +14,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -66,10 +69,50 @@ bool tw_value_ms(const char *text, uint64_t *out)
 	return parse_number(text, units, out) && *out <= 86400000;
 }
 
+bool tw_value_age(const char *text, uint64_t *out)
+{
+	static const struct unit units[] = {
+		{ "s", 1000 }, { "min", 60000 }, { "h", 3600000 }, { "d", 86400000 }, { NULL, 0 },
+	};
+	*out = 0;
+	return strcmp(text, "0") == 0 ||
+		(parse_number(text, units, out) && *out <= UINT64_C(3650) * 86400000);
+}
+
 bool tw_value_count(const char *text, uint64_t *out)
 {
 	static const struct unit units[] = { { "", 1 }, { NULL, 0 } };
 	return parse_number(text, units, out) && *out >= 1 && *out <= 1000000;
+}
+
+bool tw_value_nice(const char *text, uint64_t *out)
+{
+	static const struct unit units[] = { { "", 1 }, { NULL, 0 } };
+	return parse_number(text, units, out) && *out <= 19;
+}
+
+bool tw_value_matches(const char *list, const char *name)
+{
+	TW_AUTO_FREE char *copy = strdup(list);
+	char *rest = copy;
+	for (char *item; copy && (item = strsep(&rest, ","));) {
+		item += strspn(item, " \t");
+		for (size_t n = strlen(item); n && (item[n - 1] == ' ' || item[n - 1] == '\t'); n--)
+			item[n - 1] = '\0';
+		if (*item && fnmatch(item, name, 0) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool tw_value_tapdisk(const char *text)
+{
+	const size_t pid = strspn(text, "0123456789");
+	const char *minor = text + pid + 1;
+	if (strcmp(text, "auto") == 0)
+		return true;
+	return pid > 0 && pid < 10 && text[pid] == ':' && *minor && strlen(minor) < 10 &&
+		minor[strspn(minor, "0123456789")] == '\0';
 }
 
 /* The types that match a name or a glob, as bits. */
@@ -104,21 +147,131 @@ bool tw_value_events(const char *text, uint64_t *out)
 	return true;
 }
 
-bool tw_value_url(const char *text)
+static bool is_url(const char *text, const char *const *schemes)
 {
 	CURLU *url = curl_url();
 	if (!url)
 		return false;
 	char *scheme = NULL;
 	char *host = NULL;
-	bool good = curl_url_set(url, CURLUPART_URL, text, 0) == CURLUE_OK &&
+	bool good = curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK &&
 		curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-		curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK && *host &&
-		(strcasecmp(scheme, "http") == 0 || strcasecmp(scheme, "https") == 0);
+		curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK && *host;
+	while (good && *schemes && strcasecmp(scheme, *schemes) != 0)
+		schemes++;
+	good = good && *schemes;
 	curl_free(scheme);
 	curl_free(host);
 	curl_url_cleanup(url);
 	return good;
+}
+
+bool tw_value_url(const char *text)
+{
+	static const char *const schemes[] = { "http", "https", NULL };
+	return is_url(text, schemes);
+}
+
+bool tw_value_name(const char *text, const char *more)
+{
+	size_t len = strlen(text);
+	for (const char *c = text; *c; c++)
+		if (!isalnum((unsigned char)*c) && !strchr(more, *c))
+			return false;
+	return len && len <= 200;
+}
+
+bool tw_value_proxy(const char *text)
+{
+	static const char *const schemes[] = { "http", "https", "socks5", "socks5h", NULL };
+	return is_url(text, schemes);
+}
+
+bool tw_value_pattern(const char *text)
+{
+	struct tw_glob *glob = tw_glob_create(text + (*text == '!'));
+	bool good = glob && text[*text == '!'];
+	tw_glob_destroy(glob);
+	return good;
+}
+
+bool tw_value_pin(const char *text)
+{
+	static const char prefix[] = "sha256//";
+	for (;;) {
+		unsigned char digest[48];
+		size_t len = strcspn(text, ";");
+		size_t skip = strlen(prefix);
+		if (len != skip + 44 || strncmp(text, prefix, skip) != 0 ||
+			EVP_DecodeBlock(digest, (const unsigned char *)text + skip, 44) != 33)
+			return false;
+		if (!text[len])
+			return true;
+		text += len + 1;
+	}
+}
+
+/* Appends what ${kind:name} stands for. */
+static struct tw_error *expand_one(const char *kind, size_t kind_len, const char *name, struct tw_buf *out)
+{
+	if (kind_len == 3 && strncmp(kind, "env", 3) == 0) {
+		const char *value = getenv(name);
+		if (!value)
+			return tw_error_create(TW_CONFIG, "the environment has no variable %s, expected one", name);
+		tw_buf_puts(out, value);
+		return NULL;
+	}
+	if (kind_len != 4 || strncmp(kind, "file", 4) != 0)
+		return tw_error_create(TW_CONFIG, "unknown ${%.*s:, expected ${env:NAME} or ${file:PATH}",
+			(int)kind_len, kind);
+	TW_AUTO_FREE char *text = NULL;
+	bool world_readable;
+	struct tw_error *err = tw_value_read_file(name, &text, &world_readable);
+	if (err) {
+		struct tw_error *told = tw_error_create(TW_CONFIG, "${file:%s}: %s, expected a file with one line",
+			name, tw_error_message(err));
+		tw_error_destroy(err);
+		return told;
+	}
+	tw_buf_puts(out, text);
+	OPENSSL_cleanse(text, strlen(text));
+	return NULL;
+}
+
+static struct tw_error *expand_all(const char *text, struct tw_buf *out)
+{
+	while (*text) {
+		const char *start = strstr(text, "${");
+		const char *end = start ? strchr(start, '}') : NULL;
+		const char *colon = end ? memchr(start, ':', (size_t)(end - start)) : NULL;
+		if (!colon) {
+			tw_buf_puts(out, text);
+			return NULL;
+		}
+		tw_buf_append(out, text, (size_t)(start - text));
+		TW_AUTO_FREE char *name = strndup(colon + 1, (size_t)(end - colon - 1));
+		if (!name)
+			return tw_error_nomem();
+		TW_TRY(expand_one(start + 2, (size_t)(colon - start - 2), name, out));
+		text = end + 1;
+	}
+	return NULL;
+}
+
+struct tw_error *tw_value_expand(const char *text, char **out)
+{
+	*out = NULL;
+	if (!strstr(text, "${"))
+		return NULL;
+	struct tw_buf buf = TW_BUF_INIT;
+	struct tw_error *err = expand_all(text, &buf);
+	tw_buf_append(&buf, "", 1);
+	if (!err && buf.failed)
+		err = tw_error_nomem();
+	if (!err)
+		*out = TW_STEAL(buf.data);
+	tw_buf_deinit(&buf);
+	return err;
 }
 
 bool tw_value_header(const char *text)

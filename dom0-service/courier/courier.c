@@ -7,18 +7,23 @@
 
 #include "base/log.h"
 #include "base/scope.h"
+#include "courier/admin.h"
 #include "courier/server.h"
 #include "courier/spool.h"
 #include "courier/status.h"
-#include "courier/target.h"
-#include "courier/webhook.h"
+#include "courier/targets.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <unistd.h>
 #include <uv.h>
 
 #define HOLD_MS 500 /* between two tries when the spool has no room */
+#define HEARTBEAT_MS 1000 /* limits are looked at so often at least */
+#define BUSY_BYTES (96u << 10) /* in a commit: more is coming */
+#define GATHER_MS 2
 #define LAZY_MS 100 /* an acknowledged batch may wait so long for a commit: lost, it is sent again */
 
 struct courier {
@@ -29,13 +34,19 @@ struct courier {
 	uv_timer_t hold_timer;
 	uv_timer_t lazy_timer;
 	uv_timer_t drain_timer;
-	uv_signal_t signals[2];
+	uv_timer_t heartbeat;
+	uv_timer_t gather_timer;
+	uv_signal_t signals[3];
+	const char *path; /* of the spool */
 	struct tw_spool *spool;
-	struct tw_webhook *hook;
 	struct tw_server *server;
-	struct tw_target **targets;
-	size_t ntargets;
+	struct tw_targets *targets;
 	unsigned int drain_ms;
+	uint64_t tidied; /* loop time */
+	uint64_t limited;
+	char host[HOST_NAME_MAX + 1];
+	size_t taken; /* bytes that wait for the commit */
+	bool busy;
 	bool urgent; /* somebody waits for the commit */
 	bool held;
 	bool told; /* that it is held, once for a trouble */
@@ -99,22 +110,19 @@ static void on_failed(void *arg, struct tw_error *err)
 	tw_error_destroy(err);
 }
 
-static bool all_delivered(const struct courier *courier)
-{
-	for (size_t i = 0; i < courier->ntargets; i++)
-		if (!tw_target_idle(courier->targets[i]))
-			return false;
-	return true;
-}
-
+/* Tidying up is done every LAZY_MS under load, and once after it. */
 static struct tw_error *commit(struct courier *courier)
 {
+	uint64_t now = uv_now(&courier->loop);
+	bool tidy = now >= courier->tidied + LAZY_MS || courier->draining;
 	courier->urgent = false;
-	uv_timer_stop(&courier->lazy_timer);
-	TW_TRY(tw_spool_commit(courier->spool));
+	courier->busy = courier->taken >= BUSY_BYTES;
+	courier->taken = 0;
+	uv_timer_stop(&courier->gather_timer);
+	TW_TRY(tw_spool_commit(courier->spool, tidy));
+	if (tidy)
+		courier->tidied = now;
 	tw_server_committed(courier->server);
-	for (size_t i = 0; i < courier->ntargets; i++)
-		tw_target_kick(courier->targets[i]);
 	if (courier->told && !courier->held) {
 		tw_log(TW_LOG_INFO, "", "the spool has room: taking events again");
 		courier->told = false;
@@ -131,14 +139,28 @@ static void on_lazy(uv_timer_t *timer)
 	turn(courier);
 }
 
+static struct tw_error *enforce_limits(struct courier *courier, bool *more)
+{
+	uint64_t now = uv_now(&courier->loop);
+	if (now < courier->limited + LAZY_MS)
+		return NULL;
+	courier->limited = now;
+	TW_TRY(tw_targets_enforce(courier->targets, courier->host, more));
+	return tw_spool_seal(courier->spool);
+}
+
 static struct tw_error *plan_and_commit(struct courier *courier)
 {
 	bool planned = false;
-	for (size_t i = 0; i < courier->ntargets; i++)
-		TW_TRY(tw_target_plan(courier->targets[i], courier->draining, &planned));
+	bool more = false;
+	TW_TRY(tw_spool_seal(courier->spool));
+	TW_TRY(enforce_limits(courier, &more));
+	TW_TRY(tw_targets_plan(courier->targets, courier->draining, &planned, &more));
 	if (courier->urgent || planned || courier->draining)
-		return commit(courier);
-	if (tw_spool_dirty(courier->spool) && !uv_is_active((uv_handle_t *)&courier->lazy_timer))
+		TW_TRY(commit(courier));
+	if (more)
+		want_turn(courier);
+	if (tw_spool_untidy(courier->spool) && !uv_is_active((uv_handle_t *)&courier->lazy_timer))
 		uv_timer_start(&courier->lazy_timer, on_lazy, LAZY_MS, 0);
 	return NULL;
 }
@@ -154,8 +176,10 @@ static void turn(struct courier *courier)
 		on_failed(courier, err);
 	else if (!courier->held && !tw_spool_has_room(courier->spool))
 		hold(courier, "the spool is full");
+	if (!err)
+		tw_targets_kick(courier->targets);
 	courier->in_turn = false;
-	if (courier->draining && all_delivered(courier))
+	if (courier->draining && tw_targets_idle(courier->targets))
 		end(courier);
 }
 
@@ -173,6 +197,15 @@ static void on_hold(uv_timer_t *timer)
 	tw_server_hold(courier->server, false);
 }
 
+/* Time passes for events that nobody adds to. */
+static void on_heartbeat(uv_timer_t *timer)
+{
+	struct courier *courier = timer->data;
+	if (tw_targets_config(courier->targets)->spool_keep_ms)
+		courier->urgent = true;
+	want_turn(courier);
+}
+
 static void on_check(uv_check_t *check)
 {
 	struct courier *courier = check->data;
@@ -180,9 +213,23 @@ static void on_check(uv_check_t *check)
 		turn(courier);
 }
 
-static void on_taken(void *arg, bool now)
+static void on_gathered(uv_timer_t *timer)
+{
+	struct courier *courier = timer->data;
+	courier->urgent = true;
+	turn(courier);
+}
+
+/* A commit costs the same for one event and for a thousand: while many come, they are gathered for a moment. */
+static void on_taken(void *arg, size_t bytes, bool now)
 {
 	struct courier *courier = arg;
+	courier->taken = bytes;
+	if (courier->busy && !now) {
+		if (!uv_is_active((uv_handle_t *)&courier->gather_timer))
+			uv_timer_start(&courier->gather_timer, on_gathered, GATHER_MS, 0);
+		return;
+	}
 	courier->urgent = true;
 	if (now)
 		turn(courier);
@@ -198,23 +245,40 @@ static void on_target_changed(void *arg)
 static void on_status(void *arg, struct tw_buf *out)
 {
 	struct courier *courier = arg;
-	struct tw_target_stats *targets = calloc(courier->ntargets + 1, sizeof(*targets));
+	size_t n;
+	struct tw_target **all = tw_targets_all(courier->targets, &n);
+	struct tw_target_stats *targets = calloc(n + 1, sizeof(*targets));
 	if (!targets) {
 		out->failed = true;
 		return;
 	}
 	struct tw_status status = {
-		.spool_max_bytes = courier->config->spool_max_bytes,
+		.spool_max_bytes = tw_targets_config(courier->targets)->spool_max_bytes,
 		.held = courier->held,
 		.targets = targets,
-		.ntargets = courier->ntargets,
+		.ntargets = n,
 	};
 	tw_server_stats(courier->server, &status.server);
 	tw_spool_stats(courier->spool, &status.spool);
-	for (size_t i = 0; i < courier->ntargets; i++)
-		tw_target_stats(courier->targets[i], &targets[i]);
+	for (size_t i = 0; i < n; i++)
+		tw_target_stats(all[i], &targets[i]);
 	tw_status_encode(&status, out);
 	free(targets);
+}
+
+/* An answer that says yes is given when what it speaks of is durable. */
+static void on_command(void *arg, const char *body, size_t len, struct tw_buf *out)
+{
+	struct courier *courier = arg;
+	struct tw_admin admin = { .config = tw_targets_config(courier->targets), .spool = courier->spool };
+	admin.targets = tw_targets_all(courier->targets, &admin.ntargets);
+	tw_admin_answer(&admin, body, len, out);
+	courier->urgent |= tw_spool_dirty(courier->spool);
+	turn(courier);
+	if (!courier->err && !tw_spool_dirty(courier->spool))
+		return;
+	tw_buf_reset(out);
+	tw_admin_refuse(out, TW_IO, "the spool could not be written");
 }
 
 static void on_drained(uv_timer_t *timer)
@@ -238,6 +302,21 @@ static void on_signal(uv_signal_t *handle, int signum)
 	want_turn(courier);
 }
 
+static void on_reload(uv_signal_t *handle, int signum)
+{
+	(void)signum;
+	struct courier *courier = handle->data;
+	if (!courier->config->path || courier->draining || courier->err)
+		return;
+	struct tw_error *err = tw_targets_reload(courier->targets, courier->config->path);
+	if (err) {
+		on_failed(courier, err);
+		return;
+	}
+	courier->urgent = true;
+	want_turn(courier);
+}
+
 static void add_handle(struct courier *courier, void *handle)
 {
 	((uv_handle_t *)handle)->data = courier;
@@ -251,69 +330,89 @@ static void init_handles(struct courier *courier)
 	uv_timer_init(loop, &courier->hold_timer);
 	uv_timer_init(loop, &courier->lazy_timer);
 	uv_timer_init(loop, &courier->drain_timer);
+	uv_timer_init(loop, &courier->heartbeat);
+	uv_timer_init(loop, &courier->gather_timer);
 	uv_signal_init(loop, &courier->signals[0]);
 	uv_signal_init(loop, &courier->signals[1]);
+	uv_signal_init(loop, &courier->signals[2]);
 	add_handle(courier, &courier->check);
 	add_handle(courier, &courier->idle);
 	add_handle(courier, &courier->hold_timer);
 	add_handle(courier, &courier->lazy_timer);
 	add_handle(courier, &courier->drain_timer);
+	add_handle(courier, &courier->heartbeat);
+	add_handle(courier, &courier->gather_timer);
 	add_handle(courier, &courier->signals[0]);
 	add_handle(courier, &courier->signals[1]);
+	add_handle(courier, &courier->signals[2]);
 	uv_check_start(&courier->check, on_check);
+	uv_timer_start(&courier->heartbeat, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
 	uv_signal_start(&courier->signals[0], on_signal, SIGTERM);
 	uv_signal_start(&courier->signals[1], on_signal, SIGINT);
+	uv_signal_start(&courier->signals[2], on_reload, SIGHUP);
 }
 
 static void close_handles(struct courier *courier)
 {
 	tw_server_destroy(courier->server);
-	for (size_t i = 0; i < courier->ntargets; i++)
-		tw_target_destroy(courier->targets[i]);
-	tw_webhook_destroy(courier->hook);
+	tw_targets_close(courier->targets);
 	uv_close((uv_handle_t *)&courier->check, NULL);
 	uv_close((uv_handle_t *)&courier->idle, NULL);
 	uv_close((uv_handle_t *)&courier->hold_timer, NULL);
 	uv_close((uv_handle_t *)&courier->lazy_timer, NULL);
 	uv_close((uv_handle_t *)&courier->drain_timer, NULL);
+	uv_close((uv_handle_t *)&courier->heartbeat, NULL);
+	uv_close((uv_handle_t *)&courier->gather_timer, NULL);
 	uv_close((uv_handle_t *)&courier->signals[0], NULL);
 	uv_close((uv_handle_t *)&courier->signals[1], NULL);
+	uv_close((uv_handle_t *)&courier->signals[2], NULL);
 	uv_run(&courier->loop, UV_RUN_DEFAULT);
 	uv_loop_close(&courier->loop);
 }
 
-static struct tw_error *add_targets(struct courier *courier)
+/* What was delivered of these events is not known; whoever gets this can tell from its own records. */
+static struct tw_error *on_skipped(void *arg, struct tw_spool_disk *disk, uint64_t sequence)
 {
-	const struct tw_config *config = courier->config;
-	const struct tw_target_hooks hooks = {
-		.arg = courier, .changed = on_target_changed, .failed = on_failed
-	};
-	courier->targets = calloc(config->ntargets + 1, sizeof(*courier->targets));
-	if (!courier->targets)
-		return tw_error_nomem();
-	for (size_t i = 0; i < config->ntargets; i++) {
-		TW_TRY(tw_target_create(&courier->loop, courier->hook, courier->spool, &config->targets[i], &hooks,
-			&courier->targets[i]));
-		courier->ntargets++;
+	struct courier *courier = arg;
+	tw_log(TW_LOG_WARN, disk->source, "events up to %llu are not in this spool",
+		(unsigned long long)sequence);
+	TW_TRY(tw_spool_skip(courier->spool, disk, sequence));
+	return tw_spool_tell_unknown(courier->spool, courier->host, disk, sequence);
+}
+
+/* A damaged spool is set aside: the guests' changes from now on are worth more than a courier that waits for
+ * somebody to look at it. */
+static struct tw_error *open_spool(const char *path, uint64_t max_bytes, struct tw_spool **out)
+{
+	struct tw_error *err = tw_spool_open(path, max_bytes, out);
+	if (!err || tw_error_code(err) != TW_BAD_DATA)
+		return err;
+	TW_AUTO_FREE char *aside = NULL;
+	struct tw_error *worse = tw_spool_set_aside(path, &aside);
+	if (worse) {
+		tw_error_destroy(err);
+		return worse;
 	}
-	unsigned int forgotten;
-	TW_TRY(tw_spool_forget_others(courier->spool, &forgotten));
-	if (forgotten)
-		tw_log(TW_LOG_WARN, "", "%u targets are no longer configured: what waited for them is dropped",
-			forgotten);
-	return tw_spool_commit(courier->spool);
+	tw_log(TW_LOG_ERROR, "", "%s; it is now %s, and a new one is begun: what it held is not delivered",
+		tw_error_message(err), aside);
+	tw_error_destroy(err);
+	return tw_spool_open(path, max_bytes, out);
 }
 
 static struct tw_error *start(struct courier *courier, const struct tw_courier_options *options)
 {
 	char path[4096];
-	snprintf(path, sizeof(path), "%s/spool.db", courier->config->state_dir);
-	TW_TRY(tw_spool_open(options->spool ? options->spool : path, courier->config->spool_max_bytes,
-		&courier->spool));
-	TW_TRY(tw_webhook_create(&courier->loop, &courier->hook));
-	TW_TRY(add_targets(courier));
+	TW_TRY(open_spool(courier->path, courier->config->spool_max_bytes, &courier->spool));
+	tw_spool_set_limits(courier->spool, courier->config->spool_max_bytes, courier->config->spool_keep_ms);
+	if (gethostname(courier->host, sizeof(courier->host) - 1) < 0)
+		return tw_error_errno(errno, "the host's name");
+	const struct tw_target_hooks target_hooks = {
+		.arg = courier, .changed = on_target_changed, .failed = on_failed
+	};
+	TW_TRY(tw_targets_create(&courier->loop, courier->spool, courier->config, &target_hooks, &courier->targets));
 	const struct tw_server_hooks hooks = {
-		.arg = courier, .changed = on_taken, .failed = on_failed, .status = on_status
+		.arg = courier, .changed = on_taken, .failed = on_failed, .skipped = on_skipped,
+		.status = on_status, .command = on_command
 	};
 	snprintf(path, sizeof(path), "%s/courier.sock", courier->config->run_dir);
 	TW_TRY(tw_server_create(&courier->loop, options->socket ? options->socket : path, courier->spool,
@@ -329,12 +428,29 @@ static struct tw_error *run(struct courier *courier, const struct tw_courier_opt
 	uv_run(&courier->loop, UV_RUN_DEFAULT);
 	if (courier->err)
 		return TW_STEAL(courier->err);
-	return tw_spool_commit(courier->spool);
+	return tw_spool_commit(courier->spool, true);
+}
+
+/* Its file is damaged in a way that opening it did not show: the next start begins a new one. */
+static struct tw_error *give_up_spool(struct tw_error *err, const char *path)
+{
+	TW_AUTO_FREE char *aside = NULL;
+	struct tw_error *worse = tw_spool_set_aside(path, &aside);
+	if (!worse)
+		return tw_error_context(err, "set aside as %s", aside);
+	tw_error_destroy(worse);
+	return err;
 }
 
 struct tw_error *tw_courier_run(const struct tw_config *config, const struct tw_courier_options *options)
 {
 	struct courier courier = { .config = config, .drain_ms = options->drain_ms };
+	TW_AUTO_FREE char *path = NULL;
+	if (asprintf(&path, "%s/spool.db", config->state_dir) < 0) {
+		path = NULL;
+		return tw_error_nomem();
+	}
+	courier.path = options->spool ? options->spool : path;
 	int rc = uv_loop_init(&courier.loop);
 	if (rc < 0)
 		return tw_error_errno(rc, "event loop");
@@ -342,6 +458,6 @@ struct tw_error *tw_courier_run(const struct tw_config *config, const struct tw_
 	struct tw_error *err = run(&courier, options);
 	close_handles(&courier);
 	tw_spool_close(courier.spool);
-	free(courier.targets);
-	return err;
+	tw_targets_free(courier.targets);
+	return err && tw_error_code(err) == TW_BAD_DATA ? give_up_spool(err, courier.path) : err;
 }

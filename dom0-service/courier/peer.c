@@ -12,11 +12,12 @@
 #include <string.h>
 
 #define READ_BYTES (64u << 10)
-#define TURN_BYTES (512u << 10) /* commit at the latest after so much */
+#define TURN_BYTES (2u << 20) /* commit at the latest after so much */
 #define UNSENT_MAX (8u << 20)	/* a peer that has not read so much does not keep up */
 #define EPOCH_MAX 128
 #define SOURCE_MAX 512
 #define PEERS_MAX 512
+#define SEQUENCE_MAX (UINT64_C(1) << 53) /* beyond it no JSON reader counts right */
 
 enum outcome {
 	TAKEN,
@@ -177,7 +178,7 @@ static enum outcome take_event(struct tw_peer *peer, const struct tw_frame *fram
 	struct tw_server *server = peer->server;
 	if (server->hold)
 		return NOT_NOW;
-	if (frame->type < 1 || frame->type >= TW_EVENT_TYPE_END)
+	if (frame->type < 1 || frame->type >= TW_EVENT_TYPE_END || frame->type == TW_EVENT_SPOOL_DROPPED)
 		return refuse(peer, "EVENT of an unknown type");
 	if (frame->sequence <= peer->disk->last) {
 		server->taken_events++;
@@ -185,7 +186,8 @@ static enum outcome take_event(struct tw_peer *peer, const struct tw_frame *fram
 		peer->answer = true;
 		return TAKEN;
 	}
-	if (frame->sequence != peer->disk->last + 1) {
+	bool skips = !peer->disk->last && frame->sequence > 1 && frame->sequence < SEQUENCE_MAX;
+	if (frame->sequence != peer->disk->last + 1 && !skips) {
 		char text[96];
 		snprintf(text, sizeof(text), "EVENT %" PRIu64 " after %" PRIu64, frame->sequence,
 			peer->disk->last);
@@ -200,6 +202,10 @@ static enum outcome take_event(struct tw_peer *peer, const struct tw_frame *fram
 		tw_error_destroy(err);
 		return outcome;
 	}
+	if (skips)
+		err = server->hooks.skipped(server->hooks.arg, peer->disk, frame->sequence - 1);
+	if (err)
+		return spool_failed(peer, err);
 	err = tw_spool_store(server->spool, peer->disk, frame->type, frame->body, frame->length);
 	if (err)
 		return spool_failed(peer, err);
@@ -210,13 +216,17 @@ static enum outcome take_event(struct tw_peer *peer, const struct tw_frame *fram
 	return TAKEN;
 }
 
-static enum outcome take_status(struct tw_peer *peer)
+static enum outcome answer(struct tw_peer *peer, const struct tw_frame *question)
 {
 	struct tw_buf body = TW_BUF_INIT;
 	struct tw_buf out = TW_BUF_INIT;
-	peer->server->hooks.status(peer->server->hooks.arg, &body);
+	const struct tw_server_hooks *hooks = &peer->server->hooks;
+	if (question->kind == TW_FRAME_STATUS)
+		hooks->status(hooks->arg, &body);
+	else
+		hooks->command(hooks->arg, question->body, question->length, &body);
 	struct tw_frame frame = {
-		.kind = TW_FRAME_STATUS,
+		.kind = question->kind,
 		.length = (uint32_t)body.len,
 		.body = body.data,
 	};
@@ -248,7 +258,11 @@ static enum outcome take_frame(struct tw_peer *peer, const struct tw_frame *fram
 	case TW_FRAME_STATUS:
 		if (peer->role == TW_PEER_INSPECTOR || frame->length)
 			return refuse(peer, "STATUS out of place");
-		return take_status(peer);
+		return answer(peer, frame);
+	case TW_FRAME_COMMAND:
+		if (!fresh)
+			return refuse(peer, "COMMAND out of place");
+		return answer(peer, frame);
 	default:
 		return refuse(peer, "a frame that only the courier sends");
 	}
@@ -276,10 +290,10 @@ void tw_peer_take(struct tw_peer *peer)
 		peer->taken += (size_t)size;
 		server->taken += (size_t)size;
 		if (server->taken >= TURN_BYTES)
-			server->hooks.changed(server->hooks.arg, true);
+			server->hooks.changed(server->hooks.arg, server->taken, true);
 	}
 	if (any)
-		server->hooks.changed(server->hooks.arg, false);
+		server->hooks.changed(server->hooks.arg, server->taken, false);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)

@@ -20,12 +20,15 @@ struct tw_server;
 
 struct tw_server_hooks {
 	void *arg;
-	/* Frames were taken: commit. now: do it before returning, much has come in. */
-	void (*changed)(void *arg, bool now);
+	/* Frames were taken, of so many bytes since the last commit: commit. now: before returning, it is much. */
+	void (*changed)(void *arg, size_t bytes, bool now);
 	/* The spool failed; takes err. The frame that it failed at is read again after tw_server_rewind(). */
 	void (*failed)(void *arg, struct tw_error *err);
-	/* Appends the JSON object that answers a STATUS frame. */
+	/* A disk that this spool knows nothing of begins behind that sequence: what was before is in no spool. */
+	struct tw_error *(*skipped)(void *arg, struct tw_spool_disk *disk, uint64_t sequence);
+	/* Appends the JSON object that answers a STATUS frame, or a COMMAND frame with that body. */
 	void (*status)(void *arg, struct tw_buf *out);
+	void (*command)(void *arg, const char *body, size_t len, struct tw_buf *out);
 };
 
 struct tw_server_stats {

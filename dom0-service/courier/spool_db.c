@@ -10,25 +10,41 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define VERSION 1
+#define VERSION 2
 #define STRING_OF(x) #x
 #define STRING(x) STRING_OF(x)
 #define BUSY_MS 2000
+#define GROWTH_BYTES (64 << 10)
 
 static const char schema[] =
 	"BEGIN IMMEDIATE;"
 	"CREATE TABLE disk (id INTEGER PRIMARY KEY, epoch TEXT NOT NULL UNIQUE, source TEXT NOT NULL,"
 	" last INTEGER NOT NULL);"
-	"CREATE TABLE event (id INTEGER PRIMARY KEY, disk INTEGER NOT NULL, sequence INTEGER NOT NULL,"
-	" type INTEGER NOT NULL, body BLOB NOT NULL);"
-	"CREATE TABLE target (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL,"
-	" next INTEGER NOT NULL, cursor INTEGER NOT NULL);"
-	"CREATE TABLE batch (target INTEGER NOT NULL, n INTEGER NOT NULL, first INTEGER NOT NULL,"
-	" last INTEGER NOT NULL, mask INTEGER NOT NULL, count INTEGER NOT NULL,"
-	" PRIMARY KEY (target, n)) WITHOUT ROWID;"
+	/* id is the number of the chunk's last event. */
+	"CREATE TABLE chunk (id INTEGER PRIMARY KEY, count INTEGER NOT NULL, disk INTEGER NOT NULL,"
+	" only INTEGER NOT NULL,"
+	" sequence_first INTEGER NOT NULL, sequence_last INTEGER NOT NULL, time INTEGER NOT NULL,"
+	" start INTEGER NOT NULL, events_coding INTEGER NOT NULL, events BLOB NOT NULL,"
+	" body_coding INTEGER NOT NULL, body BLOB NOT NULL);"
+	"CREATE TABLE target (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
+	" suspended INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0,"
+	" refused INTEGER NOT NULL DEFAULT 0, loss_event INTEGER NOT NULL DEFAULT 0, loss BLOB);"
+	"CREATE TABLE lane (id INTEGER PRIMARY KEY, target INTEGER NOT NULL, lane INTEGER NOT NULL,"
+	" epoch TEXT NOT NULL, next INTEGER NOT NULL, acked INTEGER NOT NULL, cursor INTEGER NOT NULL,"
+	" UNIQUE (target, lane));"
+	"CREATE TABLE batch (lane INTEGER NOT NULL, n INTEGER NOT NULL, first INTEGER NOT NULL,"
+	" last INTEGER NOT NULL, count INTEGER NOT NULL, bytes INTEGER NOT NULL, runs BLOB NOT NULL,"
+	" PRIMARY KEY (lane, n)) WITHOUT ROWID;"
+	"CREATE TABLE dead (id INTEGER PRIMARY KEY, target INTEGER NOT NULL, lane INTEGER NOT NULL,"
+	" held INTEGER NOT NULL, event INTEGER NOT NULL, time INTEGER NOT NULL, status INTEGER NOT NULL,"
+	" answer TEXT NOT NULL, type INTEGER NOT NULL, body BLOB NOT NULL);"
+	"CREATE INDEX dead_lane ON dead (lane, held);"
 	"PRAGMA application_id = 0x54575350;" /* "TWSP" */
-	"PRAGMA user_version = 1;"
+	"PRAGMA user_version = " STRING(VERSION) ";"
 	"COMMIT;";
+
+#define CHUNK_COLUMNS                                                                                        \
+	"id, count, disk, sequence_first, sequence_last, time, start, events_coding, events, body_coding, body, only"
 
 static const char *const sql_text[TW_SQL_END] = {
 	[TW_SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -36,29 +52,55 @@ static const char *const sql_text[TW_SQL_END] = {
 	[TW_SQL_ROLLBACK] = "ROLLBACK",
 	[TW_SQL_PAGE_COUNT] = "PRAGMA page_count",
 	[TW_SQL_FREE_COUNT] = "PRAGMA freelist_count",
-	[TW_SQL_LAST_ID] = "SELECT max(ifnull((SELECT max(id) FROM event), 0),"
-			   " ifnull((SELECT max(cursor) FROM target), 0),"
-			   " ifnull((SELECT max(last) FROM batch), 0))",
-	[TW_SQL_EVENT_COUNT] = "SELECT count(*) FROM event",
+	[TW_SQL_GIVE_BACK] = "PRAGMA incremental_vacuum(" STRING(TW_SPOOL_GIVE_BACK_PAGES) ")",
+	[TW_SQL_LAST_ID] = "SELECT max(ifnull((SELECT max(id) FROM chunk), 0),"
+			   " ifnull((SELECT max(cursor) FROM lane), 0),"
+			   " ifnull((SELECT max(last) FROM batch), 0),"
+			   " ifnull((SELECT max(event) FROM dead), 0))",
+	[TW_SQL_WRITTEN] = "SELECT start FROM chunk ORDER BY id DESC LIMIT 1",
 	[TW_SQL_DISK_FIND] = "SELECT id, last, source FROM disk WHERE epoch = ?1",
 	[TW_SQL_DISK_ADD] = "INSERT INTO disk (epoch, source, last) VALUES (?1, ?2, 0)",
 	[TW_SQL_DISK_SET] = "UPDATE disk SET last = ?2 WHERE id = ?1",
-	[TW_SQL_EVENT_ADD] = "INSERT INTO event (id, disk, sequence, type, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-	[TW_SQL_EVENT_SIZES] = "SELECT id, type, length(body) FROM event WHERE id > ?1 ORDER BY id",
-	[TW_SQL_EVENT_BODIES] = "SELECT type, body FROM event WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
-	[TW_SQL_EVENT_WAITING] = "SELECT count(*), ifnull(sum(length(body)), 0) FROM event"
-				 " WHERE id > ?1 AND (?2 >> type) & 1",
-	[TW_SQL_EVENT_DROP] = "DELETE FROM event WHERE id <= ?1",
-	[TW_SQL_TARGET_FIND] = "SELECT id, epoch, next, cursor FROM target WHERE name = ?1",
-	[TW_SQL_TARGET_ADD] = "INSERT INTO target (name, epoch, next, cursor) VALUES (?1, ?2, 1, ?3)",
-	[TW_SQL_TARGET_SET] = "UPDATE target SET next = ?2, cursor = ?3 WHERE id = ?1",
+	[TW_SQL_DISK_SOURCE] = "SELECT epoch, source FROM disk WHERE id = ?1",
+	[TW_SQL_CHUNK_ADD] = "INSERT INTO chunk (" CHUNK_COLUMNS ")"
+			     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+	[TW_SQL_CHUNK_AT] = "SELECT " CHUNK_COLUMNS " FROM chunk WHERE id >= ?1 ORDER BY id LIMIT 1",
+	[TW_SQL_CHUNK_SINCE] = "SELECT id, count FROM chunk WHERE time >= ?1 ORDER BY id LIMIT 1",
+	/* The rows are in the order of their time, so the search ends at the first that is young. */
+	[TW_SQL_CHUNK_DROP] = "DELETE FROM chunk WHERE id <= min(?1, ifnull((SELECT id - count FROM chunk"
+			      " WHERE time >= ?2 ORDER BY id LIMIT 1), ?1))",
+	[TW_SQL_CHUNK_DROP_SOME] = "DELETE FROM chunk WHERE id IN"
+				   " (SELECT id FROM chunk WHERE id <= ?1 ORDER BY id LIMIT 256)",
+	[TW_SQL_DISK_OF_SOURCE] = "SELECT epoch FROM disk WHERE source = ?1 ORDER BY id DESC LIMIT 1",
+	[TW_SQL_TARGET_FIND] = "SELECT id, suspended, dropped, refused, loss_event, loss FROM target WHERE name = ?1",
+	[TW_SQL_TARGET_ADD] = "INSERT INTO target (name) VALUES (?1)",
+	[TW_SQL_TARGET_SET] = "UPDATE target SET suspended = ?2, dropped = ?3, refused = ?4, loss_event = ?5, loss = ?6"
+			     " WHERE id = ?1",
 	[TW_SQL_TARGET_IDS] = "SELECT id FROM target",
 	[TW_SQL_TARGET_DROP] = "DELETE FROM target WHERE id = ?1",
-	[TW_SQL_BATCH_LIST] = "SELECT n, first, last, mask, count FROM batch WHERE target = ?1 ORDER BY n",
-	[TW_SQL_BATCH_ADD] = "INSERT INTO batch (target, n, first, last, mask, count)"
-			     " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-	[TW_SQL_BATCH_DROP] = "DELETE FROM batch WHERE target = ?1 AND n = ?2",
-	[TW_SQL_BATCH_FORGET] = "DELETE FROM batch WHERE target = ?1",
+	[TW_SQL_LANE_LIST] = "SELECT id, epoch, next, acked, cursor, lane FROM lane WHERE target = ?1 ORDER BY lane",
+	[TW_SQL_LANE_ADD] = "INSERT INTO lane (target, lane, epoch, next, acked, cursor)"
+			    " VALUES (?1, ?2, ?4, 1, 0, ?3)",
+	[TW_SQL_LANE_SET] = "UPDATE lane SET next = ?2, acked = ?3, cursor = ?4 WHERE id = ?1",
+	[TW_SQL_LANE_DROP] = "DELETE FROM lane WHERE id = ?1",
+	[TW_SQL_LANE_FORGET] = "DELETE FROM lane WHERE target = ?1",
+	[TW_SQL_BATCH_LIST] = "SELECT n, first, last, count, bytes, runs FROM batch WHERE lane = ?1 ORDER BY n",
+	[TW_SQL_BATCH_ADD] = "INSERT INTO batch (lane, n, first, last, count, bytes, runs)"
+			     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+	[TW_SQL_BATCH_DROP] = "DELETE FROM batch WHERE lane = ?1 AND n = ?2",
+	[TW_SQL_BATCH_CLEAR] = "DELETE FROM batch WHERE lane = ?1",
+	[TW_SQL_BATCH_FORGET] = "DELETE FROM batch WHERE lane IN (SELECT id FROM lane WHERE target = ?1)",
+	[TW_SQL_DEAD_ADD] = "INSERT INTO dead (target, lane, held, event, time, status, type, answer, body)"
+			    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+	[TW_SQL_DEAD_HELD] = "SELECT count(*), min(event) FROM dead WHERE lane = ?1 AND held = 1",
+	[TW_SQL_DEAD_GIVE_UP] = "UPDATE dead SET held = 0 WHERE lane = ?1 AND held = 1",
+	[TW_SQL_DEAD_TAKE_BACK] = "DELETE FROM dead WHERE lane = ?1 AND held = 1",
+	[TW_SQL_DEAD_FORGET] = "DELETE FROM dead WHERE target = ?1",
+	[TW_SQL_DEAD_LIST] = "SELECT dead.id, target.name, time, status, answer, type, body, target.id FROM dead"
+			     " JOIN target ON target.id = dead.target WHERE held = 0 AND dead.id > ?1"
+			     " AND (?2 = 0 OR target.id = ?2) ORDER BY dead.id LIMIT ?3",
+	[TW_SQL_DEAD_DROP] = "DELETE FROM dead WHERE id = ?1 AND held = 0",
+	[TW_SQL_DEAD_COUNT] = "SELECT count(*) FROM dead WHERE held = 0",
 };
 
 /* SQLite's last error in our terms: a full disk is ENOSPC, a damaged file is bad data. */
@@ -79,7 +121,7 @@ static struct tw_error *db_error(struct tw_spool_db *db)
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
 		return tw_error_create(TW_BAD_DATA,
-			"spool %s is damaged (%s); it is left as it is: move it away to start anew", db->path, text);
+			"spool %s is damaged (%s)", db->path, text);
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
 		return tw_error_create(TW_UNAVAILABLE, "spool %s is in use by another courier", db->path);
@@ -124,8 +166,21 @@ static struct tw_error *check_version(struct tw_spool_db *db)
 	TW_TRY(query(db, "PRAGMA quick_check(1)", &health));
 	if (strcmp(health, "ok") != 0)
 		return tw_error_create(TW_BAD_DATA,
-			"spool %s is damaged (%s); it is left as it is: move it away to start anew", db->path, health);
+			"spool %s is damaged (%s)", db->path, health);
 	return NULL;
+}
+
+/* The WAL gets its room at once, so that what is delivered can be recorded on a disk that is full. Best effort:
+ * tw_spool_db_claim() counts what is missing. */
+static void reserve_wal(struct tw_spool_db *db)
+{
+	sqlite3_file *wal = NULL;
+	sqlite3_int64 bytes = TW_SPOOL_WAL_BYTES;
+	sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+	if (!wal || !wal->pMethods)
+		return;
+	wal->pMethods->xFileControl(wal, SQLITE_FCNTL_CHUNK_SIZE, &(int){ GROWTH_BYTES });
+	wal->pMethods->xFileControl(wal, SQLITE_FCNTL_SIZE_HINT, &bytes);
 }
 
 static struct tw_error *open_file(struct tw_spool_db *db, const char *path)
@@ -145,13 +200,23 @@ static struct tw_error *open_file(struct tw_spool_db *db, const char *path)
 	if (!err) {
 		sqlite3_extended_result_codes(db->handle, 1);
 		sqlite3_busy_timeout(db->handle, BUSY_MS);
+		/* With it, a hint of the size makes the file so large. */
+		sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_CHUNK_SIZE, &(int){ GROWTH_BYTES });
+		/* To say it again to a file that has it is a write. */
+		struct stat st;
+		if (stat(path, &st) == 0 && st.st_size == 0)
+			sqlite3_exec(db->handle, "PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
 		/* Exclusive: one courier a spool, and the WAL's index needs no shared memory. */
 		err = exec(db, "PRAGMA page_size = " STRING(TW_SPOOL_PAGE_BYTES) ";"
 			       "PRAGMA wal_autocheckpoint = " STRING(TW_SPOOL_WAL_PAGES) ";"
 			       "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;"
 			       "PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;"
+			       /* A journal of a statement would go to a disk that may be full. */
+			       "PRAGMA temp_store = MEMORY;"
 			       "BEGIN IMMEDIATE; COMMIT;");
 	}
+	if (!err)
+		reserve_wal(db);
 	umask(mask);
 	return err;
 }
@@ -202,8 +267,10 @@ struct tw_error *tw_spool_db_step(struct tw_spool_db *db, enum tw_spool_sql sql,
 
 struct tw_error *tw_spool_db_run(struct tw_spool_db *db, enum tw_spool_sql sql)
 {
-	bool row;
-	struct tw_error *err = tw_spool_db_step(db, sql, &row);
+	bool row = true;
+	struct tw_error *err = NULL;
+	while (!err && row)
+		err = tw_spool_db_step(db, sql, &row);
 	sqlite3_reset(db->stmt[sql]);
 	return err;
 }
@@ -240,6 +307,25 @@ uint64_t tw_spool_db_claim(struct tw_spool_db *db, uint64_t pages)
 void tw_spool_db_checkpoint(struct tw_spool_db *db)
 {
 	sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+}
+
+/* SQLite writes a commit to its log first. A log on a disk that has no room for what the file grows by can
+ * neither be emptied into it nor be begun anew, for ever. */
+static struct tw_error *reserve(struct tw_spool_db *db)
+{
+	int64_t pages;
+	TW_TRY(tw_spool_db_number(db, TW_SQL_PAGE_COUNT, &pages));
+	sqlite3_int64 bytes = pages * TW_SPOOL_PAGE_BYTES;
+	int rc = sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_SIZE_HINT, &bytes);
+	return rc == SQLITE_OK || rc == SQLITE_NOTFOUND ? NULL : tw_error_errno(ENOSPC, "spool %s", db->path);
+}
+
+struct tw_error *tw_spool_db_commit(struct tw_spool_db *db)
+{
+	TW_TRY(reserve(db));
+	TW_TRY(tw_spool_db_run(db, TW_SQL_COMMIT));
+	db->open = false;
+	return NULL;
 }
 
 struct tw_error *tw_spool_db_begin(struct tw_spool_db *db)

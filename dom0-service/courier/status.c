@@ -31,8 +31,13 @@ static void put_target(yajl_gen gen, const struct tw_target_stats *target)
 	put_number(gen, "batches", target->batches);
 	put_number(gen, "retries", target->retries);
 	put_number(gen, "backlog", target->backlog);
+	put_number(gen, "refused", target->refused);
+	put_number(gen, "dropped", target->dropped);
+	put_number(gen, "concurrency", target->concurrency);
 	put_number(gen, "last_status", (uint64_t)target->last_status);
 	put_text(gen, "last_error", target->last_error);
+	key(gen, "suspended");
+	yajl_gen_bool(gen, target->suspended);
 	yajl_gen_map_close(gen);
 }
 
@@ -43,6 +48,8 @@ static void put_spool(yajl_gen gen, const struct tw_status *status)
 	put_number(gen, "events", status->spool.events);
 	put_number(gen, "bytes", status->spool.bytes);
 	put_number(gen, "max_bytes", status->spool_max_bytes);
+	put_number(gen, "file_bytes", status->spool.file_bytes);
+	put_number(gen, "dead_letters", status->spool.dead);
 	key(gen, "full");
 	yajl_gen_bool(gen, status->held);
 	yajl_gen_map_close(gen);

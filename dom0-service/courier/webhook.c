@@ -1,34 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "courier/webhook.h"
+#include "courier/webhook_inside.h"
 
-#include "base/scope.h"
-#include "courier/sign.h"
 
-#include <curl/curl.h>
-#include <stdarg.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define ANSWER_MAX (1u << 20)
-
-struct tw_webhook {
-	uv_loop_t *loop;
-	uv_timer_t timer;
-	CURLM *multi;
-};
-
-struct tw_endpoint {
-	struct tw_webhook *hook;
-	const struct tw_config_target *target;
-	tw_webhook_done_fn done;
-	void *arg;
-	CURL *easy;
-	struct curl_slist *headers;
-	bool busy;
-	size_t answer_bytes;
-	char error[256];
-};
 
 /* A socket of libcurl's that the loop watches. */
 struct watch {
@@ -36,38 +12,6 @@ struct watch {
 	curl_socket_t fd;
 	struct tw_webhook *hook;
 };
-
-static struct tw_error *curl_failed(const char *what)
-{
-	return tw_error_create(TW_UNAVAILABLE, "libcurl: %s", what);
-}
-
-/* Why there was no answer, without what differs from one attempt to the next. */
-static const char *reason(struct tw_endpoint *endpoint, CURLcode code)
-{
-	long errnum = 0;
-	curl_easy_getinfo(endpoint->easy, CURLINFO_OS_ERRNO, &errnum);
-	if (!errnum)
-		return curl_easy_strerror(code);
-	snprintf(endpoint->error, sizeof(endpoint->error), "%s: %s", curl_easy_strerror(code),
-		strerror((int)errnum));
-	return endpoint->error;
-}
-
-static void finish(struct tw_endpoint *endpoint, CURLcode code)
-{
-	struct tw_webhook_result result = { .error = "" };
-	endpoint->busy = false;
-	if (code == CURLE_OK) {
-		curl_off_t after = 0;
-		curl_easy_getinfo(endpoint->easy, CURLINFO_RESPONSE_CODE, &result.status);
-		curl_easy_getinfo(endpoint->easy, CURLINFO_RETRY_AFTER, &after);
-		result.retry_after_s = after;
-	} else {
-		result.error = reason(endpoint, code);
-	}
-	endpoint->done(endpoint->arg, &result);
-}
 
 static void finish_all(struct tw_webhook *hook)
 {
@@ -80,7 +24,7 @@ static void finish_all(struct tw_webhook *hook)
 		struct tw_endpoint *endpoint = NULL;
 		curl_easy_getinfo(easy, CURLINFO_PRIVATE, &endpoint);
 		curl_multi_remove_handle(hook->multi, easy);
-		finish(endpoint, code);
+		tw_endpoint_finish(endpoint, code);
 	}
 }
 
@@ -168,7 +112,7 @@ struct tw_error *tw_webhook_create(uv_loop_t *loop, struct tw_webhook **out)
 	hook->multi = curl_multi_init();
 	if (!hook->multi) {
 		free(hook);
-		return curl_failed("no multi handle");
+		return tw_webhook_failed("no multi handle");
 	}
 	uv_timer_init(loop, &hook->timer);
 	hook->timer.data = hook;
@@ -186,125 +130,4 @@ void tw_webhook_destroy(struct tw_webhook *hook)
 		return;
 	curl_multi_cleanup(hook->multi);
 	uv_close((uv_handle_t *)&hook->timer, free_watch);
-}
-
-/* What the answer's body says is nobody's business; one without end is an error. */
-static size_t swallow(char *data, size_t size, size_t n, void *arg)
-{
-	(void)data;
-	struct tw_endpoint *endpoint = arg;
-	endpoint->answer_bytes += size * n;
-	return endpoint->answer_bytes > ANSWER_MAX ? 0 : size * n;
-}
-
-static void set_options(struct tw_endpoint *endpoint)
-{
-	const struct tw_config_target *target = endpoint->target;
-	CURL *easy = endpoint->easy;
-	curl_easy_setopt(easy, CURLOPT_PRIVATE, endpoint);
-	curl_easy_setopt(easy, CURLOPT_URL, target->url);
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-	curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* none, whatever the environment says */
-	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
-	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-	curl_easy_setopt(easy, CURLOPT_USERAGENT, "tapwire/" TW_VERSION);
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)target->timeout_ms);
-	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)target->connect_timeout_ms);
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, swallow);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, endpoint);
-	if (target->ca_file)
-		curl_easy_setopt(easy, CURLOPT_CAINFO, target->ca_file);
-}
-
-struct tw_error *tw_endpoint_create(struct tw_webhook *hook, const struct tw_config_target *target,
-	tw_webhook_done_fn done, void *arg, struct tw_endpoint **out)
-{
-	struct tw_endpoint *endpoint = calloc(1, sizeof(*endpoint));
-	if (!endpoint)
-		return tw_error_nomem();
-	endpoint->hook = hook;
-	endpoint->target = target;
-	endpoint->done = done;
-	endpoint->arg = arg;
-	endpoint->easy = curl_easy_init();
-	if (!endpoint->easy) {
-		free(endpoint);
-		return curl_failed("no easy handle");
-	}
-	set_options(endpoint);
-	*out = endpoint;
-	return NULL;
-}
-
-void tw_endpoint_destroy(struct tw_endpoint *endpoint)
-{
-	if (!endpoint)
-		return;
-	if (endpoint->busy)
-		curl_multi_remove_handle(endpoint->hook->multi, endpoint->easy);
-	curl_easy_cleanup(endpoint->easy);
-	curl_slist_free_all(endpoint->headers);
-	free(endpoint);
-}
-
-static struct tw_error *add_header(struct tw_endpoint *endpoint, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
-
-static struct tw_error *add_header(struct tw_endpoint *endpoint, const char *fmt, ...)
-{
-	TW_AUTO_FREE char *text = NULL;
-	va_list ap;
-	va_start(ap, fmt);
-	int len = vasprintf(&text, fmt, ap);
-	va_end(ap);
-	if (len < 0) {
-		text = NULL;
-		return tw_error_nomem();
-	}
-	struct curl_slist *grown = curl_slist_append(endpoint->headers, text);
-	if (!grown)
-		return tw_error_nomem();
-	endpoint->headers = grown;
-	return NULL;
-}
-
-static struct tw_error *add_headers(struct tw_endpoint *endpoint, const char *id, const char *batch,
-	const char *body, size_t len)
-{
-	const struct tw_config_target *target = endpoint->target;
-	int64_t now = time(NULL);
-	curl_slist_free_all(endpoint->headers);
-	endpoint->headers = NULL;
-	TW_TRY(add_header(endpoint, "Content-Type: application/cloudevents-batch+json"));
-	TW_TRY(add_header(endpoint, "Expect:")); /* not a round trip more for a large batch */
-	TW_TRY(add_header(endpoint, "Tapwire-Batch: %s", batch));
-	TW_TRY(add_header(endpoint, "webhook-id: %s", id));
-	TW_TRY(add_header(endpoint, "webhook-timestamp: %lld", (long long)now));
-	if (target->secret) {
-		char signature[TW_SIGNATURE_SIZE];
-		TW_TRY(tw_sign(target->secret, target->secret_len, id, now, body, len, signature));
-		TW_TRY(add_header(endpoint, "webhook-signature: %s", signature));
-	}
-	if (target->bearer_token)
-		TW_TRY(add_header(endpoint, "Authorization: Bearer %s", target->bearer_token));
-	for (size_t i = 0; i < target->nheaders; i++)
-		TW_TRY(add_header(endpoint, "%s", target->headers[i]));
-	return NULL;
-}
-
-struct tw_error *tw_endpoint_post(struct tw_endpoint *endpoint, const char *id, const char *batch,
-	const char *body, size_t len)
-{
-	TW_TRY(add_headers(endpoint, id, batch, body, len));
-	endpoint->answer_bytes = 0;
-	curl_easy_setopt(endpoint->easy, CURLOPT_HTTPHEADER, endpoint->headers);
-	curl_easy_setopt(endpoint->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
-	curl_easy_setopt(endpoint->easy, CURLOPT_POSTFIELDS, body);
-	CURLMcode code = curl_multi_add_handle(endpoint->hook->multi, endpoint->easy);
-	if (code != CURLM_OK)
-		return curl_failed(curl_multi_strerror(code));
-	endpoint->busy = true;
-	return NULL;
 }

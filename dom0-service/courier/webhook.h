@@ -16,6 +16,18 @@ struct tw_webhook_result {
 	long status;	       /* of HTTP; 0 when there was no whole answer */
 	int64_t retry_after_s; /* what the answer asks for, 0: nothing */
 	const char *error;     /* one line when status is 0; lives until the callback returns */
+	const char *answer;    /* what the body says; lives until the callback returns */
+	size_t answer_len;
+};
+
+struct tw_post {
+	const char *url;    /* NULL: the target's own */
+	const char *type;   /* Content-Type */
+	const char *id;	    /* webhook-id */
+	const char *batch;  /* Tapwire-Batch */
+	uint64_t previous;  /* Tapwire-Previous */
+	const char *body;   /* borrowed until the callback */
+	size_t len;
 };
 
 /* Called once for each tw_endpoint_post() that returned NULL, never from within it. May post again. */
@@ -32,9 +44,7 @@ struct tw_error *tw_endpoint_create(struct tw_webhook *hook, const struct tw_con
 /* Cancels a request under way, without its callback. NULL is fine. */
 void tw_endpoint_destroy(struct tw_endpoint *endpoint);
 
-/* Sends body, which is borrowed until the callback. id is the webhook-id, batch the Tapwire-Batch; both are
- * copied. */
-struct tw_error *tw_endpoint_post(struct tw_endpoint *endpoint, const char *id, const char *batch,
-	const char *body, size_t len) TW_MUST_CHECK;
+/* Sends a request. */
+struct tw_error *tw_endpoint_post(struct tw_endpoint *endpoint, const struct tw_post *post) TW_MUST_CHECK;
 
 #endif

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The frames between inspectors and the courier (dom0-service/link/frame.h), for tests."""
+import base64
 import json
+import random
 import socket
 import struct
 import time
@@ -9,7 +11,7 @@ HELLO, WELCOME, EVENT, ACK, TAIL, STATUS = range(1, 7)
 HEADER = struct.Struct("<IHHQ")
 TYPES = ["?", "file.created", "file.modified", "file.truncated", "file.renamed", "file.linked", "file.unlinked",
          "file.deleted", "file.attributes", "volume.found", "volume.formatted", "volume.lost", "disk.attached",
-         "disk.detached", "disk.resynced"]
+         "disk.detached", "disk.resynced", "spool.dropped"]
 
 
 def frame(kind, body=b"", sequence=0, event_type=0):
@@ -72,6 +74,11 @@ def rfc3339(seconds):
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1e9):09d}Z"
 
 
+def noise(seed, length):
+    """Text that does not compress, the same for the same seed."""
+    return base64.b64encode(random.Random(seed).randbytes(length)).decode()[:length]
+
+
 def event(epoch, source, sequence, event_type=2, padding=0, path=None):
     """The body of an EVENT as an inspector would send it."""
     now = rfc3339(time.time())
@@ -87,5 +94,5 @@ def event(epoch, source, sequence, event_type=2, padding=0, path=None):
         "datacontenttype": "application/json",
         "data": {"inode": 12 + sequence % 1000, "generation": 7, "kind": "file", "size": sequence, "mode": "0644",
                  "uid": 0, "gid": 0, "nlink": 1, "mtime": now, "ctime": now,
-                 **({"padding": "x" * padding} if padding else {})},
+                 **({"padding": noise(sequence, padding)} if padding else {})},
     }).encode()

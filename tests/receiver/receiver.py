@@ -10,6 +10,7 @@ import argparse
 import base64
 import calendar
 import collections
+import gzip
 import hashlib
 import hmac
 import json
@@ -19,6 +20,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -48,12 +50,14 @@ def percentile(ordered, share):
 class Ledger:
     """What has arrived and what is wrong with it. One lock: requests come in threads."""
 
-    def __init__(self, key, output, echo, any_start):
+    def __init__(self, key, output, echo, any_start, refuse=None, max_bytes=0):
         self.lock = threading.Lock()
         self.key = key
         self.output = output
         self.echo = echo
         self.any_start = any_start
+        self.refuse = refuse
+        self.max_bytes = max_bytes
         self.requests = self.events = self.duplicates = self.batches = self.redeliveries = 0
         self.bad_signatures = self.connections = 0
         self.missing_batches = self.missing_events = 0
@@ -117,14 +121,27 @@ class Ledger:
                 self.problem(f"bad batch: {error}")
                 return 400
             self.bytes += len(body)
-            self.take_batch(batch_epoch, number, headers["webhook-id"], [e.get("id") for e in events])
+            status = self.refuses(body, events)
+            if status:
+                return status
+            previous = int(headers.get("tapwire-previous", "-1"))
+            self.take_batch(batch_epoch, number, previous, headers["webhook-id"], [e.get("id") for e in events])
             for event in events:
                 self.take_event(event, now)
             self.output_flush()
             return 200
 
-    def take_batch(self, epoch, number, msg_id, ids):
-        """Batch numbers count up by one; what comes again has the same id and the same events."""
+    def refuses(self, body, events):
+        """The status that this receiver refuses the batch with, 0: it does not."""
+        if self.max_bytes and len(body) > self.max_bytes:
+            return 413
+        if self.refuse and any(re.search(self.refuse[0], event.get("subject", "")) for event in events):
+            return self.refuse[1]
+        return 0
+
+    def take_batch(self, epoch, number, previous, msg_id, ids):
+        """Batch numbers count up by one, but for those that were refused: each batch names the one that was
+        acknowledged before it. What comes again has the same id and the same events."""
         content = (msg_id, len(ids), hash(tuple(ids)))
         known = self.batch_ids.setdefault(epoch, {})
         if number in known:
@@ -136,10 +153,10 @@ class Ledger:
         self.batches += 1
         last = self.last_batch.get(epoch)
         if last is None:
-            last = number - 1 if self.any_start else 0
-        if number != last + 1:
-            self.missing_batches += max(0, number - last - 1)
-            self.problem(f"batch {epoch}/{number} after {last}")
+            last = previous if self.any_start else 0
+        if previous != last or number <= last:
+            self.missing_batches += max(0, previous - last)
+            self.problem(f"batch {epoch}/{number} with {previous} before it, after {last}")
         self.last_batch[epoch] = max(last, number)
 
     def take_event(self, event, now):
@@ -225,6 +242,15 @@ def in_ms(seconds):
     return None if seconds is None else round(seconds * 1000, 3)
 
 
+def decoded(body, coding):
+    """The body without its Content-Encoding."""
+    if coding == "gzip":
+        return gzip.decompress(body)
+    if coding == "zstd":
+        return subprocess.run(["zstd", "-dc"], input=body, stdout=subprocess.PIPE, check=True).stdout
+    return body
+
+
 class Faults:
     """How the receiver is to misbehave: at each of the first so many requests, or always."""
 
@@ -290,11 +316,11 @@ class Handler(BaseHTTPRequestHandler):
         elif fault:
             self.answer(fault[1])
         else:
-            self.answer(self.server.ledger.take(self.headers, body))
+            self.answer(self.server.ledger.take(self.headers, decoded(body, self.headers.get("content-encoding"))))
 
     def answer(self, status):
         self.send_response(status)
-        if status in (429, 503) and self.server.faults.retry_after:
+        if status >= 400 and self.server.faults.retry_after:
             self.send_header("Retry-After", str(self.server.faults.retry_after))
         if 300 <= status < 400:
             self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")
@@ -333,6 +359,11 @@ def parse_fail(text):
     return int(count), int(status or 500)
 
 
+def parse_refuse(text):
+    part, _, status = text.rpartition(":")
+    return part, int(status)
+
+
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (0: any free one)")
@@ -346,7 +377,10 @@ def parse_args():
     parser.add_argument("--fail", type=parse_fail, default=(0, 500), metavar="N:STATUS",
                         help="answer the first N requests with STATUS")
     parser.add_argument("--status", type=int, default=0, help="answer every request with STATUS")
-    parser.add_argument("--retry-after", help="Retry-After that goes with 429 and 503")
+    parser.add_argument("--refuse", type=parse_refuse, metavar="REGEX:STATUS",
+                        help="answer batches that have an event whose subject matches REGEX with STATUS")
+    parser.add_argument("--max-bytes", type=int, default=0, metavar="N", help="answer longer batches with 413")
+    parser.add_argument("--retry-after", help="Retry-After that goes with each failure")
     parser.add_argument("--hang", type=int, default=0, metavar="N", help="never answer the first N requests")
     parser.add_argument("--close-early", type=int, default=0, metavar="N",
                         help="close the first N requests without an answer")
@@ -369,7 +403,7 @@ def main():
     key = read_secret(args.secret_file) if args.secret_file else None
     output = open(args.output, "a", encoding="utf-8") if args.output else None
     server = Server(("127.0.0.1", args.port), Handler)
-    server.ledger = Ledger(key, output, args.print, args.any_start)
+    server.ledger = Ledger(key, output, args.print, args.any_start, args.refuse, args.max_bytes)
     server.faults = Faults(args)
     server.stopping = threading.Event()
 

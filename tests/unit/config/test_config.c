@@ -119,7 +119,7 @@ static void a_target_has_defaults(void **state)
 	assert_int_equal(t->connect_timeout_ms, 5000);
 	assert_int_equal(t->retry_min_ms, 500);
 	assert_int_equal(t->retry_max_ms, 60000);
-	assert_null(t->secret);
+	assert_int_equal(t->nsecrets, 0);
 	assert_null(t->bearer_token);
 	assert_null(t->ca_file);
 	tw_config_destroy(config);
@@ -131,14 +131,19 @@ static void every_key_is_taken(void **state)
 	char text[2048];
 	snprintf(text, sizeof(text),
 		"; a comment\n# another\n[service]\nstate_dir = /s\nrun_dir=/r ; a comment\nlog_level = debug\n"
+		"tap_ctl = /t\nmirror_stall_ms = 1s\nmirror_tries = 3\n"
 		"[spool]\nmax_bytes = 64 MiB\n"
 		"[target one]\n  url = https://example.org:8443/a?b=c\nevents = file.created, volume.*\n"
 		"batch_events = 7\nbatch_bytes = 8K\nbatch_delay_ms = 0\ntimeout_ms = 2s\n"
 		"connect_timeout_ms = 300\nretry_min_ms = 10ms\nretry_max_ms = 1min\nsecret_file = %s\n"
 		"bearer_token_file = %s\nheader = X-A: 1\nheader = X-B: 2 3\nca_file = %s\n"
+		"domains = web*, !web9\npaths = /etc/**\npaths = /a\\,b , !/etc/mtab\nvolumes = xvd?\n"
+		"concurrency = 4\nmax_age = 7d\nmax_bytes = 1G\ntls_min = 1.3\nhttp_version = 2-direct\n"
+		"compression = zstd\nproxy = socks5h://127.0.0.1:1080\ninterface = lo\nfollow_redirects = yes\n"
+		"pinned_key = sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\nsecret_file = %s\n"
 		"[target two]\nurl = http://[::1]/\n"
-		"[disk d]\nimage = /i\nring = /r\ndomain = web1\nvdev = xvdb\n",
-		f->secret, f->secret, f->secret);
+		"[disk d]\nimage = /i\nring = /r\ndomain = web1\nvdev = xvdb\ntapdisk = 12:3\n",
+		f->secret, f->secret, f->secret, f->secret);
 	struct tw_config *config = load(f, text);
 	assert_string_equal(config->state_dir, "/s");
 	assert_string_equal(config->run_dir, "/r");
@@ -146,7 +151,7 @@ static void every_key_is_taken(void **state)
 	assert_int_equal(config->spool_max_bytes, 64 << 20);
 	assert_int_equal(config->ntargets, 2);
 	const struct tw_config_target *t = &config->targets[0];
-	assert_int_equal(t->line, 9);
+	assert_int_equal(t->line, 12);
 	assert_true(t->events == (1ull << TW_EVENT_FILE_CREATED | 1ull << TW_EVENT_VOLUME_FOUND |
 		1ull << TW_EVENT_VOLUME_FORMATTED | 1ull << TW_EVENT_VOLUME_LOST));
 	assert_int_equal(t->batch_events, 7);
@@ -156,14 +161,47 @@ static void every_key_is_taken(void **state)
 	assert_int_equal(t->connect_timeout_ms, 300);
 	assert_int_equal(t->retry_min_ms, 10);
 	assert_int_equal(t->retry_max_ms, 60000);
-	assert_int_equal(t->secret_len, 24);
+	assert_int_equal(t->secrets[0].len, 24);
 	assert_string_equal(t->bearer_token, SECRET);
-	assert_int_equal(t->nheaders, 2);
-	assert_string_equal(t->headers[1], "X-B: 2 3");
+	assert_int_equal(t->headers.n, 2);
+	assert_string_equal(t->headers.items[1], "X-B: 2 3");
 	assert_string_equal(t->ca_file, f->secret);
+	assert_int_equal(t->domains.n, 2);
+	assert_string_equal(t->domains.items[1], "!web9");
+	assert_int_equal(t->paths.n, 3);
+	assert_string_equal(t->paths.items[1], "/a,b");
+	assert_int_equal(t->concurrency, 4);
+	assert_true(t->max_age_ms == UINT64_C(7) * 86400000);
+	assert_int_equal(t->max_bytes, 1 << 30);
+	assert_int_equal(t->tls_min, 13);
+	assert_int_equal(t->http_version, TW_HTTP_2_DIRECT);
+	assert_int_equal(t->compression, TW_COMPRESSION_ZSTD);
+	assert_string_equal(t->proxy, "socks5h://127.0.0.1:1080");
+	assert_string_equal(t->interface, "lo");
+	assert_true(t->follow_redirects);
+	assert_int_equal(t->nsecrets, 2); /* the old one and the new one */
 	assert_string_equal(config->disks[0].domain, "web1");
 	assert_string_equal(config->disks[0].vdev, "xvdb");
+	assert_string_equal(config->disks[0].tapdisk, "12:3");
+	assert_string_equal(config->tap_ctl, "/t");
+	assert_int_equal(config->mirror_stall_ms, 1000);
+	assert_int_equal(config->mirror_tries, 3);
 	tw_config_destroy(config);
+}
+
+static void variables_and_files_hold_what_the_ini_file_must_not(void **state)
+{
+	struct fixture *f = *state;
+	char text[1024];
+	setenv("TAPWIRE_TEST_HOST", "siem.example.org", 1);
+	snprintf(text, sizeof(text),
+		"[target t]\nurl = https://${env:TAPWIRE_TEST_HOST}/x\nheader = X-Key: ${file:%s} $ {x} ${y\n",
+		f->secret);
+	struct tw_config *config = load(f, text);
+	assert_string_equal(config->targets[0].url, "https://siem.example.org/x");
+	assert_string_equal(config->targets[0].headers.items[0], "X-Key: " SECRET " $ {x} ${y");
+	tw_config_destroy(config);
+	unsetenv("TAPWIRE_TEST_HOST");
 }
 
 static void mistakes_have_their_line(void **state)
@@ -176,6 +214,11 @@ static void mistakes_have_their_line(void **state)
 		const char *expected;
 	} cases[] = {
 		{ "\n\n[servce]\n", 3, "[servce]", "[service]" },
+		{ "[guest a]\nwatch = maybe\n", 2, "watch is \"maybe\"", "yes or no" },
+		{ "[guest a]\nnice = 20\n", 2, "nice is \"20\"", "0 to 19" },
+		{ "[guest]\n", 1, "[guest]", "[guest NAME]" },
+		{ "[guest a]\n[guest a]\n", 2, "second time", "once" },
+		{ "[service]\nxenstore = maybe\n", 2, "xenstore is \"maybe\"", "auto, on or off" },
 		{ "[service]\nstatedir = /x\n", 2, "\"statedir\"", "tapwire.conf(5)" },
 		{ "[service]\n[service]\n", 2, "a second time", "once" },
 		{ "[service x]\n", 1, "[service x]", "[service]" },
@@ -213,7 +256,39 @@ static void mistakes_have_their_line(void **state)
 		{ TARGET "header = nonsense\n", 3, "nonsense", "Name: value" },
 		{ TARGET "header = X Y: z\n", 3, "X Y", "Name: value" },
 		{ TARGET "header = Webhook-Id: z\n", 3, "Webhook-Id", "tapwire sets" },
+		{ "[service]\nmirror_stall_ms = 199\n", 2, "\"199\"", "at least 200" },
+		{ "[disk d]\nimage = /i\nring = /r\ntapdisk = 12\n", 4, "\"12\"", "1234:0" },
+		{ "[disk d]\nimage = /i\nring = /r\ntapdisk = 1:2:3\n", 4, "1:2:3", "auto" },
+		{ "[disk d]\nimage = /i\nring = /r\ntapdisk = :3\n", 4, "\":3\"", "auto" },
 		{ "[disk d]\nimage = /i\n", 1, "without ring", "ring = " },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		expect_error(f, cases[i].text, cases[i].line, cases[i].found, cases[i].expected);
+}
+
+static void mistakes_of_targets_have_their_line(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		const char *text;
+		int line;
+		const char *found;
+		const char *expected;
+	} cases[] = {
+		{ TARGET "header = X-A: ${env:NO_SUCH_VARIABLE}\n", 3, "NO_SUCH_VARIABLE", "expected one" },
+		{ TARGET "header = X-A: ${file:/nonexistent/f}\n", 3, "/nonexistent/f", "one line" },
+		{ TARGET "header = X-A: ${what:ever}\n", 3, "what", "${env:NAME}" },
+		{ TARGET "proxy = ${env:PATH}\n", 3, "${env:PATH}", "socks5" },
+		{ TARGET "paths = /etc/[a\n", 3, "/etc/[a", "patterns" },
+		{ TARGET "paths = /etc,,/bin\n", 3, "/etc,,/bin", "patterns" },
+		{ TARGET "domains = !\n", 3, "!", "patterns" },
+		{ TARGET "tls_min = 1.1\n", 3, "1.1", "1.2 or 1.3" },
+		{ TARGET "http_version = 3\n", 3, "3", "2-direct" },
+		{ TARGET "compression = br\n", 3, "br", "zstd" },
+		{ TARGET "pinned_key = sha256//abc\n", 3, "abc", "digest" },
+		{ TARGET "concurrency = 65\n", 3, "65", "from 1 to 64" },
+		{ TARGET "max_age = 5\n", 3, "5", "7d" },
+		{ TARGET "client_key_file = /etc/passwd\n", 1, "client_key_file", "both" },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		expect_error(f, cases[i].text, cases[i].line, cases[i].found, cases[i].expected);
@@ -225,6 +300,42 @@ static void a_long_line_is_refused_and_not_cut(void **state)
 	memset(text + 11, 'x', 6000);
 	strcpy(text + 6011, "\n[bogus]\n");
 	expect_error(*state, text, 2, "more than", "fewer");
+}
+
+static const char *matched(const struct tw_config *config, const char *name, const char *vdev)
+{
+	const struct tw_config_guest *guest =
+		tw_config_match(config, name, "6f9619ff-8b86-d011-b42d-00cf4fc964ff", vdev);
+	return guest ? guest->name : "none";
+}
+
+static void the_first_section_that_matches_a_guests_disk_counts(void **state)
+{
+	struct tw_config *config = load(*state,
+		"[guest a]\ndomain = web , mail-*\nvdev = xvd[ab]\nwatch = no\n"
+		"[guest b]\ndomain = 6f9619ff-*\nvdev = xvdz\nmemory_max = 1GiB\nnice = 5\n"
+		"[guest c]\ndomain = w?b\n");
+	assert_string_equal(matched(config, "web", "xvda"), "a");
+	assert_string_equal(matched(config, "mail-2", "xvdb"), "a");
+	assert_string_equal(matched(config, "web", "xvdc"), "c");
+	assert_string_equal(matched(config, "web2", "xvda"), "none");
+	assert_string_equal(matched(config, "any", "xvdz"), "b");
+	assert_false(config->guests[0].watch);
+	assert_true(config->guests[1].watch && config->guests[1].memory_max == 1u << 30);
+	assert_int_equal(config->guests[1].nice, 5);
+	assert_true(config->guests[2].memory_max == 0 && config->guests[2].nice == 0);
+	tw_config_destroy(config);
+}
+
+static void xenstore_is_asked_where_there_is_one_unless_the_file_says_otherwise(void **state)
+{
+	static const char *const texts[] = { "", "[service]\nxenstore = on\n", "[service]\nxenstore = off\n" };
+	for (int i = 0; i < 3; i++) {
+		struct tw_config *config = load(*state, texts[i]);
+		assert_int_equal(config->xenstore, i);
+		assert_string_equal(config->ring_dir, "/run/tapwire/rings");
+		tw_config_destroy(config);
+	}
 }
 
 static void a_secret_must_be_one(void **state)
@@ -303,7 +414,7 @@ static void a_url_is_a_config(void **state)
 	assert_null(tw_config_for_url("http://127.0.0.1:1/x", f->secret, &config));
 	assert_int_equal(config->ntargets, 1);
 	assert_int_equal(config->targets[0].batch_delay_ms, 0);
-	assert_int_equal(config->targets[0].secret_len, 24);
+	assert_int_equal(config->targets[0].secrets[0].len, 24);
 	tw_config_destroy(config);
 	struct tw_error *err = tw_config_for_url("nonsense", NULL, &config);
 	assert_non_null(err);
@@ -371,7 +482,7 @@ static void the_sample_is_a_config(void **state)
 	struct tw_config *config = load(*state, text);
 	assert_int_equal(config->ntargets, 1);
 	assert_int_equal(config->ndisks, 1);
-	assert_int_equal(config->targets[0].nheaders, 1);
+	assert_int_equal(config->targets[0].headers.n, 1);
 	tw_config_destroy(config);
 }
 
@@ -382,9 +493,11 @@ static void the_man_page_names_every_key_and_default(void **state)
 	struct tw_config_key key;
 	size_t keys = 0;
 	for (; tw_config_key(keys, &key); keys++) {
-		char entry[64];
+		char heading[64], entry[64];
+		snprintf(heading, sizeof(heading), "\n.SH SECTION [%s", key.section);
 		snprintf(entry, sizeof(entry), "\n.TP\n.B %s\n", key.name);
-		const char *at = strstr(page, entry);
+		const char *at = strstr(page, heading);
+		at = at ? strstr(at, entry) : NULL;
 		if (!at)
 			fail_msg("%s lacks %s", PAGE, key.name);
 		const char *end = strstr(at + 1, "\n.TP");
@@ -412,8 +525,12 @@ int main(void)
 		TEST(an_empty_file_is_the_defaults),
 		TEST(a_target_has_defaults),
 		TEST(every_key_is_taken),
+		TEST(variables_and_files_hold_what_the_ini_file_must_not),
 		TEST(mistakes_have_their_line),
+		TEST(mistakes_of_targets_have_their_line),
 		TEST(a_long_line_is_refused_and_not_cut),
+		TEST(the_first_section_that_matches_a_guests_disk_counts),
+		TEST(xenstore_is_asked_where_there_is_one_unless_the_file_says_otherwise),
 		TEST(a_secret_must_be_one),
 		TEST(check_tells_of_every_mistake),
 		TEST(a_secret_for_all_eyes_is_a_warning),

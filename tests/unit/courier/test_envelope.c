@@ -27,7 +27,9 @@ static void objects_of_the_disk_are_taken(void **state)
 	static const char *const bodies[] = {
 		"{" ID ",\"source\":\"" SOURCE "\"}",
 		"{" ID ",\"source\":\"" SOURCE "/volume\",\"data\":{\"a\":[1,2,{\"source\":\"/x\"}]}}",
-		"{ " ID ", \"data\" : null , \"source\" : \"\\/xen\\/host\\/uuid\\/xvda\" }",
+		"{ " ID ", \"data\" : null , \"source\" : \"" SOURCE "\" }",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":[true,false,null,-0.5e+7,0,\"\\u00e9\\ud83d\\ude00\\n\"]}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"subject\":\"/\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80/0123456789\"}",
 	};
 	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++)
 		expect(bodies[i], strlen(bodies[i]), true);
@@ -52,6 +54,20 @@ static void what_would_spoil_a_batch_is_refused(void **state)
 		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\xff\"}",
 		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\n\"}",
 		"{" ID ",\"source\":\"" SOURCE "\",\"a\":NaN}",
+		"{" ID ",\"source\":\"\\/xen\\/host\\/uuid\\/xvda\"}", /* it is never written so */
+		"{" ID ",\"source\":\"" SOURCE "\",\"\\u0069d\":\"epoch-8\"}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\\ud83d\"}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\\ude00\\ud83d\"}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\\x\"}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":01}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":1.}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":.5}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":-}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":1e}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":tru}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\xed\xa0\x80\"}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\xc0\xaf\"}",
+		"{" ID ",\"source\":\"" SOURCE "\",\"a\":\"\xf4\x90\x80\x80\"}",
 		"{" ID ",\"source\":[\"" SOURCE "\"]}",
 		"{" ID ",\"source\":7}",
 		"{" ID ",\"source\":\"/xen/host/uuid/xvdb\"}",
