@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "supervise/child.h"
+#include "base/buf.h"
 #include "base/log.h"
 #include "base/scope.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -19,6 +22,8 @@
 /* A child that lived this long was well: its next pause is the first one again. */
 #define WELL_MS 60000
 #define EXEC_FAILED 127
+/* A longer line is a child's mistake, and is dropped. */
+#define LINE_MAX_BYTES 4096
 
 static const char step_name[] = "tapwire: child";
 
@@ -35,6 +40,9 @@ struct tw_child {
 	uint64_t started_at;   /* the loop's clock, ms */
 	uv_process_t *process; /* NULL when nothing runs */
 	uv_pipe_t *ready_pipe;
+	uint64_t memory_max;
+	int nice;
+	struct tw_buf lines; /* what the child has written and has not ended yet */
 	uv_timer_t *timer; /* the probe's, the pause's or the patience's: one at a time */
 };
 
@@ -44,9 +52,15 @@ void tw_child_main(int argc, char **argv)
 {
 	if (argc < 3 || strcmp(argv[0], step_name) != 0)
 		return;
+	unsigned long long memory_max = 0;
+	int parent = 0, niceness = 0;
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	if (getppid() != (pid_t)atoi(argv[1]))
+	if (sscanf(argv[1], "%d %llu %d", &parent, &memory_max, &niceness) != 3 || getppid() != (pid_t)parent)
 		_exit(EXEC_FAILED); /* the supervisor died before the line above */
+	if (memory_max)
+		setrlimit(RLIMIT_DATA, &(struct rlimit){ memory_max, memory_max });
+	if (niceness)
+		setpriority(PRIO_PROCESS, 0, niceness);
 	execv(argv[2], argv + 2);
 	fprintf(stderr, "tapwire: %s: %s\n", argv[2], strerror(errno));
 	_exit(EXEC_FAILED);
@@ -124,6 +138,7 @@ void tw_child_destroy(struct tw_child *child)
 	close_handle(&child->ready_pipe);
 	close_handle(&child->process);
 	close_handle(&child->timer);
+	tw_buf_deinit(&child->lines);
 	free(child->name);
 	free_argv(child->argv);
 	free(child);
@@ -152,19 +167,45 @@ static void on_probe(uv_timer_t *timer)
 static void give_buffer(uv_handle_t *handle, size_t size, uv_buf_t *buf)
 {
 	(void)size;
-	static char line[64]; /* its content does not matter: a line is a line */
+	static char some[256]; /* looked at before anything else is read */
 	(void)handle;
-	*buf = uv_buf_init(line, sizeof(line));
+	*buf = uv_buf_init(some, sizeof(some));
 }
 
-static void on_ready_line(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+static void take_line(struct tw_child *child, const char *line)
+{
+	if (!child->ops->line || strcmp(line, "ready") == 0)
+		become_ready(child);
+	else
+		child->ops->line(child->arg, line);
+}
+
+/* Handing a line on may close the pipe, but not free the child. */
+static void take_lines(struct tw_child *child)
+{
+	char *end;
+	while (child->lines.len && (end = memchr(child->lines.data, '\n', child->lines.len))) {
+		char line[LINE_MAX_BYTES];
+		size_t len = (size_t)(end - child->lines.data);
+		snprintf(line, sizeof(line), "%.*s", (int)len, child->lines.data);
+		tw_buf_consume(&child->lines, len + 1);
+		if (!child->ops->line)
+			close_handle(&child->ready_pipe);
+		take_line(child, line);
+	}
+	if (child->lines.len >= LINE_MAX_BYTES)
+		tw_buf_reset(&child->lines);
+}
+
+static void on_pipe_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
 	struct tw_child *child = stream->data;
-	bool line = n > 0 && memchr(buf->base, '\n', (size_t)n);
-	if (n < 0 || line)
+	if (n < 0) {
 		close_handle(&child->ready_pipe);
-	if (line)
-		become_ready(child);
+		return;
+	}
+	tw_buf_append(&child->lines, buf->base, (size_t)n);
+	take_lines(child);
 }
 
 /* --- start and end --- */
@@ -189,12 +230,28 @@ static void pause_then_start(struct tw_child *child)
 		child->pause_ms = PAUSE_MAX_MS;
 }
 
+/* Its last words may come after the news of its end. "ready" is none of them: it is too late for that. */
+static void read_rest(struct tw_child *child)
+{
+	char some[256];
+	uv_os_fd_t fd;
+	ssize_t n = 0;
+	if (!child->ready_pipe || !child->ops->line || uv_fileno((uv_handle_t *)child->ready_pipe, &fd) < 0)
+		return;
+	for (int i = 0; i < 64 && (n = read(fd, some, sizeof(some))) > 0; i++)
+		tw_buf_append(&child->lines, some, (size_t)n);
+	child->state = TW_CHILD_IDLE;
+	take_lines(child);
+}
+
 static void handle_end(struct tw_child *child, int status)
 {
 	bool asked = child->state == TW_CHILD_STOPPING;
 	uv_timer_stop(child->timer);
+	read_rest(child);
 	close_handle(&child->ready_pipe);
 	close_handle(&child->process);
+	tw_buf_reset(&child->lines);
 	child->state = TW_CHILD_IDLE;
 	if (asked) {
 		if (child->ops->stopped)
@@ -249,11 +306,11 @@ static int spawn(struct tw_child *child, char **args)
 	child->process->data = child;
 	int ret = uv_spawn(child->loop, child->process, &options);
 	if (ret == 0 && child->ready_pipe)
-		ret = uv_read_start((uv_stream_t *)child->ready_pipe, give_buffer, on_ready_line);
+		ret = uv_read_start((uv_stream_t *)child->ready_pipe, give_buffer, on_pipe_read);
 	return ret;
 }
 
-static char **step_args(const struct tw_child *child, char *pid)
+static char **step_args(const struct tw_child *child, char *about)
 {
 	size_t n = 0;
 	while (child->argv[n])
@@ -262,16 +319,16 @@ static char **step_args(const struct tw_child *child, char *pid)
 	if (!args)
 		return NULL;
 	args[0] = (char *)step_name;
-	args[1] = pid;
+	args[1] = about;
 	memcpy(args + 2, child->argv, n * sizeof(*args));
 	return args;
 }
 
 static int try_start(struct tw_child *child)
 {
-	char pid[16];
-	snprintf(pid, sizeof(pid), "%d", (int)getpid());
-	TW_AUTO_FREE char **args = step_args(child, pid);
+	char about[64];
+	snprintf(about, sizeof(about), "%d %" PRIu64 " %d", (int)getpid(), child->memory_max, child->nice);
+	TW_AUTO_FREE char **args = step_args(child, about);
 	child->process = calloc(1, sizeof(uv_process_t));
 	if (!args || !child->process) {
 		free(child->process);
@@ -302,6 +359,12 @@ void tw_child_start(struct tw_child *child)
 	} else if (child->ops->probe) {
 		uv_timer_start(child->timer, on_probe, PROBE_MS, PROBE_MS);
 	}
+}
+
+void tw_child_limit(struct tw_child *child, uint64_t memory_max, int nice)
+{
+	child->memory_max = memory_max;
+	child->nice = nice;
 }
 
 static void on_patience_end(uv_timer_t *timer)

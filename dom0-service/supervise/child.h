@@ -31,6 +31,9 @@ struct tw_child_ops {
 	bool (*ended)(void *arg, int status, bool was_ready);
 	/* The child that was asked to end has ended; status is -1 when nothing ran. */
 	void (*stopped)(void *arg, int status);
+	/* A line, without its end, that the child wrote to TW_CHILD_READY_FD, but for the "ready" that makes it
+	 * ready. NULL: the descriptor is closed after the first line, which makes it ready whatever it says. */
+	void (*line)(void *arg, const char *line);
 	/* Asked 50 times a second after the start until it says true: then the child is ready.
 	 * NULL: the child writes a line to descriptor TW_CHILD_READY_FD when it is. */
 	bool (*probe)(void *arg);
@@ -42,6 +45,9 @@ struct tw_child;
  * path. ops must outlive the child. */
 struct tw_error *tw_child_create(uv_loop_t *loop, const char *name, const char *const *argv,
 	const struct tw_child_ops *ops, void *arg, struct tw_child **out) TW_MUST_CHECK;
+/* What it may use from the next start on: bytes of memory of its own (RLIMIT_DATA; 0: no limit), and its nice
+ * value. */
+void tw_child_limit(struct tw_child *child, uint64_t memory_max, int nice);
 /* Starts it; a program that cannot be run counts as one that ended with status 127. */
 void tw_child_start(struct tw_child *child);
 /* Sends SIGTERM, and SIGKILL after patience_ms; stopped() is called in any case, and at once when

@@ -2,7 +2,9 @@
 #include "supervise/disk.h"
 #include "base/log.h"
 #include "base/scope.h"
+#include "ring.h"
 #include "supervise/child.h"
+#include "supervise/mirror.h"
 #include "supervise/paths.h"
 
 #include <errno.h>
@@ -13,7 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define RING_POLL_MS 500
 /* nbdkit finishes what it has begun, but it waits for its clients to go, too: one that stays must
  * not keep the service. The ring survives the kill. */
 #define NBDKIT_PATIENCE_MS 2000
@@ -21,12 +22,16 @@
 #define STATUS_MAX (256 << 10)
 
 struct tw_watch {
-	const struct tw_disk_spec *spec;
+	struct tw_disk_spec *spec;
 	const struct tw_watch_ops *ops;
 	void *arg;
-	struct tw_child *nbdkit; /* NULL without */
+	struct tw_appear *appear;
+	struct tw_appear_wait *ring_wait; /* NULL: the ring is there, or is not waited for */
+	struct tw_child *nbdkit;          /* NULL without */
+	struct tw_mirror *mirror;         /* NULL without */
+	struct tw_mirror_spec mirror_spec;
 	struct tw_child *inspector;
-	uv_timer_t *ring_timer;
+	struct tw_report report;
 	char *private_socket;
 	char *pidfile; /* nbdkit writes it when it accepts connections */
 	bool live;     /* for the first time */
@@ -34,6 +39,7 @@ struct tw_watch {
 	bool old_ring; /* the ring was there before: it may hold writes */
 	bool draining; /* the inspector is to end as soon as it is ready */
 	bool drained;  /* the inspector ended as asked: the ring is empty */
+	bool for_good; /* the disk is gone */
 };
 
 static struct tw_error *check_public_socket(const char *path)
@@ -47,7 +53,8 @@ static struct tw_error *check_public_socket(const char *path)
 static bool may_announce(const struct tw_watch *watch)
 {
 	return tw_child_state(watch->inspector) == TW_CHILD_LIVE &&
-	       (!watch->nbdkit || tw_child_state(watch->nbdkit) == TW_CHILD_LIVE);
+	       (!watch->nbdkit || tw_child_state(watch->nbdkit) == TW_CHILD_LIVE) &&
+	       (!watch->mirror || tw_mirror_is_live(watch->mirror));
 }
 
 /* Both are there: let clients in. */
@@ -85,10 +92,32 @@ static bool nbdkit_probe(void *arg)
 	return stat(watch->pidfile, &st) == 0 && st.st_size > 0;
 }
 
+/* The inspector will say why, if it does not get one. */
+static void make_state_dir(const struct tw_watch *watch)
+{
+	struct tw_error *err = tw_path_make_dir(watch->spec->state_dir);
+	if (err)
+		tw_log(TW_LOG_ERROR, watch->spec->name, "%s", tw_error_message(err));
+	tw_error_destroy(err);
+}
+
 static void start_inspector(struct tw_watch *watch)
 {
-	if (tw_child_state(watch->inspector) == TW_CHILD_IDLE)
-		tw_child_start(watch->inspector);
+	if (tw_child_state(watch->inspector) != TW_CHILD_IDLE)
+		return;
+	make_state_dir(watch);
+	watch->report.state = TW_REPORT_STARTING;
+	watch->ops->changed(watch->arg);
+	watch->ops->may_start(watch->arg);
+}
+
+void tw_watch_go(struct tw_watch *watch)
+{
+	if (watch->stopping || tw_child_state(watch->inspector) != TW_CHILD_IDLE) {
+		watch->ops->started(watch->arg);
+		return;
+	}
+	tw_child_start(watch->inspector);
 }
 
 static void nbdkit_ready(void *arg)
@@ -159,15 +188,67 @@ static struct tw_error *create_nbdkit(uv_loop_t *loop, struct tw_watch *watch)
 	return tw_child_create(loop, "nbdkit", argv, &nbdkit_ops, watch, &watch->nbdkit);
 }
 
+/* --- the mirror --- */
+
+static void mirror_live(void *arg)
+{
+	struct tw_watch *watch = arg;
+	/* It finds the rings of later sessions by itself. */
+	start_inspector(watch);
+	announce(watch);
+}
+
+static bool mirror_failed(void *arg, int status)
+{
+	struct tw_watch *watch = arg;
+	return !watch->stopping && watch->ops->failed(watch->arg, status);
+}
+
+static void mirror_stopped(void *arg)
+{
+	struct tw_watch *watch = arg;
+	watch->ops->stopped(watch->arg);
+}
+
+static const struct tw_mirror_ops mirror_ops = {
+	.live = mirror_live,
+	.failed = mirror_failed,
+	.stopped = mirror_stopped,
+};
+
+static struct tw_error *create_mirror(uv_loop_t *loop, struct tw_watch *watch)
+{
+	const struct tw_disk_spec *spec = watch->spec;
+	watch->mirror_spec = (struct tw_mirror_spec){
+		.name = spec->name,
+		.image = spec->image,
+		.ring = spec->ring,
+		.ring_size = spec->ring_size,
+		.target = spec->tapdisk,
+		.tap_ctl = spec->tap_ctl,
+		.stall_ms = spec->stall_ms,
+		.tries = spec->tries,
+	};
+	return tw_mirror_create(loop, &watch->mirror_spec, &mirror_ops, watch, &watch->mirror);
+}
+
 /* --- the inspector --- */
 
 static void inspector_ready(void *arg)
 {
 	struct tw_watch *watch = arg;
+	watch->ops->started(watch->arg);
 	if (watch->draining)
 		tw_child_stop(watch->inspector, DRAIN_PATIENCE_MS);
 	else
 		announce(watch);
+}
+
+static void inspector_says(void *arg, const char *line)
+{
+	struct tw_watch *watch = arg;
+	if (tw_report_take(&watch->report, line))
+		watch->ops->changed(watch->arg);
 }
 
 static void inspector_stopped(void *arg, int status)
@@ -182,17 +263,23 @@ static void inspector_stopped(void *arg, int status)
 
 static bool inspector_ended(void *arg, int status, bool was_ready)
 {
-	const struct tw_watch *watch = arg;
-	if (!watch->draining)
-		return ended(arg, status, was_ready);
-	inspector_stopped(arg, status);
-	return false;
+	struct tw_watch *watch = arg;
+	if (!was_ready)
+		watch->ops->started(watch->arg);
+	if (watch->draining) {
+		inspector_stopped(arg, status);
+		return false;
+	}
+	if (tw_report_ended(&watch->report, status))
+		watch->ops->changed(watch->arg);
+	return ended(arg, status, was_ready);
 }
 
 static const struct tw_child_ops inspector_ops = {
 	.ready = inspector_ready,
 	.ended = inspector_ended,
 	.stopped = inspector_stopped,
+	.line = inspector_says,
 };
 
 static struct tw_error *create_inspector(uv_loop_t *loop, struct tw_watch *watch)
@@ -206,45 +293,32 @@ static struct tw_error *create_inspector(uv_loop_t *loop, struct tw_watch *watch
 	snprintf(ready_fd, sizeof(ready_fd), "%d", TW_CHILD_READY_FD);
 	const char *const argv[] = { program, "--image", spec->image, "--ring", spec->ring,
 		"--courier", spec->courier_socket, "--state", spec->state_dir, "--ready-fd",
-		ready_fd, "--host", spec->id.host, "--domain-uuid", spec->id.domain_uuid,
+		ready_fd, "--status-fd", ready_fd, "--host", spec->id.host, "--domain-uuid", spec->id.domain_uuid,
 		"--domain-name", spec->id.domain_name, "--domid", domid, "--vdev", spec->id.vdev,
-		NULL };
-	return tw_child_create(
-		loop, "tapwire-inspect", argv, &inspector_ops, watch, &watch->inspector);
+		spec->tapdisk ? "--mirror" : NULL, NULL };
+	TW_TRY(tw_child_create(loop, "tapwire-inspect", argv, &inspector_ops, watch, &watch->inspector));
+	tw_child_limit(watch->inspector, spec->memory_max, spec->nice);
+	return NULL;
 }
 
 /* --- the watch --- */
 
-static void free_timer(uv_handle_t *handle)
-{
-	free(handle);
-}
-
-static struct tw_error *create_timer(uv_loop_t *loop, struct tw_watch *watch)
-{
-	watch->ring_timer = calloc(1, sizeof(*watch->ring_timer));
-	if (!watch->ring_timer)
-		return tw_error_nomem();
-	uv_timer_init(loop, watch->ring_timer);
-	watch->ring_timer->data = watch;
-	return NULL;
-}
-
-struct tw_error *tw_watch_create(uv_loop_t *loop, const struct tw_disk_spec *spec,
+struct tw_error *tw_watch_create(uv_loop_t *loop, struct tw_appear *appear, const struct tw_disk_spec *spec,
 	const struct tw_watch_ops *ops, void *arg, struct tw_watch **out)
 {
 	struct tw_watch *watch = calloc(1, sizeof(*watch));
 	if (!watch)
 		return tw_error_nomem();
-	watch->spec = spec;
-	watch->old_ring = access(spec->ring, F_OK) == 0;
+	watch->spec = tw_disk_spec_copy(spec);
+	watch->appear = appear;
 	watch->ops = ops;
 	watch->arg = arg;
-	struct tw_error *err = create_timer(loop, watch);
-	if (!err)
-		err = create_inspector(loop, watch);
+	watch->old_ring = access(spec->ring, F_OK) == 0;
+	struct tw_error *err = watch->spec ? create_inspector(loop, watch) : tw_error_nomem();
 	if (!err && spec->nbd_socket)
 		err = create_nbdkit(loop, watch);
+	if (!err && spec->tapdisk)
+		err = create_mirror(loop, watch);
 	if (err)
 		tw_watch_destroy(watch);
 	else
@@ -252,18 +326,26 @@ struct tw_error *tw_watch_create(uv_loop_t *loop, const struct tw_disk_spec *spe
 	return err;
 }
 
-static void on_ring_poll(uv_timer_t *timer)
+static void ring_is_there(void *arg)
 {
-	struct tw_watch *watch = timer->data;
-	if (access(watch->spec->ring, F_OK) < 0)
-		return;
-	uv_timer_stop(timer);
+	struct tw_watch *watch = arg;
+	watch->ring_wait = NULL;
 	start_inspector(watch);
+}
+
+static void await_ring(struct tw_watch *watch)
+{
+	struct tw_error *err =
+		tw_appear_wait(watch->appear, watch->spec->ring, ring_is_there, watch, &watch->ring_wait);
+	if (err)
+		tw_log(TW_LOG_ERROR, watch->spec->name, "%s", tw_error_message(err));
+	tw_error_destroy(err);
 }
 
 void tw_watch_start(struct tw_watch *watch)
 {
 	if (watch->nbdkit) {
+		make_state_dir(watch); /* for its pidfile */
 		/* A supervisor that was killed may have left these. */
 		unlink(watch->pidfile);
 		unlink(watch->private_socket);
@@ -271,26 +353,36 @@ void tw_watch_start(struct tw_watch *watch)
 		tw_child_start(watch->nbdkit);
 		return;
 	}
-	uv_timer_start(watch->ring_timer, on_ring_poll, 0, RING_POLL_MS);
+	if (watch->mirror) {
+		tw_mirror_start(watch->mirror);
+		return;
+	}
+	await_ring(watch);
 }
 
 void tw_watch_stop_serving(struct tw_watch *watch)
 {
 	watch->stopping = true;
-	uv_timer_stop(watch->ring_timer);
+	tw_appear_cancel(TW_STEAL(watch->ring_wait));
 	if (watch->nbdkit)
 		tw_child_stop(watch->nbdkit, NBDKIT_PATIENCE_MS);
+	else if (watch->mirror)
+		tw_mirror_stop(watch->mirror);
 	else
 		watch->ops->stopped(watch->arg);
 }
 
-/* One that was killed, or that has just started, gets the time to read what is left in the ring. */
-void tw_watch_stop_inspecting(struct tw_watch *watch)
+/* One that was killed, or that has just started, gets the time to read what is left in the ring; so does one that had
+ * yet to start, when there is no later. */
+void tw_watch_stop_inspecting(struct tw_watch *watch, bool for_good)
 {
 	enum tw_child_state state = tw_child_state(watch->inspector);
-	if (state == TW_CHILD_PAUSING || state == TW_CHILD_STARTING) {
+	bool unread = for_good && state == TW_CHILD_IDLE && access(watch->spec->ring, F_OK) == 0;
+	watch->for_good = for_good;
+	if (state == TW_CHILD_PAUSING || state == TW_CHILD_STARTING || unread) {
 		watch->draining = true;
-		if (state == TW_CHILD_PAUSING)
+		make_state_dir(watch);
+		if (state != TW_CHILD_STARTING)
 			tw_child_start(watch->inspector);
 		return;
 	}
@@ -301,42 +393,52 @@ void tw_watch_kill(struct tw_watch *watch)
 {
 	if (watch->nbdkit)
 		tw_child_kill(watch->nbdkit);
+	if (watch->mirror)
+		tw_mirror_kill(watch->mirror);
 	tw_child_kill(watch->inspector);
 }
 
 /* An emptied ring is of no use, and the image may be changed by others until the next start:
  * without the ring, the next inspector compares the image with what it reported. Nor is a new ring
- * of use that no client could write to. */
+ * of use that no client could write to. The ring of somebody else's capture point goes with the disk. */
 static void remove_ring(const struct tw_watch *watch)
 {
-	static const char *const suffixes[] = { "", ".bell", ".cursor" };
-	bool empty = watch->live ? watch->drained : !watch->old_ring;
-	if (!watch->nbdkit || !empty)
+	bool ours = watch->nbdkit || watch->mirror;
+	bool empty = watch->drained || (ours && !watch->live && !watch->old_ring);
+	if (!empty || (!ours && !watch->for_good))
 		return;
-	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
-		TW_AUTO_FREE char *path = NULL;
-		if (asprintf(&path, "%s%s", watch->spec->ring, suffixes[i]) < 0)
-			path = NULL;
-		else
-			unlink(path);
-	}
+	int ret = tw_ring_remove(watch->spec->ring);
+	if (ret < 0 && ret != -ENOENT && ret != -EBUSY)
+		tw_log(TW_LOG_WARN, watch->spec->name, "%s: %s", watch->spec->ring, strerror(-ret));
 }
 
 void tw_watch_destroy(struct tw_watch *watch)
 {
 	if (!watch)
 		return;
-	remove_ring(watch);
+	if (watch->spec)
+		remove_ring(watch);
 	tw_child_destroy(watch->nbdkit);
+	tw_mirror_destroy(watch->mirror);
 	tw_child_destroy(watch->inspector);
-	if (watch->ring_timer)
-		uv_close((uv_handle_t *)watch->ring_timer, free_timer);
+	tw_appear_cancel(watch->ring_wait);
 	free(watch->private_socket);
 	free(watch->pidfile);
+	tw_disk_spec_free(watch->spec);
 	free(watch);
 }
 
 /* --- status --- */
+
+const struct tw_disk_spec *tw_watch_spec(const struct tw_watch *watch)
+{
+	return watch->spec;
+}
+
+const struct tw_report *tw_watch_report(const struct tw_watch *watch)
+{
+	return &watch->report;
+}
 
 static void put_inspector_status(const struct tw_watch *watch, struct tw_json *json)
 {
@@ -366,6 +468,9 @@ void tw_watch_status(const struct tw_watch *watch, struct tw_json *json)
 	tw_json_text(json, "image", spec->image);
 	tw_json_text(json, "ring", spec->ring);
 	tw_json_bool(json, "live", may_announce(watch));
+	tw_json_text(json, "state", tw_report_state_name(watch->report.state));
+	if (*watch->report.error)
+		tw_json_text(json, "error", watch->report.error);
 	if (spec->nbd_socket)
 		tw_json_text(json, "socket", spec->nbd_socket);
 	tw_json_open(json, "processes");
@@ -373,6 +478,8 @@ void tw_watch_status(const struct tw_watch *watch, struct tw_json *json)
 		put_child("nbdkit", watch->nbdkit, json);
 	put_child("tapwire-inspect", watch->inspector, json);
 	tw_json_close(json);
+	if (watch->mirror)
+		tw_mirror_status(watch->mirror, json);
 	put_inspector_status(watch, json);
 	tw_json_close(json);
 }

@@ -1,28 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * One watched disk: its inspector and, when tapwire serves the image itself, the nbdkit before it.
+ * One watched disk: its inspector and what fills its ring, if that is started from here: the nbdkit
+ * that serves the image, or the mirror under an unmodified tapdisk.
  * The inspector has looked at the image before the first client of nbdkit can write to it: nbdkit
- * starts on a private socket, which gets its public name once the inspector is live.
+ * starts on a private socket, which gets its public name once the inspector is live. A mirror's
+ * guest runs already.
  */
 #ifndef TW_SUPERVISE_DISK_H
 #define TW_SUPERVISE_DISK_H
 
-#include "event/event.h"
 #include "event/json.h"
+#include "supervise/appear.h"
+#include "supervise/report.h"
+#include "supervise/spec.h"
 #include <stdbool.h>
 #include <uv.h>
-
-struct tw_disk_spec {
-	const char *name; /* for logs and status */
-	const char *image;
-	const char *ring;
-	const char *state_dir; /* the inspector's; exists */
-	const char *courier_socket;
-	struct tw_disk_id id;   /* without epoch: the inspector keeps that in its state */
-	const char *nbd_socket; /* serve the image here; NULL: somebody else fills the ring */
-	const char *ring_size;  /* as nbdkit reads sizes, or NULL for the default */
-	const char *record;     /* trace to record, or NULL */
-};
 
 struct tw_watch_ops {
 	/* The disk is watched (and served), for the first time. */
@@ -32,22 +24,33 @@ struct tw_watch_ops {
 	bool (*failed)(void *arg, int status);
 	/* After tw_watch_stop_serving and tw_watch_stop_inspecting, each. */
 	void (*stopped)(void *arg);
+	/* The inspector may start: it calls tw_watch_go(), at once or later. */
+	void (*may_start)(void *arg);
+	/* The start that tw_watch_go() began is over, well or not. */
+	void (*started)(void *arg);
+	/* tw_watch_report() says something else than before. */
+	void (*changed)(void *arg);
 };
 
 struct tw_watch;
 
-/* spec and its strings, and ops, must outlive the watch. */
-struct tw_error *tw_watch_create(uv_loop_t *loop, const struct tw_disk_spec *spec,
+/* spec is copied; appear and ops must outlive the watch. */
+struct tw_error *tw_watch_create(uv_loop_t *loop, struct tw_appear *appear, const struct tw_disk_spec *spec,
 	const struct tw_watch_ops *ops, void *arg, struct tw_watch **out) TW_MUST_CHECK;
-/* Starts nbdkit, then the inspector; without nbdkit, waits for the ring to appear. */
+/* Starts nbdkit or the mirror, then the inspector; without them, waits for the ring to appear. */
 void tw_watch_start(struct tw_watch *watch);
-/* The two halves of an orderly end: no more guest requests; then the inspector empties the ring. */
+/* Starts the inspector, unless it has been told to stop meanwhile. */
+void tw_watch_go(struct tw_watch *watch);
+/* The two halves of an orderly end: no more guest requests; then the inspector empties the ring. for_good: the disk
+ * is gone; its ring goes, too, when it is empty and its capture point has ended. */
 void tw_watch_stop_serving(struct tw_watch *watch);
-void tw_watch_stop_inspecting(struct tw_watch *watch);
+void tw_watch_stop_inspecting(struct tw_watch *watch, bool for_good);
 void tw_watch_kill(struct tw_watch *watch);
 /* See tw_child_destroy. NULL is fine. */
 void tw_watch_destroy(struct tw_watch *watch);
 
+const struct tw_disk_spec *tw_watch_spec(const struct tw_watch *watch);
+const struct tw_report *tw_watch_report(const struct tw_watch *watch);
 /* Writes the disk's status as one JSON object of an array. */
 void tw_watch_status(const struct tw_watch *watch, struct tw_json *json);
 

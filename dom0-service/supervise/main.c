@@ -6,6 +6,7 @@
 #include "supervise/child.h"
 #include "supervise/paths.h"
 #include "supervise/supervisor.h"
+#include "supervise/tapctl.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -79,7 +80,6 @@ static struct tw_error *fill_spec(const struct tw_config *config, const struct t
 	TW_AUTO_FREE char *dir = NULL;
 	if (asprintf(&dir, "%s/disks/%s", config->state_dir, disk->name) < 0)
 		return tw_error_nomem();
-	TW_TRY(tw_path_make_dir(dir));
 	*spec = (struct tw_disk_spec){
 		.name = disk->name,
 		.image = disk->image,
@@ -87,58 +87,125 @@ static struct tw_error *fill_spec(const struct tw_config *config, const struct t
 		.state_dir = TW_STEAL(dir),
 		.courier_socket = courier,
 		.id = { .host = host, .vdev = disk->vdev },
+		.tapdisk = disk->tapdisk,
+		.tap_ctl = config->tap_ctl,
+		.stall_ms = (unsigned)config->mirror_stall_ms,
+		.tries = (unsigned)config->mirror_tries,
 	};
 	name_domain(disk->domain ? disk->domain : disk->name, &spec->id);
 	return NULL;
 }
 
-static struct tw_error *watch_disks(const struct tw_config *config, const struct args *args,
-	struct tw_disk_spec *specs, int *status)
+/* A configuration, and what the supervisor makes of it. */
+struct setup {
+	struct tw_config *config;
+	struct tw_disk_spec *specs;
+};
+
+struct service {
+	const struct args *args;
+	char host[HOST_NAME_MAX + 1];
+	char *courier;
+	struct setup now, before;
+};
+
+static void setup_deinit(struct setup *setup)
 {
-	char host[HOST_NAME_MAX + 1] = "";
-	TW_AUTO_FREE char *courier = tw_path_join(config->run_dir, "courier.sock");
-	if (!courier)
-		return tw_error_nomem();
-	if (gethostname(host, sizeof(host) - 1) < 0)
-		return tw_error_errno(errno, "the host's name");
-	for (size_t i = 0; i < config->ndisks; i++)
-		TW_TRY(fill_spec(config, &config->disks[i], host, courier, &specs[i]));
-	const struct tw_supervisor_options opts = {
-		.state_dir = config->state_dir,
-		.run_dir = config->run_dir,
-		.config = args->config,
-		.linger_s = args->linger_s,
-		.disks = specs,
-		.ndisks = config->ndisks,
-	};
-	tw_log(TW_LOG_INFO, "", "%zu disks, %zu targets", config->ndisks, config->ntargets);
-	return tw_supervise(&opts, status);
+	for (size_t i = 0; setup->specs && i < setup->config->ndisks; i++)
+		free((char *)setup->specs[i].state_dir);
+	free(setup->specs);
+	tw_config_destroy(setup->config);
+	*setup = (struct setup){ 0 };
 }
 
-static struct tw_error *run_service(
-	const struct tw_config *config, const struct args *args, int *status)
+static struct tw_error *fill_setup(const struct service *service, struct setup *setup)
+{
+	const struct tw_config *config = setup->config;
+	setup->specs = calloc(config->ndisks + 1, sizeof(*setup->specs));
+	if (!setup->specs)
+		return tw_error_nomem();
+	for (size_t i = 0; i < config->ndisks; i++)
+		TW_TRY(fill_spec(config, &config->disks[i], service->host, service->courier, &setup->specs[i]));
+	return NULL;
+}
+
+static void hand_over(const struct setup *setup, struct tw_supervisor_setup *out)
+{
+	*out = (struct tw_supervisor_setup){
+		.disks = setup->specs,
+		.ndisks = setup->config->ndisks,
+		.xen = setup->config,
+	};
+	tw_log_init("tapwired", setup->config->log_level);
+	tw_log(TW_LOG_INFO, "", "%zu disks, %zu targets, %zu sections for guests", setup->config->ndisks,
+		setup->config->ntargets, setup->config->nguests);
+}
+
+/* Sockets, spool and states do not move under a running service. */
+static struct tw_error *check_same_places(const struct service *service, const struct tw_config *config)
+{
+	const struct tw_config *now = service->now.config;
+	if (strcmp(config->state_dir, now->state_dir) == 0 && strcmp(config->run_dir, now->run_dir) == 0 &&
+		strcmp(config->ring_dir, now->ring_dir) == 0 && config->xenstore == now->xenstore)
+		return NULL;
+	return tw_error_create(TW_CONFIG,
+		"%s: state_dir, run_dir, ring_dir and xenstore change with a restart only", service->args->config);
+}
+
+static struct tw_error *reload(void *arg, struct tw_supervisor_setup *out)
+{
+	struct service *service = arg;
+	struct setup next = { 0 };
+	TW_TRY(tw_config_load(service->args->config, &next.config));
+	struct tw_error *err = check_same_places(service, next.config);
+	if (!err)
+		err = fill_setup(service, &next);
+	if (err) {
+		setup_deinit(&next);
+		return err;
+	}
+	setup_deinit(&service->before);
+	service->before = service->now;
+	service->now = next;
+	hand_over(&service->now, out);
+	return NULL;
+}
+
+static struct tw_error *run_service(struct service *service, int *status)
 {
 	TW_AUTO_CLOSE int lock = -1;
+	const struct tw_config *config = service->now.config;
+	struct tw_supervisor_options opts = {
+		.state_dir = config->state_dir,
+		.run_dir = config->run_dir,
+		.config = service->args->config,
+		.linger_s = service->args->linger_s,
+		.host = service->host,
+		.reload = reload,
+		.arg = service,
+	};
 	tw_log_init("tapwired", config->log_level);
 	TW_TRY(tw_path_make_dir(config->state_dir));
 	TW_TRY(tw_path_make_dir(config->run_dir));
 	TW_TRY(tw_path_lock(config->run_dir, &lock));
-	struct tw_disk_spec *specs = calloc(config->ndisks + 1, sizeof(*specs));
-	if (!specs)
+	if (gethostname(service->host, sizeof(service->host) - 1) < 0)
+		return tw_error_errno(errno, "the host's name");
+	service->courier = tw_path_join(config->run_dir, "courier.sock");
+	if (!service->courier)
 		return tw_error_nomem();
-	struct tw_error *err = watch_disks(config, args, specs, status);
-	for (size_t i = 0; i < config->ndisks; i++)
-		free((char *)specs[i].state_dir);
-	free(specs);
-	return err;
+	TW_TRY(fill_setup(service, &service->now));
+	hand_over(&service->now, &opts.setup);
+	return tw_supervise(&opts, status);
 }
 
 static struct tw_error *run(const struct args *args, int *status)
 {
-	struct tw_config *config = NULL;
-	TW_TRY(tw_config_load(args->config, &config));
-	struct tw_error *err = run_service(config, args, status);
-	tw_config_destroy(config);
+	struct service service = { .args = args };
+	TW_TRY(tw_config_load(args->config, &service.now.config));
+	struct tw_error *err = run_service(&service, status);
+	setup_deinit(&service.now);
+	setup_deinit(&service.before);
+	free(service.courier);
 	return err;
 }
 
@@ -150,9 +217,11 @@ int main(int argc, char **argv)
 		.args_doc = "--config FILE",
 		.doc = "Watch guests' disks and post file events, as the INI file says.\v"
 		       "A [disk NAME] section names an image and the ring that its capture point fills; "
-		       "guests are not found through xenstore. SIGTERM ends the service in order.",
+		       "guests and their disks are found through xenstore, where there is one. SIGTERM ends the "
+		       "service in order, SIGHUP reads the file anew.",
 	};
 	tw_child_main(argc, argv);
+	tw_tapctl_main(argc, argv);
 	struct args args = { .linger_s = 5 };
 	int status = 0;
 	argp_program_version = "tapwired " TW_VERSION;

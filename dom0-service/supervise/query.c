@@ -92,13 +92,21 @@ struct tw_error *tw_query_supervisor(
 	return NULL;
 }
 
-struct tw_error *tw_query_send_frame(int fd, enum tw_frame_kind kind)
+static struct tw_error *send_frame(int fd, enum tw_frame_kind kind, const char *body)
 {
 	struct tw_buf out = TW_BUF_INIT;
-	tw_frame_append(&out, &(struct tw_frame){ .kind = (uint16_t)kind, .body = "" });
+	const struct tw_frame frame = {
+		.kind = (uint16_t)kind, .length = (uint32_t)strlen(body), .body = body
+	};
+	tw_frame_append(&out, &frame);
 	struct tw_error *err = out.failed ? tw_error_nomem() : send_all(fd, out.data, out.len);
 	tw_buf_deinit(&out);
 	return err;
+}
+
+struct tw_error *tw_query_send_frame(int fd, enum tw_frame_kind kind)
+{
+	return send_frame(fd, kind, "");
 }
 
 struct tw_error *tw_query_read_frame(
@@ -118,27 +126,40 @@ struct tw_error *tw_query_read_frame(
 	}
 }
 
-static struct tw_error *ask_courier(int fd, struct tw_buf *in, struct tw_buf *out)
+static struct tw_error *ask_courier(int fd, enum tw_frame_kind kind, const char *body, struct tw_buf *in,
+	struct tw_buf *out)
 {
 	struct tw_frame frame;
 	size_t size;
-	TW_TRY(tw_query_send_frame(fd, TW_FRAME_STATUS));
+	TW_TRY(send_frame(fd, kind, body));
 	TW_TRY(tw_query_read_frame(fd, in, &frame, &size));
-	if (!size || frame.kind != TW_FRAME_STATUS)
-		return tw_error_create(TW_UNAVAILABLE, "the courier gave no status");
+	if (!size || frame.kind != kind)
+		return tw_error_create(TW_UNAVAILABLE, "the courier gave no answer");
 	tw_buf_append(out, frame.body, frame.length);
 	tw_buf_append(out, "", 1);
 	return out->failed ? tw_error_nomem() : NULL;
 }
 
-struct tw_error *tw_query_courier(const char *socket_path, unsigned timeout_ms, struct tw_buf *out)
+static struct tw_error *query(const char *socket_path, unsigned timeout_ms, enum tw_frame_kind kind,
+	const char *body, struct tw_buf *out)
 {
 	TW_AUTO_CLOSE int fd = -1;
 	TW_TRY(tw_query_connect(socket_path, timeout_ms, &fd));
 	struct tw_buf in = TW_BUF_INIT;
-	struct tw_error *err = ask_courier(fd, &in, out);
+	struct tw_error *err = ask_courier(fd, kind, body, &in, out);
 	tw_buf_deinit(&in);
 	return err;
+}
+
+struct tw_error *tw_query_courier(const char *socket_path, unsigned timeout_ms, struct tw_buf *out)
+{
+	return query(socket_path, timeout_ms, TW_FRAME_STATUS, "", out);
+}
+
+struct tw_error *tw_query_command(
+	const char *socket_path, unsigned timeout_ms, const char *command, struct tw_buf *out)
+{
+	return query(socket_path, timeout_ms, TW_FRAME_COMMAND, command, out);
 }
 
 static bool answers(const char *dir)

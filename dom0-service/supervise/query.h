@@ -23,6 +23,10 @@ struct tw_error *tw_query_supervisor(
 struct tw_error *tw_query_courier(
 	const char *socket, unsigned timeout_ms, struct tw_buf *out) TW_MUST_CHECK;
 
+/* The courier's answer to a command (courier/admin.h): one JSON object, NUL-terminated in out. */
+struct tw_error *tw_query_command(
+	const char *socket, unsigned timeout_ms, const char *command, struct tw_buf *out) TW_MUST_CHECK;
+
 /* Sends one frame without a body. */
 struct tw_error *tw_query_send_frame(int fd, enum tw_frame_kind kind) TW_MUST_CHECK;
 /* Reads into in, which keeps what is left over between calls, until it begins with a whole frame;

@@ -5,6 +5,8 @@
 #include "event/json.h"
 #include "supervise/child.h"
 #include "supervise/control.h"
+#include "supervise/fleet.h"
+#include "supervise/guests.h"
 #include "supervise/notify.h"
 #include "supervise/paths.h"
 #include "supervise/query.h"
@@ -18,71 +20,69 @@
 /* The courier gets this much longer than its own bound before it is killed. */
 #define COURIER_PATIENCE_MS 3000
 
-enum phase { STARTING, RUNNING, STOPPING_NBD, STOPPING_INSPECTORS, STOPPING_COURIER, ENDED };
+enum phase { STARTING, RUNNING, STOPPING_DISKS, STOPPING_COURIER, STOPPING_GUESTS, ENDED };
 
 struct supervisor {
 	const struct tw_supervisor_options *options;
 	uv_loop_t loop;
 	uv_signal_t sigint;
 	uv_signal_t sigterm;
+	uv_signal_t sighup;
 	struct tw_control *control;
 	struct tw_child *courier;
-	struct tw_watch **watches;
-	size_t nwatches;
+	struct tw_fleet *fleet;
+	struct tw_guests *guests; /* NULL without */
+	struct tw_supervisor_setup setup;
 	char *control_socket;
 	char *courier_socket;
 	enum phase phase;
-	size_t live;    /* disks that are, counted while STARTING */
-	size_t waiting; /* for so many parts in a stopping phase */
+	size_t live; /* disks that are, counted while STARTING */
 	bool disks_started;
 	int status;
 };
 
 /* --- the end --- */
 
-static void next_phase(struct supervisor *sup);
-
-static void part_stopped(void *arg)
-{
-	struct supervisor *sup = arg;
-	if (--sup->waiting == 0)
-		next_phase(sup);
-}
-
 static void close_all(struct supervisor *sup)
 {
 	tw_control_destroy(sup->control);
 	sup->control = NULL;
-	for (size_t i = 0; i < sup->nwatches; i++)
-		tw_watch_destroy(sup->watches[i]);
-	sup->nwatches = 0;
+	tw_guests_destroy(sup->guests);
+	sup->guests = NULL;
+	tw_fleet_destroy(sup->fleet);
+	sup->fleet = NULL;
 	tw_child_destroy(sup->courier);
 	sup->courier = NULL;
 	uv_close((uv_handle_t *)&sup->sigint, NULL);
 	uv_close((uv_handle_t *)&sup->sigterm, NULL);
+	uv_close((uv_handle_t *)&sup->sighup, NULL);
 }
 
-/* part_stopped() may be called from within: waiting is set before the first part is asked. */
+static void next_phase(struct supervisor *sup);
+
+static void guests_stopped(void *arg)
+{
+	next_phase(arg);
+}
+
 static void next_phase(struct supervisor *sup)
 {
 	sup->phase++;
 	switch (sup->phase) {
-	case STOPPING_NBD:
-		sup->waiting = sup->nwatches + 1;
-		for (size_t i = 0; i < sup->nwatches; i++)
-			tw_watch_stop_serving(sup->watches[i]);
-		part_stopped(sup);
-		return;
-	case STOPPING_INSPECTORS:
-		sup->waiting = sup->nwatches + 1;
-		for (size_t i = 0; i < sup->nwatches; i++)
-			tw_watch_stop_inspecting(sup->watches[i]);
-		part_stopped(sup);
+	case STOPPING_DISKS:
+		if (sup->guests)
+			tw_guests_ending(sup->guests);
+		tw_fleet_stop(sup->fleet);
 		return;
 	case STOPPING_COURIER:
-		sup->waiting = 1;
 		tw_child_stop(sup->courier,
 			sup->options->linger_s * UINT64_C(1000) + COURIER_PATIENCE_MS);
+		return;
+	case STOPPING_GUESTS:
+		if (sup->guests)
+			tw_guests_stop(sup->guests, guests_stopped, sup);
+		else
+			next_phase(sup);
 		return;
 	default:
 		close_all(sup);
@@ -108,8 +108,8 @@ static void on_signal(uv_signal_t *handle, int signum)
 		return;
 	}
 	tw_log(TW_LOG_WARN, "", "stopping at once (signal %d)", signum);
-	for (size_t i = 0; i < sup->nwatches; i++)
-		tw_watch_kill(sup->watches[i]);
+	if (sup->fleet)
+		tw_fleet_kill(sup->fleet);
 	if (sup->courier)
 		tw_child_kill(sup->courier);
 }
@@ -119,7 +119,7 @@ static void on_signal(uv_signal_t *handle, int signum)
 static void disk_live(void *arg)
 {
 	struct supervisor *sup = arg;
-	if (sup->phase != STARTING || ++sup->live < sup->nwatches)
+	if (sup->phase != STARTING || ++sup->live < tw_fleet_size(sup->fleet))
 		return;
 	sup->phase = RUNNING;
 	if (sup->options->live)
@@ -135,10 +135,31 @@ static bool part_failed(void *arg, int status)
 	return false;
 }
 
-static const struct tw_watch_ops watch_ops = {
+static void disk_changed(void *arg, const struct tw_disk_spec *spec, const struct tw_report *report)
+{
+	const struct supervisor *sup = arg;
+	if (sup->guests)
+		tw_guests_disk_changed(sup->guests, spec, report);
+}
+
+static void disk_gone(void *arg, const char *state_dir)
+{
+	const struct supervisor *sup = arg;
+	if (sup->guests)
+		tw_guests_disk_gone(sup->guests, state_dir);
+}
+
+static void disks_stopped(void *arg)
+{
+	next_phase(arg);
+}
+
+static const struct tw_fleet_ops fleet_ops = {
 	.live = disk_live,
 	.failed = part_failed,
-	.stopped = part_stopped,
+	.changed = disk_changed,
+	.gone = disk_gone,
+	.stopped = disks_stopped,
 };
 
 /* --- the courier --- */
@@ -158,20 +179,27 @@ static bool courier_probe(void *arg)
 static void courier_ready(void *arg)
 {
 	struct supervisor *sup = arg;
+	if (sup->guests)
+		tw_guests_courier(sup->guests, true);
 	if (sup->disks_started)
 		return;
 	sup->disks_started = true;
 	tw_notify("READY=1");
-	for (size_t i = 0; i < sup->nwatches; i++)
-		tw_watch_start(sup->watches[i]);
+	if (!sup->options->embedded)
+		sup->phase = RUNNING;
+	tw_fleet_start(sup->fleet);
+	if (sup->guests)
+		tw_guests_start(sup->guests);
 }
 
 static bool courier_ended(void *arg, int status, bool was_ready)
 {
 	struct supervisor *sup = arg;
+	if (sup->guests)
+		tw_guests_courier(sup->guests, false);
 	/* While the rest stops, it is still wanted: what the inspectors find last must be stored.
 	 */
-	if (sup->phase > STOPPING_INSPECTORS)
+	if (sup->phase > STOPPING_DISKS)
 		return false;
 	return was_ready || sup->disks_started || part_failed(sup, status);
 }
@@ -181,7 +209,10 @@ static void courier_stopped(void *arg, int status)
 	struct supervisor *sup = arg;
 	if (status > 0)
 		tw_log(TW_LOG_WARN, "", "the courier ended with status %d", status);
-	part_stopped(sup);
+	if (sup->phase < STOPPING_COURIER)
+		tw_child_start(sup->courier);
+	else if (sup->phase == STOPPING_COURIER)
+		next_phase(sup);
 }
 
 static const struct tw_child_ops courier_ops = {
@@ -235,11 +266,59 @@ static struct tw_error *answer(void *arg, const char *command, struct tw_buf *ou
 					: "stopping");
 	put_courier(sup, &json);
 	tw_json_open_array(&json, "disks");
-	for (size_t i = 0; i < sup->nwatches; i++)
-		tw_watch_status(sup->watches[i], &json);
+	tw_fleet_status(sup->fleet, &json);
 	tw_json_close_array(&json);
+	if (sup->guests)
+		tw_guests_status(sup->guests, &json);
 	tw_json_close(&json);
 	return tw_json_end(&json);
+}
+
+/* --- a new configuration --- */
+
+static bool is_in(const struct tw_supervisor_setup *setup, const char *state_dir)
+{
+	for (size_t i = 0; i < setup->ndisks; i++)
+		if (strcmp(setup->disks[i].state_dir, state_dir) == 0)
+			return true;
+	return false;
+}
+
+static struct tw_error *reload(struct supervisor *sup)
+{
+	struct tw_supervisor_setup setup;
+	TW_TRY(sup->options->reload(sup->options->arg, &setup));
+	for (size_t i = 0; i < sup->setup.ndisks; i++)
+		if (!is_in(&setup, sup->setup.disks[i].state_dir))
+			tw_fleet_drop(sup->fleet, sup->setup.disks[i].state_dir, false);
+	sup->setup = setup;
+	if (sup->guests && setup.xen)
+		tw_guests_reload(sup->guests, setup.xen);
+	for (size_t i = 0; i < setup.ndisks; i++)
+		TW_TRY(tw_fleet_put(sup->fleet, &setup.disks[i]));
+	/* The courier reads its part of the file itself. */
+	const int courier = tw_child_pid(sup->courier);
+	if (courier > 0)
+		kill(courier, SIGHUP);
+	return NULL;
+}
+
+/* A service that belongs to a terminal ends with it. */
+static void on_hangup(uv_signal_t *handle, int signum)
+{
+	struct supervisor *sup = handle->data;
+	if (!sup->options->reload) {
+		on_signal(handle, signum);
+		return;
+	}
+	if (sup->phase > RUNNING)
+		return;
+	struct tw_error *err = reload(sup);
+	if (err)
+		tw_log(TW_LOG_ERROR, "", "%s; the configuration stays as it was", tw_error_message(err));
+	else
+		tw_log(TW_LOG_INFO, "", "read %s anew", sup->options->config);
+	tw_error_destroy(err);
 }
 
 /* --- the whole --- */
@@ -249,14 +328,17 @@ static struct tw_error *create_parts(struct supervisor *sup)
 	const struct tw_supervisor_options *options = sup->options;
 	sup->control_socket = tw_path_join(options->run_dir, TW_CONTROL_SOCKET);
 	sup->courier_socket = tw_path_join(options->run_dir, TW_COURIER_SOCKET);
-	sup->watches = calloc(options->ndisks + 1, sizeof(struct tw_watch *));
-	if (!sup->control_socket || !sup->courier_socket || !sup->watches)
+	if (!sup->control_socket || !sup->courier_socket)
 		return tw_error_nomem();
 	TW_TRY(tw_path_check_socket(sup->courier_socket));
 	TW_TRY(create_courier(sup));
-	for (; sup->nwatches < options->ndisks; sup->nwatches++)
-		TW_TRY(tw_watch_create(&sup->loop, &options->disks[sup->nwatches], &watch_ops, sup,
-			&sup->watches[sup->nwatches]));
+	TW_TRY(tw_fleet_create(&sup->loop, &fleet_ops, sup, &sup->fleet));
+	sup->setup = options->setup;
+	for (size_t i = 0; i < sup->setup.ndisks; i++)
+		TW_TRY(tw_fleet_put(sup->fleet, &sup->setup.disks[i]));
+	if (sup->setup.xen)
+		TW_TRY(tw_guests_create(&sup->loop, sup->fleet, sup->setup.xen, options->host, sup->courier_socket,
+			&sup->guests));
 	return tw_control_create(&sup->loop, sup->control_socket, answer, sup, &sup->control);
 }
 
@@ -264,10 +346,13 @@ static void init_signals(struct supervisor *sup)
 {
 	uv_signal_init(&sup->loop, &sup->sigint);
 	uv_signal_init(&sup->loop, &sup->sigterm);
+	uv_signal_init(&sup->loop, &sup->sighup);
 	sup->sigint.data = sup;
 	sup->sigterm.data = sup;
+	sup->sighup.data = sup;
 	uv_signal_start(&sup->sigint, on_signal, SIGINT);
 	uv_signal_start(&sup->sigterm, on_signal, SIGTERM);
+	uv_signal_start(&sup->sighup, on_hangup, SIGHUP);
 	signal(SIGPIPE, SIG_IGN);
 }
 
@@ -289,7 +374,6 @@ struct tw_error *tw_supervise(const struct tw_supervisor_options *options, int *
 		unlink(sup.control_socket);
 	free(sup.control_socket);
 	free(sup.courier_socket);
-	free(sup.watches);
 	*status = sup.status;
 	return err;
 }

@@ -31,6 +31,7 @@ struct log {
 	bool was_ready;
 	bool stop_when_ready;
 	unsigned probes;
+	char lines[256]; /* with a bar behind each */
 };
 
 static uv_loop_t loop;
@@ -81,6 +82,15 @@ static bool third_time(void *arg)
 	return ++log->probes == 3;
 }
 
+static void line_came(void *arg, const char *line)
+{
+	struct log *log = arg;
+	snprintf(log->lines + strlen(log->lines), sizeof(log->lines) - strlen(log->lines), "%s|", line);
+}
+
+static const struct tw_child_ops talk_ops = {
+	.ready = ready, .ended = ended, .stopped = stopped, .line = line_came
+};
 static const struct tw_child_ops line_ops = { .ready = ready, .ended = ended, .stopped = stopped };
 static const struct tw_child_ops probe_ops = {
 	.ready = ready,
@@ -120,6 +130,35 @@ static void a_line_on_the_descriptor_means_ready(void **state)
 	 * child that lives. */
 	assert_int_equal(log.ended, 1);
 	assert_int_equal(log.status, 7);
+	end(&log);
+}
+
+static void what_it_says_is_handed_on_to_its_last_word(void **state)
+{
+	(void)state;
+	struct log log = { .stop_when_ready = true };
+	run(&log, &talk_ops,
+		"trap 'printf \"last\\nhalf\" >&3; exit 0' TERM; printf 'a b\\nrea' >&3; sleep 0.05; echo dy >&3; "
+		"while :; do sleep 0.01; done");
+	assert_int_equal(log.ready, 1);
+	assert_int_equal(log.stop_status, 0);
+	assert_string_equal(log.lines, "a b|last|");
+	end(&log);
+}
+
+static void limits_are_the_childs(void **state)
+{
+	(void)state;
+	struct log log = { 0 };
+	const char *const argv[] = { "/bin/sh", "-c", "printf '%s %s\\n' $(ulimit -d) $(nice) >&3", NULL };
+	assert_int_equal(uv_loop_init(&loop), 0);
+	uv_timer_init(&loop, &log.limit);
+	uv_timer_start(&log.limit, on_limit, LIMIT_MS, 0);
+	assert_null(tw_child_create(&loop, "sh", argv, &talk_ops, &log, &log.child));
+	tw_child_limit(log.child, 64 << 20, 7);
+	tw_child_start(log.child);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_string_equal(log.lines, "65536 7|"); /* KiB */
 	end(&log);
 }
 
@@ -251,6 +290,8 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_line_on_the_descriptor_means_ready),
+		cmocka_unit_test(what_it_says_is_handed_on_to_its_last_word),
+		cmocka_unit_test(limits_are_the_childs),
 		cmocka_unit_test(without_the_line_it_is_not_ready),
 		cmocka_unit_test(sigterm_ends_it_and_is_no_failure),
 		cmocka_unit_test(one_that_does_not_listen_is_killed),
