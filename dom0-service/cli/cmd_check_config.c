@@ -63,13 +63,17 @@ static struct tw_error *check_text(const char *file)
 	TW_TRY(tw_config_check(file, complain, &complaints));
 	struct tw_config *config = NULL;
 	TW_TRY(tw_config_load(file, &config));
-	printf("%s: good: %zu targets, %zu disks\n", file, config->ntargets, config->ndisks);
+	printf("%s: good: %zu targets, %zu disks, %zu sections for guests\n", file, config->ntargets,
+		config->ndisks, config->nguests);
 	for (size_t i = 0; i < config->ntargets; i++)
 		printf("  target %s: %s, %s\n", config->targets[i].name, config->targets[i].url,
-			config->targets[i].secret ? "signed" : "not signed");
+			config->targets[i].nsecrets ? "signed" : "not signed");
 	for (size_t i = 0; i < config->ndisks; i++)
 		printf("  disk %s: %s, ring %s\n", config->disks[i].name, config->disks[i].image,
 			config->disks[i].ring);
+	for (size_t i = 0; i < config->nguests; i++)
+		printf("  guest %s: %s, %s: %s\n", config->guests[i].name, config->guests[i].domain,
+			config->guests[i].vdev, config->guests[i].watch ? "watched" : "not watched");
 	tw_config_destroy(config);
 	return NULL;
 }

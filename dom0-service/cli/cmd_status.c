@@ -168,6 +168,30 @@ static struct tw_error *add_volumes(yajl_val service, struct tw_table *table)
 	return NULL;
 }
 
+static struct tw_error *add_guests(yajl_val service, struct tw_table *table)
+{
+	static const char *const head[] = { "GUEST", "DOMID", "VDEV", "MODE", "TARGET", "STATE", "REMARK", NULL };
+	yajl_val guests = at(service, "guests", NULL);
+	for (size_t i = 0; YAJL_IS_ARRAY(guests) && i < YAJL_GET_ARRAY(guests)->len; i++) {
+		yajl_val disk = YAJL_GET_ARRAY(guests)->values[i];
+		const char *to_do = scalar(at(disk, "to_do", NULL));
+		const char *const cells[] = {
+			scalar(at(disk, "guest", NULL)),
+			scalar(at(disk, "domid", NULL)),
+			scalar(at(disk, "vdev", NULL)),
+			scalar(at(disk, "mode", NULL)),
+			scalar(at(disk, "target", NULL)),
+			scalar(at(disk, "state", NULL)),
+			*to_do ? to_do : scalar(at(disk, "error", NULL)),
+			NULL,
+		};
+		if (i == 0)
+			TW_TRY(add_cells(table, head));
+		TW_TRY(add_cells(table, cells));
+	}
+	return NULL;
+}
+
 /* The courier knows best what there is to say about a target: its keys are the columns. */
 static struct tw_error *add_targets(yajl_val courier, struct tw_table *table)
 {
@@ -194,14 +218,24 @@ static struct tw_error *print_tables(const char *dir, yajl_val service, yajl_val
 	struct tw_table disks = TW_TABLE_INIT;
 	struct tw_table volumes = TW_TABLE_INIT;
 	struct tw_table targets = TW_TABLE_INIT;
+	struct tw_table guests = TW_TABLE_INIT;
 	struct tw_error *err = add_disks(service, &disks);
+	if (!err)
+		err = add_guests(service, &guests);
 	if (!err)
 		err = add_volumes(service, &volumes);
 	if (!err)
 		err = add_targets(courier, &targets);
 	if (!err) {
-		printf("tapwire %s, pid %s, %s, in %s\n\n", scalar(at(service, "version", NULL)),
+		printf("tapwire %s, pid %s, %s, in %s\n", scalar(at(service, "version", NULL)),
 			scalar(at(service, "pid", NULL)), scalar(at(service, "state", NULL)), dir);
+		if (at(service, "xenstore", "state"))
+			printf("xenstore: %s, %s guests\n", scalar(at(service, "xenstore", "state")),
+				scalar(at(service, "xenstore", "guests")));
+		putchar('\n');
+		tw_table_print(&guests, stdout);
+		if (guests.rows)
+			putchar('\n');
 		tw_table_print(&disks, stdout);
 		putchar('\n');
 		tw_table_print(&volumes, stdout);
@@ -209,6 +243,7 @@ static struct tw_error *print_tables(const char *dir, yajl_val service, yajl_val
 			putchar('\n');
 		tw_table_print(&targets, stdout);
 	}
+	tw_table_deinit(&guests);
 	tw_table_deinit(&disks);
 	tw_table_deinit(&volumes);
 	tw_table_deinit(&targets);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "supervise/child.h"
+#include "supervise/tapctl.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -15,12 +16,21 @@
 #include <sysexits.h>
 
 static const struct tw_command commands[] = {
+	{ "attach", "watch a disk that an unmodified tapdisk serves to a running guest",
+		tw_cmd_attach },
 	{ "check-config", "check an INI file and say what it means", tw_cmd_check_config },
+	{ "check-xenstore", "hold a live xenstore against the schema", tw_cmd_check_xenstore },
 	{ "crawl", "list every file of a disk image", tw_cmd_crawl },
+	{ "dead-letters", "list, show, send again or drop what targets have refused",
+		tw_cmd_dead_letters },
+	{ "detach", "take the mirror from a tapdisk", tw_cmd_detach },
 	{ "infer", "print the file events of a recorded trace", tw_cmd_infer },
+	{ "redeliver", "send a target again what it has had before", tw_cmd_redeliver },
 	{ "serve", "serve an image over NBD and watch what is written to it", tw_cmd_serve },
+	{ "spool", "show what the spool holds", tw_cmd_spool },
 	{ "status", "show disks and targets of a running service", tw_cmd_status },
 	{ "tail", "print events as they happen", tw_cmd_tail },
+	{ "targets", "show targets; suspend or resume one", tw_cmd_targets },
 };
 #define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -89,7 +99,7 @@ static char *help_filter(int key, const char *text, void *input)
 	struct tw_buf out = TW_BUF_INIT;
 	tw_buf_printf(&out, "%s\n\nCommands:\n", text);
 	for (size_t i = 0; i < NCOMMANDS; i++)
-		tw_buf_printf(&out, "  %-14s %s\n", commands[i].name, commands[i].help);
+		tw_buf_printf(&out, "  %-15s %s\n", commands[i].name, commands[i].help);
 	tw_buf_puts(&out, "\n`tapwire COMMAND --help` tells more about one.");
 	tw_buf_append(&out, "", 1);
 	return out.failed ? (char *)text : out.data;
@@ -145,6 +155,7 @@ static void print_error(const struct tw_error *err)
 int main(int argc, char **argv)
 {
 	tw_child_main(argc, argv);
+	tw_tapctl_main(argc, argv);
 	argp_program_version = "tapwire " TW_VERSION;
 	argp_err_exit_status = EX_USAGE;
 	tw_log_init("tapwire", TW_LOG_INFO);

@@ -44,10 +44,10 @@ static struct tw_error *absolute(const char *path, char **out)
 }
 
 /* Complains in one line about what nbdkit would say in three. */
-static struct tw_error *check_image(const char *image)
+static struct tw_error *check_image(const char *image, int how)
 {
 	struct stat st;
-	TW_AUTO_CLOSE int fd = open(image, O_RDWR | O_CLOEXEC);
+	TW_AUTO_CLOSE int fd = open(image, how | O_CLOEXEC);
 	if (fd < 0)
 		return tw_error_errno(errno, "%s", image);
 	if (fstat(fd, &st) < 0)
@@ -152,12 +152,12 @@ static struct tw_error *find_places(const struct tw_serve *serve, struct places 
 	TW_TRY(find_disk_dir(p));
 	if (serve->socket)
 		TW_TRY(absolute(serve->socket, &p->socket));
-	else
+	else if (!serve->tapdisk)
 		p->socket = tw_path_join(p->state_dir, "nbd.sock");
 	if (serve->record)
 		TW_TRY(absolute(serve->record, &p->record));
 	p->courier_socket = tw_path_join(p->state_dir, TW_COURIER_SOCKET);
-	if (!p->socket || !p->courier_socket)
+	if ((!p->socket && !serve->tapdisk) || !p->courier_socket)
 		return tw_error_nomem();
 	if (serve->config) {
 		TW_TRY(check_config(serve->config));
@@ -190,6 +190,10 @@ static struct tw_error *supervise(const struct tw_serve *serve, const struct pla
 		.nbd_socket = p->socket,
 		.ring_size = serve->ring_size,
 		.record = p->record,
+		.tapdisk = serve->tapdisk,
+		.tap_ctl = serve->tap_ctl,
+		.stall_ms = serve->stall_ms,
+		.tries = serve->tries,
 	};
 	struct announcement announcement = { serve, p->socket };
 	const struct tw_supervisor_options options = {
@@ -197,8 +201,7 @@ static struct tw_error *supervise(const struct tw_serve *serve, const struct pla
 		.run_dir = p->state_dir,
 		.config = p->config,
 		.linger_s = serve->linger_s,
-		.disks = &spec,
-		.ndisks = 1,
+		.setup = { .disks = &spec, .ndisks = 1 },
 		.embedded = true,
 		.live = on_live,
 		.arg = &announcement,
@@ -209,7 +212,7 @@ static struct tw_error *supervise(const struct tw_serve *serve, const struct pla
 static struct tw_error *serve_at(const struct tw_serve *serve, struct places *p, int *status)
 {
 	TW_AUTO_CLOSE int lock = -1;
-	TW_TRY(check_image(serve->image));
+	TW_TRY(check_image(serve->image, serve->tapdisk ? O_RDONLY : O_RDWR));
 	p->image = realpath(serve->image, NULL);
 	if (!p->image)
 		return tw_error_errno(errno, "%s", serve->image);

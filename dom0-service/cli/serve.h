@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* `tapwire serve`: one image, served and watched, without Xen. */
+/* `tapwire serve` and `attach`: one image, watched without Xen's help; served, too, or by a tapdisk. */
 #ifndef TW_CLI_SERVE_H
 #define TW_CLI_SERVE_H
 
@@ -15,9 +15,13 @@ struct tw_serve {
 	const char *state_dir;   /* NULL: the default of this user */
 	const char *ring_size;   /* as nbdkit reads sizes; NULL: the default */
 	const char *record;      /* a trace that must not exist yet, or NULL */
+	const char *tapdisk;     /* it serves the image: "auto" or PID:MINOR; NULL: nbdkit does, here */
+	const char *tap_ctl;     /* with tapdisk; as do the next two, supervise/mirror.h has them */
+	unsigned stall_ms;
+	unsigned tries;
 	unsigned linger_s;
 	struct tw_disk_id id;
-	void (*ready)(void *arg, const char *socket);
+	void (*ready)(void *arg, const char *socket); /* socket NULL with tapdisk */
 	void *arg;
 };
 
