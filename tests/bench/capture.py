@@ -5,7 +5,11 @@
 Each round runs all servers one after the other, so that a slow moment of the machine hits them
 alike; the figures are medians, the ratio is the median of each round's ratio to the file plugin.
 The last column is the server's processor time for each request, which other load disturbs least.
-Prints a table, and one JSON line a figure. Takes about two minutes.
+Then what does not depend on two processes and a socket: writes of one thread to an image in memory,
+with and without capture, in turns; the instructions that capture adds to a write (callgrind), the
+processor time of a publish, and the bytes copied for a byte captured.
+"ring, ranges" is a consumer that wants no content: what bulk data of unwatched files cost.
+Prints a table, and one JSON line a figure. Takes about five minutes.
 """
 import argparse
 import contextlib
@@ -18,52 +22,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "common"))
+import points  # noqa: E402
+
 IMAGE_BYTES = 1 << 30
 WORKLOADS = {
     "randwrite 4k qd32": ["--rw=randwrite", "--bs=4k", "--iodepth=32"],
     "write 1M qd4": ["--rw=write", "--bs=1M", "--iodepth=4"],
 }
-SERVERS = ["file", "tapwire", "ring, consumer", "ring, no consumer"]
-
-
-def plugin_path():
-    build = pathlib.Path(os.environ.get("TAPWIRE_BUILD") or ROOT / "build")
-    path = build / "nbdkit-tapwire-plugin.so"
-    if not path.exists():
-        sys.exit("capture: %s is missing: run make first" % path)
-    return path.resolve()
-
-
-def compile_helper(directory):
-    helper = directory / "ring_bench"
-    sources = [ROOT / "tests/bench/ring_bench.c",
-               *(ROOT / "tapdisk-plugin" / name
-                 for name in ("ring.c", "ring-file.c", "ring-reader.c"))]
-    subprocess.run([os.environ.get("CC", "gcc"), "-std=gnu17", "-O2", "-g", "-D_GNU_SOURCE",
-                    "-I", ROOT / "tapdisk-plugin", "-o", helper, *sources], check=True)
-    return helper
-
-
-@contextlib.contextmanager
-def ended(process):
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(path, process):
-    for _ in range(1000):
-        if os.path.exists(path):
-            return
-        if process.poll() is not None:
-            sys.exit("capture: %s ended" % process.args[0])
-        time.sleep(0.01)
-    sys.exit("capture: %s does not come" % path)
+SERVERS = ["file", "tapwire", "ring, consumer", "ring, ranges", "ring, no consumer"]
+SIZES = [512, 4096, 8192, 65536, 1 << 20]
 
 
 def measure(server, image, work, helper, fio_args, seconds):
@@ -71,18 +40,16 @@ def measure(server, image, work, helper, fio_args, seconds):
     socket = work / "nbd.sock"
     for name in os.listdir(work):
         os.unlink(work / name)
-    argv = ["nbdkit", "-f", "-U", socket]
-    if server == "file":
-        argv += ["file", "file=%s" % image]
-    else:
-        argv += [plugin_path(), "file=%s" % image]
+    argv = ["file" if server == "file" else points.plugin_path(), "file=%s" % image]
     if server.startswith("ring"):
         argv += ["ring=%s" % (work / "ring")]
     with contextlib.ExitStack() as stack:
-        process = stack.enter_context(ended(subprocess.Popen(argv, stdin=subprocess.DEVNULL)))
-        wait_for(socket, process)
-        if server == "ring, consumer":
-            stack.enter_context(ended(subprocess.Popen([helper, "drain", work / "ring"])))
+        process = stack.enter_context(points.nbdkit(socket, *argv))
+        if server in ("ring, consumer", "ring, ranges"):
+            ranges = ["ranges"] if server == "ring, ranges" else []
+            stack.enter_context(points.ended(subprocess.Popen(
+                [helper, "drain", work / "ring", *ranges])))
+        start = points.cpu_seconds(process.pid)  # the ring has been made by then
         done = subprocess.run(
             ["fio", "--name=capture", "--ioengine=nbd", "--uri=nbd+unix:///?socket=%s" % socket,
              "--size=%d" % IMAGE_BYTES, "--time_based", "--runtime=%dms" % (seconds * 1000),
@@ -90,21 +57,16 @@ def measure(server, image, work, helper, fio_args, seconds):
             cwd=work, check=True, capture_output=True, timeout=120)
         text = done.stdout.decode()
         run = json.loads(text[text.index("{"):])["jobs"][0]["write"]
-        run["cpu_us"] = cpu_seconds(process.pid) * 1e6 / run["total_ios"]
+        run["cpu_us"] = (points.cpu_seconds(process.pid) - start) * 1e6 / run["total_ios"]
         return run
-
-
-def cpu_seconds(pid):
-    with open("/proc/%d/stat" % pid, encoding="ascii") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def figures(medium, image, work, helper, rounds, seconds):
     for workload, fio_args in WORKLOADS.items():
         runs = {server: [] for server in SERVERS}
         for number in range(rounds):
-            order = SERVERS[number % 4:] + SERVERS[:number % 4]
+            at = number % len(SERVERS)
+            order = SERVERS[at:] + SERVERS[:at]
             for server in order:
                 runs[server].append(measure(server, image, work, helper, fio_args, seconds))
         for server in SERVERS:
@@ -121,18 +83,69 @@ def figures(medium, image, work, helper, rounds, seconds):
             }
 
 
-def instructions(helper, work):
-    """Instructions of one publish of 4 KiB, by callgrind; None without valgrind."""
-    if not shutil.which("valgrind"):
-        return None
-    count = 20000
-    done = subprocess.run(
-        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null",
-         "--toggle-collect=tw_ring_publish", helper, "publish", work / "ring", str(count)],
-        check=True, capture_output=True, timeout=120)
-    collected = re.search(r"Collected : (\d+)", done.stderr.decode())
-    return {"bench": "capture", "workload": "publish 4k", "server": "ring",
-            "instructions": round(int(collected.group(1)) / count)}
+def run_helper(helper, work, *args, before=()):
+    """What the helper says, and what the program that it runs under does. Each time a new ring."""
+    for path in work.glob("counted*"):
+        path.unlink()
+    done = subprocess.run([*before, helper, args[0], work / "counted", *map(str, args[1:])],
+                          check=True, capture_output=True, timeout=300)
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def instructions(helper, work, what, size, ranges):
+    """Instructions of one write, by callgrind: in the ring, or in all that the plugin adds."""
+    functions = {"publish": ["tw_ring_publish"],
+                 "request": ["capture_begin", "capture_publish", "capture_end"]}[what]
+    count = 2000
+    _, said = run_helper(
+        helper, work, what, count, size, *(["ranges"] if ranges else []),
+        before=["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null",
+                *("--toggle-collect=" + function for function in functions)])
+    return round(int(re.search(r"Collected : (\d+)", said).group(1)) / count)
+
+
+def of_a_write(helper, work):
+    """What one write costs, for each size: rows of a table, and figures."""
+    for size in SIZES:
+        for ranges in (False, True):
+            tail = ["ranges"] if ranges else []
+            copied, _ = run_helper(helper, work, "request", 64, size, *tail)
+            times = [float(run_helper(helper, work, "speed", size, *tail)[0]) for _ in range(5)]
+            figure = {"bench": "capture", "workload": "write %d" % size,
+                      "server": "range" if ranges else "content", "cpu_ns": min(times),
+                      "copied_per_byte": int(copied) / (64 * size)}
+            if shutil.which("valgrind"):
+                for what in ("publish", "request"):
+                    figure["instructions_" + what] = instructions(
+                        helper, work, what, size, ranges)
+            yield figure
+
+
+def to_an_image(helper, work, image):
+    """A thread's writes to an image: medians, in ns, of turns of a few hundred writes."""
+    for size in SIZES[1:]:
+        plain, content, ranges = map(
+            float, run_helper(helper, work, "image", image, size)[0].split())
+        for server, took in (("content", content), ("range", ranges)):
+            yield {"bench": "capture", "workload": "image %d" % size, "server": server,
+                   "plain_ns": plain, "cpu_ns": took, "ratio": round(plain / took, 3)}
+
+
+def show_image(lines):
+    print("\nWrites to an image in memory      ns alone   with capture   added   ratio")
+    for line in lines:
+        print("  %-16s %-10s %12.0f %14.0f %7.0f %7.2f" % (
+            line["workload"], line["server"], line["plain_ns"], line["cpu_ns"],
+            line["cpu_ns"] - line["plain_ns"], line["ratio"]))
+
+
+def show_writes(lines):
+    print("\nOne write                   instructions of a publish, with locks;   ns of a publish;  "
+          "bytes copied a byte")
+    for line in lines:
+        print("  %-16s %-10s %10s %10s %14.1f %12.2f" % (
+            line["workload"], line["server"], line.get("instructions_publish", "-"),
+            line.get("instructions_request", "-"), line["cpu_ns"], line["copied_per_byte"]))
 
 
 def show(figure):
@@ -158,7 +171,7 @@ def main():
             return pathlib.Path(stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="tapwire-bench-", dir=parent)))
         memory = directory("/dev/shm")
-        helper = compile_helper(memory)
+        helper = points.compile_ring_bench(memory)
         work = memory / "work"
         work.mkdir()
         for medium, place in (("tmpfs", memory), ("disk", directory(args.disk))):
@@ -168,11 +181,14 @@ def main():
             for figure in figures(medium, image, work, helper, args.rounds, args.seconds):
                 lines.append(figure)
                 show(figure)
+            if medium == "tmpfs":
+                writes = list(to_an_image(helper, work, image))
+                show_image(writes)
+                lines += writes
             os.unlink(image)
-        counted = instructions(helper, work)
-        if counted:
-            lines.append(counted)
-            print("one publish of 4 KiB: %d instructions" % counted["instructions"])
+        writes = list(of_a_write(helper, work))
+        show_writes(writes)
+        lines += writes
     for line in lines:
         print(json.dumps(line))
 

@@ -123,7 +123,7 @@ def post(connection, path, key, number, body):
     connection.request("POST", path, body, {
         "Content-Type": "application/cloudevents-batch+json", "webhook-id": msg_id,
         "webhook-timestamp": stamp, "webhook-signature": "v1," + base64.b64encode(mac).decode(),
-        "Tapwire-Batch": "bare/%d" % number})
+        "Tapwire-Batch": "bare/%d" % number, "Tapwire-Previous": str(number - 1)})
     answer = connection.getresponse()
     answer.read()
     if answer.status != 200:

@@ -15,6 +15,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "common"))
 import contestants  # noqa: E402
+import drawing  # noqa: E402
 import measure  # noqa: E402
 from lib import guestdisk  # noqa: E402
 
@@ -23,11 +24,7 @@ LARGEST = 640 << 10  # bytes of a file in the plot of used space
 LINES = [("tapwire", contestants.OURS), ("fls -r -m /", contestants.FLS),
          ("e2fsck -fn", contestants.FSCK), ("find on a warm mount", contestants.FIND),
          ("libext2fs scan", contestants.SCAN)]
-TERMINALS = {"png": "pngcairo size 960,640 font 'sans,14'",
-             "svg": "svg size 960,640 font 'sans,16' background 'white'"}
 SCRIPT = """\
-set terminal {terminal}
-set output '{output}'
 set title '{title}'
 set xlabel '{xlabel}'
 set ylabel 'crawl time (s)'
@@ -104,13 +101,7 @@ class Plots:
                         + "".join(" ".join(row) + "\n" for row in rows))
         plotted = ", ".join("'%s' using 1:%d title '%s' noenhanced" % (data, column, label)
                             for column, (label, _) in enumerate(lines, 2))
-        for kind, terminal in TERMINALS.items():
-            output = self._out / ("%s.%s" % (name, kind))
-            script = self._directory / "plot"
-            script.write_text(SCRIPT.format(terminal=terminal, output=output, title=title,
-                                            xlabel=xlabel, lines=plotted))
-            guestdisk.run("gnuplot", script)
-            print("drawn:", output)
+        drawing.draw(self._out, name, SCRIPT.format(title=title, xlabel=xlabel, lines=plotted))
 
 
 def main():

@@ -64,10 +64,11 @@ def compile_c(name, directory, *libraries):
 
 
 @contextlib.contextmanager
-def scratch():
-    """A directory on a file system with room; TMPDIR says where. It is gone afterwards, unless
-    TAPWIRE_KEEP=1 keeps it."""
-    directory = tempfile.mkdtemp(prefix="tapwire-bench-", dir=os.environ.get("TMPDIR", "/var/tmp"))
+def scratch(parent=None):
+    """A directory on a file system with room; TMPDIR says where, unless parent does. It is gone
+    afterwards, unless TAPWIRE_KEEP=1 keeps it."""
+    parent = parent or os.environ.get("TMPDIR", "/var/tmp")
+    directory = tempfile.mkdtemp(prefix="tapwire-bench-", dir=parent)
     try:
         yield pathlib.Path(directory)
     finally:
