@@ -14,7 +14,7 @@ TESTS = pathlib.Path(__file__).resolve().parent
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
-from lib import guestdisk, nosync  # noqa: E402
+from lib import dom0, endpoint, guestdisk, nosync  # noqa: E402
 from lib.property import Tapwire  # noqa: E402
 
 
@@ -39,6 +39,9 @@ def pytest_configure(config):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # umount and its like, with the environment that a cron job or a CI has.
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+    # A test may be in another directory when it asks for the programs.
+    for name in {"TAPWIRE_BUILD", "TAPWIRE_ASAN_BUILD"} & set(os.environ):
+        os.environ[name] = os.path.abspath(os.environ[name])
     nosync.forbid()
 
 
@@ -101,6 +104,19 @@ def memory():
     shm = "/dev/shm"
     enough = os.path.isdir(shm) and shutil.disk_usage(shm).free > 6 << 30
     yield from _scratch(shm if enough else None)
+
+
+@pytest.fixture
+def hook(memory):
+    with endpoint.Endpoint(memory) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def heard(asan, memory, hook):
+    """A dom0 with a real xenstored, whose events are POSTed to hook."""
+    with dom0.Dom0(asan, memory, hook) as machine:
+        yield machine
 
 
 @pytest.fixture

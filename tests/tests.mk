@@ -9,7 +9,7 @@ FUZZ := $(FUZZ_SRC:%.c=$(BUILD)/%)
 FUZZ_COMMON := $(filter-out $(FUZZ_SRC),$(wildcard tests/fuzz/*.c))
 
 .PHONY: programs fuzz-replay check check-fast
-programs: $(PROGRAMS) $(BUILD)/tests/lib/replay $(BUILD)/tests/lib/ext2read
+programs: $(PROGRAMS) $(BUILD)/tests/lib/replay $(BUILD)/tests/lib/rings $(BUILD)/tests/lib/ext2read
 
 # An inspector that is killed and goes on, for tests/e2e/test_replay.py.
 $(BUILD)/tests/lib/%: tests/lib/%.c $(LIB)
@@ -22,6 +22,62 @@ $(BUILD)/tests/lib/ext2read: tests/lib/ext2read.c
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $< $(shell pkg-config --libs ext2fs com_err)
+
+# The tapdisk driver in the test host, for tests/unit/driver: as of blktap 4.0, and with the shapes that the
+# driver's interface had before.
+HOST_SRC := $(addprefix tests/host/, host.c image.c vbd.c) tapdisk-plugin/block-tapwire.c \
+	tapdisk-plugin/flights.c
+HOST_OBJS :=
+
+# $(call host,directory of objects,flags)
+define host
+HOST_OBJS += $(HOST_SRC:%.c=$(BUILD)/$(1)/%.o)
+$(HOST_SRC:%.c=$(BUILD)/$(1)/%.o): $(BUILD)/$(1)/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(call say,CC,$$<)
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $(2) -Itests/host -MMD -MP -c -o $$@ $$<
+endef
+
+# $(call driver_unit,programs,directory of objects,flags)
+define driver_unit
+$(1): $(BUILD)/%: %.c $(HOST_SRC:%.c=$(BUILD)/$(2)/%.o) $(LIB)
+	@mkdir -p $$(@D)
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $(3) -Itests/host -MMD -MP $$(LDFLAGS_ALL) -o $$@ $$< \
+		$(HOST_SRC:%.c=$(BUILD)/$(2)/%.o) $(LIB) -lcmocka -laio
+endef
+
+DRIVER_UNIT := $(filter $(BUILD)/tests/unit/driver/%,$(UNIT))
+DRIVER_UNIT_OLD := $(filter %/test_blktap_3_4 %/test_blktap_3_16,$(DRIVER_UNIT))
+$(eval $(call host,host))
+$(eval $(call host,host-3.4,-DTW_TAPDISK_API=304))
+$(eval $(call host,host-3.16,-DTW_TAPDISK_API=316))
+$(eval $(call driver_unit,$(filter-out $(DRIVER_UNIT_OLD),$(DRIVER_UNIT)),host))
+$(eval $(call driver_unit,$(filter %/test_blktap_3_4,$(DRIVER_UNIT)),host-3.4,-DTW_TAPDISK_API=304))
+$(eval $(call driver_unit,$(filter %/test_blktap_3_16,$(DRIVER_UNIT)),host-3.16,-DTW_TAPDISK_API=316))
+
+# Under the thread sanitizer, which wants all of a program built with it. It knows no fences: what
+# they are for is in tests/model/sleep.pml.
+TSAN_RING := $(BUILD)/tsan/test_ring_threads
+TSAN_VIEW := $(BUILD)/tsan/test_load $(BUILD)/tsan/test_owner
+TSAN_VIEW_SRC := $(wildcard dom0-service/view/*.c dom0-service/base/*.c)
+
+.PHONY: tsan
+tsan: $(TSAN_RING) $(TSAN_VIEW)
+
+$(TSAN_RING): $(BUILD)/tsan/%: tests/unit/ring/%.c tapdisk-plugin/ring.c tapdisk-plugin/ring-file.c \
+		tapdisk-plugin/ring-reader.c $(wildcard tapdisk-plugin/ring*.h tests/unit/ring/*.h)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)gcc -std=gnu17 -O1 -g $(WARN) -Wno-tsan -fsanitize=thread -D_GNU_SOURCE -Itapdisk-plugin -o $@ \
+		$< tapdisk-plugin/ring.c tapdisk-plugin/ring-file.c -lcmocka
+
+$(TSAN_VIEW): $(BUILD)/tsan/%: tests/unit/view/%.c $(TSAN_VIEW_SRC) \
+		$(wildcard dom0-service/view/*.h dom0-service/base/*.h)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)gcc -std=gnu17 -O1 -g $(WARN) -fsanitize=thread -D_GNU_SOURCE -Idom0-service -o $@ \
+		$< $(TSAN_VIEW_SRC) -lcmocka $(PKG_LIBS)
 
 fuzz-replay: $(FUZZ)
 
@@ -64,4 +120,17 @@ check:
 check-fast:
 	@TAPWIRE_BUILD="$(BUILD)" tests/run --fast
 
--include $(FUZZ:%=%.d)
+# Under a real Xen, emulated: some minutes, of both processors.
+.PHONY: check-xen
+check-xen:
+	@TAPWIRE_BUILD="$(BUILD)" tests/xen/run
+
+# The courier for a long time, and before receivers of other people's libraries (from npm).
+.PHONY: soak interop
+soak: all
+	TAPWIRE_BUILD="$(BUILD)" /usr/bin/python3 tests/soak/courier.py $(SOAK)
+
+interop: all
+	TAPWIRE_BUILD="$(BUILD)" /usr/bin/python3 tests/interop/run.py
+
+-include $(FUZZ:%=%.d) $(HOST_OBJS:.o=.d)

@@ -95,8 +95,10 @@ def expect_part(told, history, live_ns):
     expected = [number for number in all_of_it if first <= number <= last]
     assert list(ours) == expected
     numbers = [event["data"].get("transaction") for event in history]
-    end = len(numbers) - 1 - numbers[::-1].index(last)
-    start = split(history, numbers.index(first), ours[first])
+    start = edge(history, numbers.index(first), 1, ours[first])
+    end = edge(history, len(numbers) - 1 - numbers[::-1].index(last), -1, ours[last])
+    unseen = [event for event in history[end + 1:] if event["data"].get("transaction") == last]
+    assert not unseen or unseen[0]["time"] != history[end]["time"], "half a commit"
     all_of_it = by_transaction(history[start:end + 1])
     for number in expected:
         missing, extra = all_of_it[number] - ours[number], ours[number] - all_of_it[number]
@@ -107,19 +109,19 @@ def expect_part(told, history, live_ns):
     return start, end
 
 
-def split(history, start, told):
-    """Where told begins in the first transaction, which an attach between two fast commits has seen the end
-    of."""
-    number = history[start]["data"]["transaction"]
-    later = collections.Counter(shape(event) for event in history[start:]
-                                if event["data"].get("transaction") == number)
-    begin = start
-    while not told - later:
-        begin = start
-        if history[start]["data"].get("transaction") == number:
-            later[shape(history[start])] -= 1
-        start += 1
-    return begin
+def edge(history, at, step, told):
+    """Where told begins (from at on, step 1) or ends (back from at, step -1) in the transaction of history[at]: an
+    attach or a detach between two fast commits has seen a part of it."""
+    number = history[at]["data"]["transaction"]
+    rest = collections.Counter(shape(event) for event in (history[at:] if step > 0 else history[:at + 1])
+                               if event["data"].get("transaction") == number)
+    found = at
+    while not told - rest:
+        found = at
+        if history[at]["data"].get("transaction") == number:
+            rest[shape(history[at])] -= 1
+        at += step
+    return found
 
 
 def wait_for_all(endpoint, daemon):

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MAN = ROOT / "man"
-COMMANDS = ["check-config", "crawl", "infer", "serve", "status", "tail"]
+COMMANDS = ["attach", "check-config", "check-xenstore", "crawl", "dead-letters", "detach", "infer", "redeliver",
+            "serve", "spool", "status", "tail", "targets"]
 USAGE, DATAERR, NOINPUT, UNAVAILABLE, IOERR, CONFIG = 64, 65, 66, 69, 74, 78
 
 
@@ -102,7 +103,14 @@ def test_an_unknown_command_like_no_other_points_to_help(cli):
                                   ["infer", "--disk", "a"], ["infer", "--trace", "a"],
                                   ["serve"], ["serve", "a", "--config", "b", "--post", "http://c/"],
                                   ["serve", "a", "--secret-file", "b"],
+                                  ["attach"], ["attach", "a", "--tapdisk", "1"],
+                                  ["attach", "a", "--stall", "100"], ["detach"],
+                                  ["detach", "a", "--tapdisk", "a:b"],
                                   ["serve", "a", "--linger", "soon"],
+                                  ["targets", "suspend"], ["targets", "end", "x"], ["spool", "x"],
+                                  ["redeliver", "--target", "t"], ["redeliver", "--target", "t", "--since", "soon"],
+                                  ["dead-letters"], ["dead-letters", "show"], ["dead-letters", "drop"],
+                                  ["dead-letters", "drop", "1", "--all"], ["dead-letters", "show", "x"],
                                   ["status", "x"], ["tail", "--count", "0"], ["check-config"]],
                          ids=" ".join)
 def test_a_wrong_command_line_is_64(cli, argv):

@@ -26,6 +26,7 @@ def test_an_installation_has_all_and_uninstall_removes_it(make, tmp_path):
                               stdout=subprocess.PIPE, text=True)
         assert done.stdout.split()[0] == program.rpartition("/")[2]
     assert (usr / "lib/nbdkit/plugins/nbdkit-tapwire-plugin.so").exists()
+    assert (tmp_path / "etc/xen/scripts/block-tapwire").stat().st_mode & 0o111
     assert {page.name for page in (ROOT / "man").glob("*.[1-8]")} == \
         {page.name for page in (usr / "share/man").rglob("*.*")}
     unit = (usr / "lib/systemd/system/tapwired.service").read_text()

@@ -184,7 +184,17 @@ def test_tiny_ring(tapwire, scratch, ops):
         service.stop()
         events = check_arrived(tapwire, disk, endpoint)
     assert any(event["data"].get("resync") for event in events), "no gap: the test tested nothing"
-    assert any(event["type"] == "org.tapwire.disk.resynced" for event in events)
+    check_spans(events)
+
+
+def check_spans(events):
+    """Each resync sums up a span of time behind the one before, and the bytes that were missed."""
+    spans = [event["data"] for event in events if event["type"] == "org.tapwire.disk.resynced"]
+    assert spans
+    for before, data in zip([None] + spans, spans):
+        start, end = tree.rfc3339(data["from"]), tree.rfc3339(data["to"])
+        assert start <= end and data["bytes"] > 0 and data["bytes"] % 512 == 0, data
+        assert not before or tree.rfc3339(before["to"]) <= start
 
 
 def test_restart(tapwire, scratch):

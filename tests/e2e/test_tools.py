@@ -32,7 +32,7 @@ FOLLOWED = {
     "label": Tool("tune2fs -L other DISK"),
     "checksums-off": Tool(CHECK, "tune2fs -O ^metadata_csum DISK"),
     "checksums-on": Tool(CHECK, "tune2fs -O metadata_csum DISK", mkfs=("-O", "^metadata_csum")),
-    "no-hash-trees": Tool("tune2fs -O ^dir_index DISK", CHECK),
+    "no-hash-trees": Tool(CHECK, "tune2fs -O ^dir_index DISK", CHECK),
     "large-directories": Tool("tune2fs -O large_dir DISK"),
     "orphan-file": Tool("tune2fs -O orphan_file DISK", "tune2fs -O ^orphan_file DISK", between=True),
     "fast-commits": Tool("tune2fs -O fast_commit DISK", "tune2fs -O ^fast_commit DISK", between=True),

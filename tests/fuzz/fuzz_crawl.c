@@ -86,7 +86,11 @@ static void patch(struct input *in)
 
 static struct tw_error *write_block(void *fs, uint32_t block, const uint8_t *data)
 {
-	struct tw_write write = { (uint64_t)block * BLOCK, BLOCK, data, TW_RECORD_PAYLOAD, { 1, 0 } };
+	struct tw_write write = { .offset = (uint64_t)block * BLOCK,
+		.length = BLOCK,
+		.payload = data,
+		.flags = TW_RECORD_PAYLOAD,
+		.time = { 1, 0 } };
 	return tw_fs_ext4.write(fs, &write);
 }
 

@@ -140,11 +140,19 @@ def _unmount(where):
 
 
 def detach(loop):
-    """Until the loop device is free again."""
-    run("losetup", "-d", loop)
+    """Until the loop device is free of its file; it may be another test's by then."""
     backing = "/sys/block/%s/loop/backing_file" % os.path.basename(loop)
+
+    def attached():
+        try:
+            with open(backing, encoding="utf-8") as file:
+                return file.read()
+        except OSError:  # ENXIO: while it is being detached
+            return None
+    was = attached()
+    run("losetup", "-d", loop)
     for _ in range(200):
-        if not os.path.exists(backing):
+        if attached() != was:
             return
         time.sleep(0.02)
     raise RuntimeError("%s is still attached" % loop)
@@ -201,8 +209,8 @@ class GuestDisk:
 
     directory: scratch space; image: the image to serve, already formatted. Its state before the
     mount is kept as .base. With plugin the image is served by nbdkit and, unless record is
-    false, recorded to .trace; with socket an NBD server that someone else runs is used. Use as a
-    context manager; afterwards the image is the final state.
+    false, recorded to .trace; with socket (or a URI) an NBD server that someone else runs is used.
+    Use as a context manager; afterwards the image is the final state.
     """
 
     def __init__(self, directory, image, plugin=None, socket=None, options="", offset=0,
@@ -236,6 +244,8 @@ class GuestDisk:
         return self
 
     def _nbdfuse_args(self):
+        if self._socket and "://" in str(self._socket):
+            return [self._socket]
         if self._socket:
             return ["--unix", os.fspath(self._socket)]
         return ["--command", "nbdkit", "-s", "--exit-with-parent", os.fspath(self._plugin),
@@ -257,6 +267,15 @@ class GuestDisk:
 def settle(root):
     """Everything that was written is on the disk."""
     run("sync", "-f", root)
+
+
+def read_text(path):
+    """The content of a file; "" when it is not there."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def wait_until(condition, seconds):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The named workloads: what people and programs do with files. Each takes the disk's mount and a
 function sync(label) that may be called whenever nothing is being written."""
+import contextlib
 import os
 import random
 import shutil
@@ -188,9 +189,8 @@ def attributes(root, sync):
         write_file(name, b"content")
     os.mkfifo(directory + "/fifo")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(directory)  # a socket's path has 107 bytes at most
-        listener.bind("socket")
-        os.chdir("/")
+        with contextlib.chdir(directory):  # a socket's path has 107 bytes at most
+            listener.bind("socket")
     os.mknod(directory + "/null", 0o20666, os.makedev(1, 3))
     os.mknod(directory + "/disk", 0o60660, os.makedev(259, 70000))
     sync("made")

@@ -7,13 +7,24 @@ import struct
 
 from . import trace as traces
 
-PAGE, BLOCK_SECTORS = 4096, 8
+PAGE, BLOCK_SECTORS, HUGE = 4096, 8, 2 << 20
 HEADER = struct.Struct("<QIIQQ16s")
 MAGIC = 0x31474e4952575400
 
 
 def _pages(size):
     return (size + PAGE - 1) // PAGE * PAGE
+
+
+def _counters(page):
+    names = "records payload_bytes gaps missed missed_bytes wakeups spared_bytes".split()
+    return dict(zip(names, struct.unpack("<7Q", page)))
+
+
+def counters(path):
+    """The producer's counters of a ring that somebody else consumes."""
+    with open(path, "rb") as ring:
+        return _counters(os.pread(ring.fileno(), 56, PAGE + 48))
 
 
 class Ring:
@@ -27,13 +38,15 @@ class Ring:
         with open(path + ".cursor", "r+b") as cursor:
             self._cursor = mmap.mmap(cursor.fileno(), PAGE)
         magic, version, _size, self.disk, self.data, self.id = HEADER.unpack_from(self._ring)
-        if (magic, version) != (MAGIC, 1) or self._cursor[:16] != self.id:
+        if magic != MAGIC or version not in (1, 2) or self._cursor[:16] != self.id:
             raise ValueError("no ring: %s" % path)
         blocks = (self.disk + 4095) // 4096
         lines = (blocks + 511) // 512
         self._summary = _pages((lines + 63) // 64 * 8)
         self._map = self._summary + _pages(lines * 64)
         self._start = 3 * PAGE + 2 * self._map
+        if version >= 2 and self.data >= HUGE:
+            self._start = (self._start + HUGE - 1) // HUGE * HUGE
         self._pos = self._u64(self._cursor, 16)
 
     def close(self):
@@ -51,8 +64,7 @@ class Ring:
             + self._ring[self._start:self._start + size - first]
 
     def stats(self):
-        names = "records payload_bytes gaps missed missed_bytes wakeups".split()
-        return dict(zip(names, struct.unpack_from("<6Q", self._ring, PAGE + 48)))
+        return _counters(self._ring[PAGE + 48:PAGE + 104])
 
     def next(self):
         """The next record or None."""
@@ -77,8 +89,8 @@ class Ring:
             bits &= bits - 1
 
     def follow(self, image, replica):
-        """Applies all there is to the replica, re-reading what gaps name from the image. Returns
-        the records."""
+        """Applies all there is to the replica, re-reading from the image what gaps name, and what was
+        written with a content that could not be kept. Returns the records."""
         seen = []
         while (record := self.next()) is not None:
             if record.flags & traces.GAP:
@@ -86,6 +98,10 @@ class Ring:
                     for block in self.dirty(record):
                         data = os.pread(source.fileno(), 4096, block * 4096)
                         os.pwrite(target.fileno(), data, block * 4096)
+            elif record.count and not record.flags:
+                with open(image, "rb") as source, open(replica, "r+b") as target:
+                    data = os.pread(source.fileno(), record.count * 512, record.sector * 512)
+                    os.pwrite(target.fileno(), data, record.sector * 512)
             else:
                 traces.play([record], replica)
             self.release()

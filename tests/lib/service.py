@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`tapwire serve` as a test runs it: started, watched, hurt, and stopped."""
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -81,6 +82,15 @@ class Service:
         """The last lines of standard error."""
         with open(self.log, "rb") as log:
             return b"".join(log.readlines()[-40:]).decode(errors="replace")
+
+    def status(self):
+        """What the inspector says of itself, up to a second old; {} before it has said anything."""
+        disks = os.path.join(self.directory, "state", "disks")
+        try:
+            with open(os.path.join(disks, os.listdir(disks)[0], "status.json"), encoding="utf-8") as file:
+                return json.load(file)
+        except (FileNotFoundError, IndexError):
+            return {}
 
     def pid(self, name):
         """The process id of a part (tapwire-inspect, tapwire-courier), or None."""

@@ -7,6 +7,8 @@ import pickle
 import shutil
 import subprocess
 
+from .guestdisk import read_text
+
 KERNEL = "linux.uml"
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MODULES = ("dm-mod", "dm-log", "dm-region-hash", "dm-mirror", "dm-bufio", "dm-snapshot")
@@ -90,18 +92,10 @@ def run(disk, directory, program, seconds=300):
     return _shown(directory)
 
 
-def _text(path):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
-
-
 def _shown(directory):
-    if _text(os.path.join(directory, "status")).strip() != "0":
-        raise AssertionError("in the guest:\n%s\n%s" % (_text(os.path.join(directory, "console"))[-1500:],
-                                                        _text(os.path.join(directory, "guest.log"))[-4000:]))
+    if read_text(os.path.join(directory, "status")).strip() != "0":
+        raise AssertionError("in the guest:\n%s\n%s" % (read_text(os.path.join(directory, "console"))[-1500:],
+                                                        read_text(os.path.join(directory, "guest.log"))[-4000:]))
     shown = {}
     for name in os.listdir(directory):
         if name.endswith(".shown"):

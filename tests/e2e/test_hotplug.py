@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""xl's hotplug script over a real xenstored, with Xen's own script library, a real nbdkit and the plugin: what xl waits
+for is there, what is wrong is told where xl shows it, nothing is left over, and tapwired follows the disk.
+
+Not real here: nbd-client, for want of the kernel's devices (tests/lib/nbdclient.py), and Xen itself."""
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from lib import guestdisk
+from lib.calls import sync_fs
+from lib.guard import Guard
+from lib.xenless import VDEVS, Domain
+
+pytestmark = pytest.mark.usefixtures("mountable")
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+XEN_SCRIPTS = "/etc/xen/scripts"
+
+
+class Toolstack:
+    """What xl does around the script."""
+
+    def __init__(self, host, plugin, devices=3):
+        self.host, self.guests = host, []
+        self.directory = pathlib.Path(host.directory) / "xl"
+        self.run_dir = self.directory / "run"
+        self.scripts = self.directory / "scripts"
+        self.scripts.mkdir(parents=True)
+        os.makedirs("/var/log/xen", exist_ok=True)  # the library's log
+        for name in os.listdir(XEN_SCRIPTS):
+            (self.scripts / name).symlink_to(os.path.join(XEN_SCRIPTS, name))
+        (self.scripts / "block-tapwire").unlink(missing_ok=True)
+        (self.scripts / "block-tapwire").symlink_to(ROOT / "conf/xen/block-tapwire")
+        self.devices = [self.directory / ("nbd%d" % i) for i in range(devices)]
+        for device in self.devices:
+            device.touch()
+        self.settings = {
+            "ring_dir": host.ring_dir, "run_dir": self.run_dir, "ring_size": "1M", "plugin": plugin,
+            "nbd_client": ROOT / "tests/lib/nbdclient.py", "seconds": 10,
+            "nbd_devices": "(%s)" % " ".join(map(str, self.devices))}
+
+    def start(self, command, backend, **settings):
+        config = self.directory / "xl.conf"
+        config.write_text("".join("%s=%s\n" % item for item in {**self.settings, **settings}.items()))
+        return subprocess.Popen(
+            [self.scripts / "block-tapwire", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            env={**os.environ, **self.host.environment, "XENBUS_PATH": backend, "TAPWIRE_XL_CONF": str(config)})
+
+    def call(self, command, backend, **settings):
+        return self.start(command, backend, **settings).wait(timeout=60)
+
+    def guest(self, domid, name):
+        self.guests.append(Domain(self.host.xen, domid, name).create())
+        return self.guests[-1]
+
+    def add(self, guest, vdev, target, **settings):
+        """Attaches; returns what went wrong, "" for nothing."""
+        back = guest.attach(vdev, target, mode=settings.pop("mode", "w"))
+        status = self.call("add", back, **settings)
+        said = self.host.xen.store.get(back + "/hotplug-error") or ""
+        assert bool(said) == bool(status), (status, said)
+        assert self.host.xen.store.get(back + "/hotplug-status") == (
+            "connected" if not status else "busy" if "in use" in said else "error")
+        return said
+
+    def remove(self, guest, vdev):
+        assert self.call("remove", guest.backend_of(vdev)) == 0
+
+    def device(self, guest, vdev):
+        return self.host.xen.store.get(guest.backend_of(vdev) + "/physical-device-path")
+
+    def state(self, guest, vdev):
+        return "%s/%d-%d" % (self.run_dir, guest.domid, VDEVS[vdev])
+
+    def servers(self, guest, vdev):
+        """The processes that are the server, or will be."""
+        done = subprocess.run(["pgrep", "-f", "--", "-U %s/" % self.state(guest, vdev)], stdout=subprocess.PIPE,
+                              check=False)
+        return [int(pid) for pid in done.stdout.split()]
+
+    def serves(self, guest, vdev):
+        return os.path.exists(self.state(guest, vdev) + "/nbd.sock")
+
+    def pid(self, guest, vdev):
+        (server,) = self.servers(guest, vdev)
+        return server
+
+    def clean(self):
+        """Nothing is left of what the script has started."""
+        servers = subprocess.run(["pgrep", "-f", str(self.run_dir)], stdout=subprocess.PIPE, check=False).stdout
+        return not servers and os.listdir(self.run_dir) == [] and not any(d.is_symlink() for d in self.devices)
+
+    def close(self):
+        for guest in self.guests:
+            for vdev in guest.disks:
+                self.call("remove", guest.backend_of(vdev))
+
+
+@pytest.fixture
+def xl(heard, tapwire):
+    toolstack = Toolstack(heard, tapwire.plugin)
+    guard = Guard()
+    for device in toolstack.devices:
+        guard.push("umount", "-l", "%s.fuse" % device)
+    yield toolstack
+    toolstack.close()
+    for _ in toolstack.devices:
+        guard.pop()
+    guard.close()
+
+
+def test_a_guests_file_is_told_of(xl, heard, hook):
+    image = heard.image("web.img")
+    heard.start()
+    web = xl.guest(5, "web")
+    assert xl.add(web, "xvda", "aio:" + image) == ""
+    device = os.path.realpath(xl.device(web, "xvda"))
+    major, minor = divmod(os.stat(device).st_rdev, 256)
+    assert heard.xen.store.get(web.backend_of("xvda") + "/physical-device") == "%x:%x" % (major, minor)
+    heard.wait(lambda: heard.disks().get(("web", "xvda"), {}).get("state") == "live", "live")
+    root = os.path.join(heard.directory, "guest")
+    os.mkdir(root)
+    guestdisk.run("mount", device, root)
+    try:
+        with open(root + "/letter", "w", encoding="ascii") as file:
+            file.write("agentless")
+        sync_fs(root)
+        heard.wait(lambda: any(e["type"] == "org.tapwire.file.created" and e["subject"] == "/letter"
+                              for e in hook.events()), "the letter")
+    finally:
+        guestdisk.run("umount", root)
+    xl.remove(web, "xvda")
+    assert xl.clean()
+    web.destroy()
+    heard.wait(lambda: os.listdir(heard.ring_dir) == [], "the ring is given up")
+    heard.stop()
+    told = [e for e in hook.events() if web.uuid in e["source"]]
+    assert {e["data"]["domain"]["name"] for e in told} == {"web"}
+    assert [e["type"] for e in told].count("org.tapwire.disk.detached") == 1
+    hook.finish()
+
+
+def test_add_and_remove_may_come_twice(xl, heard):
+    web = xl.guest(5, "web")
+    image = heard.image("web.img")
+    assert xl.add(web, "xvda", "aio:" + image) == ""
+    pid, device = xl.pid(web, "xvda"), xl.device(web, "xvda")
+    assert xl.call("add", web.backend_of("xvda")) == 0
+    assert (xl.pid(web, "xvda"), xl.device(web, "xvda")) == (pid, device)
+    xl.remove(web, "xvda")
+    assert xl.clean()
+    xl.remove(web, "xvda")
+    assert xl.clean()
+    assert xl.call("add", web.backend_of("xvda")) == 0
+    xl.remove(web, "xvda")
+
+
+def test_what_is_half_there_is_made_anew(xl, heard):
+    web = xl.guest(5, "web")
+    assert xl.add(web, "xvda", "aio:" + heard.image("web.img")) == ""
+    pid = xl.pid(web, "xvda")
+    os.kill(pid, 9)
+    assert guestdisk.wait_until(lambda: not os.path.exists("/proc/%d" % pid), 5)
+    assert xl.call("add", web.backend_of("xvda")) == 0
+    assert xl.pid(web, "xvda") != pid
+    os.kill(xl.pid(web, "xvda"), 9)
+    xl.remove(web, "xvda")
+    assert xl.clean()
+
+
+def test_a_script_that_was_killed_half_way_leaves_nothing_behind_a_remove(xl, heard):
+    """As libxl does when it has waited too long: with a server that comes up in the end, and one that never does."""
+    for domid, server in (5, "slow"), (6, "never"):
+        nbdkit, started = xl.directory / server, xl.directory / (server + ".started")
+        nbdkit.write_text("#!/bin/sh\n: >'%s'\nsleep %d\nexec nbdkit \"$@\"\n" % (
+            started, 2 if server == "slow" else 8))
+        nbdkit.chmod(0o755)
+        guest = xl.guest(domid, server)
+        guest.attach("xvda", heard.image(server + ".img"))
+        script = xl.start("add", guest.backend_of("xvda"), nbdkit=nbdkit)
+        assert guestdisk.wait_until(started.exists, 10)
+        script.kill()
+        script.wait()
+        if server == "slow":
+            assert guestdisk.wait_until(lambda g=guest: xl.serves(g, "xvda"), 10)
+        xl.remove(guest, "xvda")
+        assert xl.clean()
+
+
+def test_disks_do_not_mix(xl, heard):
+    web, mail = xl.guest(5, "web"), xl.guest(6, "mail")
+    assert xl.add(web, "xvda", "aio:" + heard.image("a.img")) == ""
+    assert xl.add(web, "xvdb", "raw:" + heard.image("b b.img")) == ""
+    assert xl.add(mail, "xvda", heard.image("c.img")) == ""
+    assert len({xl.device(web, "xvda"), xl.device(web, "xvdb"), xl.device(mail, "xvda")}) == 3
+    four = xl.guest(7, "four")
+    assert "no free network block device" in xl.add(four, "xvda", heard.image("d.img"))
+    xl.remove(web, "xvda")
+    assert os.path.exists(xl.device(web, "xvdb")) and os.path.exists(xl.device(mail, "xvda"))
+    assert xl.call("add", four.backend_of("xvda")) == 0
+
+
+def test_an_image_is_one_guests_unless_nobody_writes(xl, heard):
+    one, two, three = xl.guest(5, "one"), xl.guest(6, "two"), xl.guest(7, "three")
+    image = heard.image("web:1.img")
+    assert xl.add(one, "xvda", image) == ""
+    assert "in use by domain 5" in xl.add(two, "xvda", "aio:" + image, mode="r")
+    xl.remove(one, "xvda")
+    one.detach("xvda")
+    assert xl.call("add", two.backend_of("xvda")) == 0
+    assert xl.add(three, "xvda", image, mode="r") == ""
+    assert "in use" in xl.add(one, "xvda", image)
+
+
+def test_what_is_read_only_is_served_so(xl, heard):
+    web = xl.guest(5, "web")
+    assert xl.add(web, "xvda", heard.image("web.img"), mode="r") == ""
+    assert guestdisk.run("blockdev", "--getro", os.path.realpath(xl.device(web, "xvda"))) == "1"
+
+
+@pytest.mark.parametrize("target, said", [
+    ("", "target=aio:"),
+    ("aio:{dir}/no.img", "does not exist"),
+    ("aio:{dir}", "neither a file nor a block device"),
+    ("aio:{dir}/empty.img", "is empty"),
+    ("aio:{dir}/odd.img", "no whole sectors"),
+    ("aio:relative.img", "no absolute path"),
+    ("relative.img", "no absolute path"),
+    ("aio:{dir}/../images/a.img", "with .."),
+    ("aio:{dir}/a'b.img", "quote"),
+    ('aio:{dir}/a"b.img', "quote"),
+    ("aio:{dir}/a\nb.img", "control character"),
+    ("qcow2:{dir}/a.img", "type qcow2"),
+    ("vhd:{dir}/a.img", "driver in tapdisk"),
+], ids=range(13))
+def test_a_bad_target_is_refused(xl, heard, target, said):
+    for name, size in (("empty.img", 0), ("odd.img", 700), ("a'b.img", 512), ('a"b.img', 512)):
+        with open(os.path.join(heard.images, name), "wb") as file:
+            file.truncate(size)
+    assert said in xl.add(xl.guest(5, "web"), "xvda", target.format(dir=heard.images))
+    assert not os.path.exists(xl.run_dir) or xl.clean()
+
+
+@pytest.mark.parametrize("settings, said", [
+    ({"nbdkit": "no-nbdkit"}, "apt install nbdkit"),
+    ({"nbd_client": "no-client"}, "apt install nbd-client"),
+    ({"nbd_devices": "(/no/nbd0)"}, "modprobe nbd"),
+    ({"plugin": "/no/plugin.so"}, "nbdkit does not serve"),
+    ({"nbdkit": "'sleep'"}, "nbdkit does not serve"),
+    ({"nbd_client": "/bin/false"}, "nbd-client failed"),
+], ids=range(6))
+def test_what_the_host_lacks_is_named(xl, heard, settings, said):
+    assert said in xl.add(xl.guest(5, "web"), "xvda", heard.image("a.img"), **settings)
+    assert not os.path.exists(xl.run_dir) or xl.clean()
