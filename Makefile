@@ -5,10 +5,11 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BUILD ?= build
 CC ?= gcc
+OBJCOPY ?= objcopy
 V ?= 0
 VERSION := 0.1.0
 
-PKGS := ext2fs com_err e2p blkid libcurl inih sqlite3 libcrypto yajl libuv libxxhash libisal
+PKGS := ext2fs com_err e2p blkid libcurl inih sqlite3 libcrypto yajl libuv libxxhash libisal libzstd zlib xenstore
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS = $(shell pkg-config --libs $(PKGS))
 
@@ -19,7 +20,7 @@ HARDEN := -fstack-protector-strong -fPIE -fvisibility=hidden
 OPT ?= -O2 -g -D_FORTIFY_SOURCE=2
 SAN ?=
 CFLAGS_ALL = -std=gnu17 $(OPT) $(WARN) $(WERROR) $(HARDEN) $(SAN) -D_GNU_SOURCE \
-	-DTW_VERSION='"$(VERSION)"' -Idom0-service -Itapdisk-plugin $(PKG_CFLAGS) $(CFLAGS)
+	-DTW_VERSION='"$(VERSION)"' -Idom0-service -Itapdisk-plugin -I$(BUILD)/include $(PKG_CFLAGS) $(CFLAGS)
 LDFLAGS_ALL = -pie -Wl,-z,relro,-z,now $(SAN) $(LDFLAGS)
 
 ifeq ($(V),0)
@@ -33,7 +34,7 @@ endif
 # A program's main is dom0-service/<part>/main.c; everything else is one static library.
 MAINS := $(wildcard dom0-service/*/main.c)
 LIB_SRC := $(filter-out $(MAINS),$(wildcard dom0-service/*/*.c)) $(addprefix tapdisk-plugin/, \
-	ring.c ring-file.c ring-reader.c trace.c)
+	ring.c ring-file.c ring-reader.c ring-remove.c capture.c range-lock.c trace.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 LIB := $(BUILD)/libtapwire.a
 
@@ -53,6 +54,19 @@ all: $(PROGRAMS) $(PLUGIN)
 
 unit: $(UNIT)
 
+# The keys of xenstore: a header for the code, a page for people, from one schema.
+XENSTORE_KEYS := $(BUILD)/include/xenstore-keys.h
+$(XENSTORE_KEYS): xenstore-schema/keys.ini xenstore-schema/generate.awk
+	@mkdir -p $(@D)
+	$(call say,GEN,$@)
+	$(Q)awk -v make=header -f xenstore-schema/generate.awk $< >$@.new && mv $@.new $@
+
+docs/xenstore.md: xenstore-schema/keys.ini xenstore-schema/generate.awk
+	$(call say,GEN,$@)
+	$(Q)awk -v make=page -f xenstore-schema/generate.awk $< >$@.new && mv $@.new $@
+
+$(LIB_OBJ) $(MAINS:%.c=$(BUILD)/%.o): | $(XENSTORE_KEYS)
+
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
@@ -69,13 +83,39 @@ $(BUILD)/$(PROGRAM_$(1)): $(BUILD)/dom0-service/$(1)/main.o $(LIB)
 endef
 $(foreach p,inspect courier supervise cli,$(eval $(call program,$(p))))
 
-PLUGIN_SRC := $(addprefix tapdisk-plugin/, nbdkit-tapwire.c capture.c range-lock.c ring.c ring-file.c trace.c)
+PLUGIN_SRC := $(addprefix tapdisk-plugin/, nbdkit-tapwire.c sink.c capture.c range-lock.c ring.c ring-file.c trace.c)
 $(PLUGIN): $(PLUGIN_SRC) $(wildcard tapdisk-plugin/*.h)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) -std=gnu17 $(OPT) $(WARN) $(WERROR) -fstack-protector-strong -fPIC -fvisibility=hidden $(SAN) \
 		-D_GNU_SOURCE -DTW_VERSION='"$(VERSION)"' -Itapdisk-plugin $(CFLAGS) -shared \
 		-Wl,-z,relro,-z,now $(LDFLAGS) -o $@ $(PLUGIN_SRC)
+
+# The driver inside tapdisk: one object with one symbol, which a packager links into tapdisk (INSTALL).
+# BLKTAP_SRC: blktap's source tree, for its headers (the older ones want GNU's meaning of inline); without
+# it, the project's own declarations, which is good for checking only.
+BLKTAP_SRC ?=
+DRIVER_SRC := $(addprefix tapdisk-plugin/, block-tapwire.c flights.c ring.c ring-file.c)
+DRIVER_DIR := $(BUILD)/driver$(if $(BLKTAP_SRC),-blktap)
+DRIVER := $(DRIVER_DIR)/block-tapwire.o
+DRIVER_CFLAGS = -std=gnu17 $(OPT) $(WARN) $(WERROR) -fstack-protector-strong -fPIC -fvisibility=hidden $(SAN) \
+	-D_GNU_SOURCE -Itapdisk-plugin $(if $(BLKTAP_SRC),-DTW_BLKTAP -fgnu89-inline -isystem $(BLKTAP_SRC)/drivers \
+	-isystem $(BLKTAP_SRC)/include) $(CFLAGS)
+DRIVER_OBJ := $(DRIVER_SRC:tapdisk-plugin/%.c=$(DRIVER_DIR)/parts/%.o)
+
+.PHONY: driver
+driver: $(DRIVER)
+
+$(DRIVER_DIR)/parts/%.o: tapdisk-plugin/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(DRIVER_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(DRIVER): $(DRIVER_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) -r -nostdlib -o $@.tmp $^ && $(OBJCOPY) --localize-hidden $@.tmp $@ && rm $@.tmp
+
+-include $(DRIVER_OBJ:.o=.d)
 
 $(BUILD)/tests/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
@@ -92,6 +132,7 @@ MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/tapwire
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 NBDKIT_PLUGINDIR ?= $(shell pkg-config --variable=plugindir nbdkit)
+XEN_SCRIPTS ?= $(SYSCONFDIR)/xen/scripts
 INSTALL ?= install
 
 MAN_PAGES := $(wildcard man/*.[1-8])
@@ -101,15 +142,18 @@ SAMPLES := $(wildcard conf/*.sample)
 .PHONY: install uninstall
 install: all
 	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(SBINDIR) $(LIBEXECDIR) $(NBDKIT_PLUGINDIR) \
-		$(UNITDIR) $(DOCDIR) $(SYSCONFDIR)/tapwire)
+		$(UNITDIR) $(DOCDIR) $(SYSCONFDIR)/tapwire $(XEN_SCRIPTS))
 	$(INSTALL) $(BUILD)/tapwire $(DESTDIR)$(BINDIR)/
 	$(INSTALL) $(BUILD)/tapwired $(DESTDIR)$(SBINDIR)/
 	$(INSTALL) $(BUILD)/tapwire-inspect $(BUILD)/tapwire-courier $(DESTDIR)$(LIBEXECDIR)/
 	$(INSTALL) -m 644 $(PLUGIN) $(DESTDIR)$(NBDKIT_PLUGINDIR)/
+	$(INSTALL) conf/xen/block-tapwire $(DESTDIR)$(XEN_SCRIPTS)/
 	for page in $(MAN_PAGES); do \
 		$(INSTALL) -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit; \
 	done
 	$(INSTALL) -m 644 $(DOCS) $(SAMPLES) $(DESTDIR)$(DOCDIR)/
+	$(INSTALL) -d $(DESTDIR)$(DOCDIR)/examples
+	$(INSTALL) $(wildcard examples/*) $(DESTDIR)$(DOCDIR)/examples/
 	sed -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' \
 		conf/systemd/tapwired.service.in >$(DESTDIR)$(UNITDIR)/tapwired.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/tapwired.service
@@ -117,7 +161,8 @@ install: all
 # What install put there; the configuration stays.
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/tapwire $(DESTDIR)$(SBINDIR)/tapwired \
-		$(DESTDIR)$(NBDKIT_PLUGINDIR)/$(notdir $(PLUGIN)) $(DESTDIR)$(UNITDIR)/tapwired.service
+		$(DESTDIR)$(NBDKIT_PLUGINDIR)/$(notdir $(PLUGIN)) $(DESTDIR)$(UNITDIR)/tapwired.service \
+		$(DESTDIR)$(XEN_SCRIPTS)/block-tapwire
 	rm -rf $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(DOCDIR)
 	for page in $(notdir $(MAN_PAGES)); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 
@@ -134,7 +179,7 @@ BENCH ?= $(patsubst tests/bench/%.py,%,$(wildcard tests/bench/*.py))
 FULL ?=
 bench:
 	@tests/deps tests/bench/packages.txt
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all programs
 	@mkdir -p "$(BUILD)/bench"
 	@for name in $(BENCH); do \
 		echo "== tests/bench/$$name.py"; \
@@ -153,10 +198,10 @@ valgrind: unit
 
 # An event is borrowed by the call that it is handed to, which cppcheck takes for its being returned; and it does
 # not see through uthash's macros.
-cppcheck:
+cppcheck: $(XENSTORE_KEYS)
 	cppcheck --quiet --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 		--suppress=returnDanglingLifetime --suppress=unknownMacro --suppress=uninitvar \
-		-Idom0-service -Itapdisk-plugin dom0-service tapdisk-plugin
+		-Idom0-service -Itapdisk-plugin -I$(BUILD)/include dom0-service tapdisk-plugin
 
 format-check:
 	@tests/format-check
@@ -164,7 +209,7 @@ format-check:
 quote = $(subst ",\",$(1))
 compile_entry = {"directory": "$(CURDIR)", "file": "$(1)", "command": "$(call quote,$(strip $(CC) $(CFLAGS_ALL) -c $(1)))"}
 COMPILED := $(LIB_SRC) $(MAINS) $(filter-out $(LIB_SRC),$(PLUGIN_SRC)) $(UNIT_SRC)
-compile_commands.json: Makefile
+compile_commands.json: Makefile $(XENSTORE_KEYS)
 	$(file >$@,[)$(foreach source,$(wordlist 2,$(words $(COMPILED)),$(COMPILED)),$(file \
 		>>$@,$(call compile_entry,$(source)),))$(file >>$@,$(call \
 		compile_entry,$(firstword $(COMPILED))))$(file >>$@,])
@@ -174,10 +219,12 @@ help:
 	@echo 'make                         programs and the nbdkit plugin, into $(BUILD)/'
 	@echo 'make demo                    the main job on a disk of its own, seen as it happens'
 	@echo 'make check, make check-fast  all tests; those that take under two minutes'
+	@echo 'make check-xen               guests of a real Xen in QEMU'
 	@echo 'make bench                   benchmarks, see docs/benchmarks.md'
 	@echo 'make install, uninstall      DESTDIR, PREFIX, SYSCONFDIR, NBDKIT_PLUGINDIR, ... see INSTALL'
 	@echo 'make unit                    the unit tests'' programs'
 	@echo 'make fuzz                    the fuzz targets, FUZZ_SECONDS=60 each, with clang'
+	@echo 'make soak, interop           the courier for a long time; before libraries from npm'
 	@echo 'make valgrind, cppcheck      unit tests under valgrind; static checks'
 	@echo 'make format-check            the style rules that a program can check'
 	@echo 'make compile_commands.json   for clangd and other tools'
