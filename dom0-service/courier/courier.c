@@ -5,6 +5,7 @@
  */
 #include "courier/courier.h"
 
+#include "base/files.h"
 #include "base/log.h"
 #include "base/scope.h"
 #include "courier/admin.h"
@@ -21,7 +22,9 @@
 #include <uv.h>
 
 #define HOLD_MS 500 /* between two tries when the spool has no room */
-#define HEARTBEAT_MS 1000 /* limits are looked at so often at least */
+#define HEARTBEAT_MS 1000 /* while something waits, limits are looked at so often at least */
+#define KEPT_HEARTBEAT_MS 60000 /* and while delivered events may be kept */
+#define TARGETS_SHARE 4 /* of the files that may be open, this part is for connections to targets and the spool */
 #define BUSY_BYTES (96u << 10) /* in a commit: more is coming */
 #define GATHER_MS 2
 #define LAZY_MS 100 /* an acknowledged batch may wait so long for a commit: lost, it is sent again */
@@ -165,6 +168,21 @@ static struct tw_error *plan_and_commit(struct courier *courier)
 	return NULL;
 }
 
+static void on_heartbeat(uv_timer_t *timer);
+
+/* Time passes for events that nobody adds to. One beat a time, and none when there is nothing that may get old. */
+static void keep_heart_beating(struct courier *courier)
+{
+	uint64_t keep_ms = tw_targets_config(courier->targets)->spool_keep_ms;
+	uint64_t pause_ms = keep_ms / 16 < KEPT_HEARTBEAT_MS ? keep_ms / 16 : KEPT_HEARTBEAT_MS;
+	if (tw_spool_waits(courier->spool) || (keep_ms && pause_ms < HEARTBEAT_MS))
+		pause_ms = HEARTBEAT_MS;
+	if (!pause_ms)
+		return;
+	if (!uv_is_active((uv_handle_t *)&courier->heartbeat) || uv_timer_get_due_in(&courier->heartbeat) > pause_ms)
+		uv_timer_start(&courier->heartbeat, on_heartbeat, pause_ms, 0);
+}
+
 static void turn(struct courier *courier)
 {
 	uv_idle_stop(&courier->idle);
@@ -179,6 +197,7 @@ static void turn(struct courier *courier)
 	if (!err)
 		tw_targets_kick(courier->targets);
 	courier->in_turn = false;
+	keep_heart_beating(courier);
 	if (courier->draining && tw_targets_idle(courier->targets))
 		end(courier);
 }
@@ -197,7 +216,6 @@ static void on_hold(uv_timer_t *timer)
 	tw_server_hold(courier->server, false);
 }
 
-/* Time passes for events that nobody adds to. */
 static void on_heartbeat(uv_timer_t *timer)
 {
 	struct courier *courier = timer->data;
@@ -346,7 +364,6 @@ static void init_handles(struct courier *courier)
 	add_handle(courier, &courier->signals[1]);
 	add_handle(courier, &courier->signals[2]);
 	uv_check_start(&courier->check, on_check);
-	uv_timer_start(&courier->heartbeat, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
 	uv_signal_start(&courier->signals[0], on_signal, SIGTERM);
 	uv_signal_start(&courier->signals[1], on_signal, SIGINT);
 	uv_signal_start(&courier->signals[2], on_reload, SIGHUP);
@@ -415,8 +432,9 @@ static struct tw_error *start(struct courier *courier, const struct tw_courier_o
 		.status = on_status, .command = on_command
 	};
 	snprintf(path, sizeof(path), "%s/courier.sock", courier->config->run_dir);
+	unsigned int files = tw_files_raise_limit();
 	TW_TRY(tw_server_create(&courier->loop, options->socket ? options->socket : path, courier->spool,
-		&hooks, &courier->server));
+		files - files / TARGETS_SHARE, &hooks, &courier->server));
 	courier->urgent = true; /* what the last run left is sent at once */
 	want_turn(courier);
 	return NULL;

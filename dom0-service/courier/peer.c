@@ -16,7 +16,6 @@
 #define UNSENT_MAX (8u << 20)	/* a peer that has not read so much does not keep up */
 #define EPOCH_MAX 128
 #define SOURCE_MAX 512
-#define PEERS_MAX 512
 #define SEQUENCE_MAX (UINT64_C(1) << 53) /* beyond it no JSON reader counts right */
 
 enum outcome {
@@ -339,8 +338,8 @@ void tw_peer_accept(struct tw_server *server)
 	peer->pipe.data = peer;
 	if (uv_accept((uv_stream_t *)&server->pipe, (uv_stream_t *)&peer->pipe) < 0)
 		tw_peer_drop(peer);
-	else if (server->npeers > PEERS_MAX)
-		refuse(peer, "too many connections");
+	else if (server->npeers > server->most_peers)
+		refuse(peer, "too many connections, raise the limit of open files (LimitNOFILE=)");
 	else
 		tw_peer_read(peer, true);
 }

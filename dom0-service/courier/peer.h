@@ -27,7 +27,7 @@ struct tw_server {
 	uv_pipe_t pipe;
 	char *path;
 	struct tw_peer *peers;
-	unsigned int npeers;
+	unsigned int npeers, most_peers;
 	struct tw_server_stats stats;
 	struct tw_buf tail;    /* frames for the tail clients, sent after the commit */
 	size_t taken;	       /* bytes of all peers that wait for the commit */

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#define BACKLOG 64
+#define BACKLOG 1024 /* all inspectors of a host come at once when the courier was started again */
 
 static struct tw_error *socket_address(const char *path, struct sockaddr_un *out)
 {
@@ -80,7 +80,7 @@ static void on_closed(uv_handle_t *handle)
 }
 
 struct tw_error *tw_server_create(uv_loop_t *loop, const char *path, struct tw_spool *spool,
-	const struct tw_server_hooks *hooks, struct tw_server **out)
+	unsigned int most_peers, const struct tw_server_hooks *hooks, struct tw_server **out)
 {
 	int fd;
 	TW_TRY(bind_socket(path, &fd));
@@ -96,6 +96,7 @@ struct tw_error *tw_server_create(uv_loop_t *loop, const char *path, struct tw_s
 	server->path = copy;
 	server->spool = spool;
 	server->hooks = *hooks;
+	server->most_peers = most_peers;
 	uv_pipe_init(loop, &server->pipe, 0);
 	server->pipe.data = server;
 	int rc = uv_pipe_open(&server->pipe, fd);

@@ -41,9 +41,9 @@ struct tw_server_stats {
 };
 
 /* Listens at path, which gets mode 0600. A socket that nobody listens at is replaced; one that is in use is
- * TW_UNAVAILABLE. loop and spool are borrowed. */
+ * TW_UNAVAILABLE. Of more than most_peers connections at a time the last are refused. loop and spool are borrowed. */
 struct tw_error *tw_server_create(uv_loop_t *loop, const char *path, struct tw_spool *spool,
-	const struct tw_server_hooks *hooks, struct tw_server **out) TW_MUST_CHECK;
+	unsigned int most_peers, const struct tw_server_hooks *hooks, struct tw_server **out) TW_MUST_CHECK;
 /* Removes the socket and closes all connections; the loop must run once more. NULL is fine. */
 void tw_server_destroy(struct tw_server *server);
 

@@ -476,6 +476,11 @@ struct tw_error *tw_spool_rollback(struct tw_spool *spool)
 	return NULL;
 }
 
+bool tw_spool_waits(const struct tw_spool *spool)
+{
+	return spool->last_id > tw_spool_floor(spool);
+}
+
 void tw_spool_stats(struct tw_spool *spool, struct tw_spool_stats *out)
 {
 	int64_t dead = 0;

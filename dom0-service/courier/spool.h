@@ -263,5 +263,7 @@ struct tw_spool_stats {
 	uint64_t dead; /* letters */
 };
 void tw_spool_stats(struct tw_spool *spool, struct tw_spool_stats *out);
+/* Whether an event is not yet acknowledged by every target that wants it, as far as that is stored. */
+bool tw_spool_waits(const struct tw_spool *spool);
 
 #endif

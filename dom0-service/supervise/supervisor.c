@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "supervise/supervisor.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "base/scope.h"
 #include "event/json.h"
@@ -359,6 +360,7 @@ static void init_signals(struct supervisor *sup)
 struct tw_error *tw_supervise(const struct tw_supervisor_options *options, int *status)
 {
 	struct supervisor sup = { .options = options };
+	tw_files_raise_limit();
 	int ret = uv_loop_init(&sup.loop);
 	if (ret < 0)
 		return tw_error_errno(ret, "event loop");

@@ -93,8 +93,9 @@ def wakeups(pid):
 class Host:
     """A dom0, its guests, and what its processes have spent."""
 
-    def __init__(self, machine, template):
+    def __init__(self, machine, template, endpoint):
         self.machine = machine
+        self._endpoint = endpoint
         self._template = template
         self._next_domid = FIRST_DOMID
         self._number = 0
@@ -149,11 +150,16 @@ class Host:
         self.wait(lambda: len(self.pids()["inspectors"]) == self.disks(), "released")
         self.wait_live()
 
-    def check(self):
-        """All are live by tapwired's own word, each with an inspector that was started once."""
+    def check(self, attached):
+        """All are live by tapwired's own word, and the receiver has heard of so many attached disks, of other lives,
+        too."""
         states = collections.Counter(disk["state"] for disk in self.machine.disks().values())
         if states != {"live": self.disks()}:
             sys.exit("domains: %s\n%s" % (dict(states), self.machine.said()))
+        self.wait(lambda: self._heard("disk.attached") == attached, "heard of")
+
+    def _heard(self, event_type):
+        return sum(event["type"] == "org.tapwire." + event_type for event in self._endpoint.events())
 
     def pids(self):
         """By group."""
@@ -256,15 +262,15 @@ def run(host, args, crawls, figures):
     images = host.images(args.guests)
     host.come(images)
     phases = {"start": ("there when tapwired starts, until live", start(host))}
-    host.check()
+    host.check(host.disks())
     measure_memory(host, figures)
     phases["go"] = ("all go, until released", timed(host, lambda: host.go(args.guests), host.wait_released))
     phases["come"] = ("come one by one, until live", timed(host, lambda: host.come(images), host.wait_live))
-    host.check()
+    host.check(2 * host.disks())
     report(args.guests, phases, crawls, figures)
     host.go(args.guests - args.idle_guests)
     host.wait_released()
-    host.check()
+    host.check(2 * args.guests * len(VDEVS))
     time.sleep(args.settle)
     measure_idle(host, args.seconds, figures)
     host.go(args.idle_guests)
@@ -299,7 +305,7 @@ def main():
             machine = dom0.Dom0(Tapwire(measure.build()), directory, endpoint)
             machine.ring_dir = str(rings)
             with machine:
-                run(Host(machine, template), args, crawls, figures)
+                run(Host(machine, template, endpoint), args, crawls, figures)
             endpoint.finish()
     print()
     figures.print()

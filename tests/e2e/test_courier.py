@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The courier: between a stand-in inspector and a receiver that checks everything with its own code."""
+import contextlib
 import json
 import os
 import pathlib
 import random
 import re
+import resource
 import socket
 import stat
 import struct
@@ -829,6 +831,81 @@ def test_of_two_inspectors_of_a_disk_the_newer_one_stays(lab):
         assert old.recv(1) == b""
         new.sendall(link.frame(link.EVENT, link.event("e", SOURCE, 1), 1, 2))
         assert reader.read()[0::2] == (link.ACK, 1)
+
+
+@pytest.fixture
+def many_files():
+    """For this process alone, up to 4,096 open files; what it starts has a soft limit of its own."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, before[0]), max(4096, before[1])))
+    yield lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4096, max(4096, before[1])))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[0], max(4096, before[1])))
+
+
+def test_more_inspectors_than_the_soft_limit_of_open_files(lab, many_files):
+    lab.start_receiver()
+    lab.configure()
+    lab.start_courier()
+    many_files()
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(link.connect(os.fspath(lab.socket))) for _ in range(1100)]
+        for number, peer in enumerate(peers):
+            epoch, source = f"disk-{number}", f"/xen/testhost/guest-{number}/xvda"
+            peer.sendall(link.hello(epoch, source) + link.frame(link.EVENT, link.event(epoch, source, 1), 1, 2))
+        for peer in peers:
+            reader = link.Reader(peer)
+            assert reader.read()[0] == link.WELCOME
+            assert reader.read()[0::2] == (link.ACK, 1)
+        assert lab.status()["inspectors"] == len(peers)
+    lab.wait_delivered(len(peers))
+    assert lab.status()["refused"] == 0
+    complete(lab, len(peers))
+
+
+def is_welcome(peer):
+    try:
+        return link.Reader(peer).read() is not None
+    except ConnectionResetError:
+        return False
+
+
+def test_more_connections_than_may_be_are_refused_and_said(lab, many_files):
+    """Where the hard limit is as small as this, a quarter is left for the targets."""
+    lab.start_receiver()
+    lab.configure()
+    lab.start_courier(through=("prlimit", "--nofile=64:64"))
+    many_files()
+    with contextlib.ExitStack() as stack:
+        peers = []
+        for number in range(60):
+            peer = stack.enter_context(link.connect(os.fspath(lab.socket)))
+            peer.sendall(link.hello(f"disk-{number}", f"/xen/testhost/guest-{number}/xvda"))
+            peers.append(peer)
+        assert [number for number, peer in enumerate(peers) if is_welcome(peer)] == list(range(48))
+        peers[0].sendall(link.frame(link.EVENT, link.event("disk-0", "/xen/testhost/guest-0/xvda", 1), 1, 2))
+        assert link.Reader(peers[0]).read()[0::2] == (link.ACK, 1)
+    lab.wait_delivered(1)
+    assert "raise the limit of open files (LimitNOFILE=)" in lab.said()
+    complete(lab, 1)
+
+
+def test_an_idle_courier_sleeps(lab):
+    lab.start_receiver()
+    lab.configure()
+    lab.start_courier()
+    lab.feed(10)
+    lab.wait_delivered(10)
+
+    def naps():
+        text = pathlib.Path(f"/proc/{lab.courier.pid}/status").read_text()
+        return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", text, re.M)[1])
+
+    def slept():
+        before = naps()
+        time.sleep(3)
+        return naps() - before <= 1
+    wait_for(slept)
+    complete(lab, 10)
 
 
 def test_an_epoch_cannot_be_taken_over_under_another_source(lab):

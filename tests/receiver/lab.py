@@ -122,9 +122,10 @@ class Lab:
         lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
         self.conf.write_text(text or f"[service]\nlog_level = debug\n[spool]\n{spool}\n[target t]\n{lines}")
 
-    def start_courier(self, *args, env=None):
+    def start_courier(self, *args, env=None, through=()):
+        """through: a command that runs the command that follows it."""
         with open(self.log, "ab") as log:
-            self.courier = self.spawn([self.program, "--config", self.conf, "--socket", self.socket,
+            self.courier = self.spawn([*through, self.program, "--config", self.conf, "--socket", self.socket,
                                        "--spool", self.spool, *args], stdout=log, stderr=log,
                                       env={**os.environ, **(env or {})})
 
