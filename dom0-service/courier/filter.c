@@ -1,55 +1,26 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "courier/filter.h"
 
+#include "base/patterns.h"
 #include "base/scope.h"
 #include "courier/fields.h"
-#include "base/glob.h"
 #include "event/event.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Patterns with "!" before them exclude. */
-struct patterns {
-	struct tw_glob **globs;
-	bool *excludes;
-	size_t n;
-	bool includes; /* some do not */
-};
-
 struct tw_filter {
 	uint64_t mask;
-	struct patterns domains;
-	struct patterns volumes;
-	struct patterns paths;
+	struct tw_patterns domains;
+	struct tw_patterns volumes;
+	struct tw_patterns paths;
 	struct tw_buf text;
 };
 
-static void free_patterns(struct patterns *patterns)
+static struct tw_error *compile(char *const *texts, size_t n, struct tw_patterns *out)
 {
-	for (size_t i = 0; i < patterns->n; i++)
-		tw_glob_destroy(patterns->globs[i]);
-	free(patterns->globs);
-	free(patterns->excludes);
-}
-
-static struct tw_error *compile(char *const *texts, size_t n, struct patterns *out)
-{
-	if (!n)
-		return NULL;
-	out->globs = calloc(n, sizeof(struct tw_glob *));
-	out->excludes = calloc(n, sizeof(*out->excludes));
-	if (!out->globs || !out->excludes)
-		return tw_error_nomem();
-	for (size_t i = 0; i < n; i++) {
-		bool excludes = *texts[i] == '!';
-		out->globs[i] = tw_glob_create(texts[i] + excludes);
-		if (!out->globs[i])
-			return tw_error_create(TW_CONFIG, "\"%s\" is no pattern", texts[i]);
-		out->excludes[i] = excludes;
-		out->includes |= !excludes;
-		out->n++;
-	}
+	for (size_t i = 0; i < n; i++)
+		TW_TRY(tw_patterns_add(out, texts[i]));
 	return NULL;
 }
 
@@ -78,42 +49,16 @@ void tw_filter_destroy(struct tw_filter *filter)
 {
 	if (!filter)
 		return;
-	free_patterns(&filter->domains);
-	free_patterns(&filter->volumes);
-	free_patterns(&filter->paths);
+	tw_patterns_deinit(&filter->domains);
+	tw_patterns_deinit(&filter->volumes);
+	tw_patterns_deinit(&filter->paths);
 	tw_buf_deinit(&filter->text);
 	free(filter);
 }
 
-enum match { NO_MATCH, INCLUDED, EXCLUDED };
-
-/* What the patterns say of one name: an exclusion counts more. */
-static enum match match(const struct patterns *patterns, const char *text, size_t len)
+static bool wants_any_name(const struct tw_patterns *patterns, const struct tw_buf *names)
 {
-	enum match result = patterns->includes ? NO_MATCH : INCLUDED;
-	for (size_t i = 0; i < patterns->n; i++) {
-		if (!tw_glob_match(patterns->globs[i], text, len))
-			continue;
-		if (patterns->excludes[i])
-			return EXCLUDED;
-		result = INCLUDED;
-	}
-	return result;
-}
-
-/* A thing with several names is wanted when one of them is included and none is excluded. */
-static bool wants_any_name(const struct patterns *patterns, const struct tw_buf *names)
-{
-	bool included = false;
-	for (const char *at = names->data; at < names->data + names->len;) {
-		size_t len = strlen(at);
-		enum match result = match(patterns, at, len);
-		if (result == EXCLUDED)
-			return false;
-		included |= result == INCLUDED;
-		at += len + 1;
-	}
-	return included;
+	return tw_patterns_match_any(patterns, names->data, names->len);
 }
 
 static void add_name(struct tw_buf *names, const char *text, size_t len)
@@ -178,7 +123,7 @@ static bool wants_path(struct tw_filter *filter, const struct tw_value *path, co
 		tw_value_base64(raw, &filter->text);
 	else
 		tw_value_text(path, &filter->text);
-	return match(&filter->paths, filter->text.data ? filter->text.data : "", filter->text.len) == INCLUDED;
+	return tw_patterns_match(&filter->paths, filter->text.data ? filter->text.data : "", filter->text.len);
 }
 
 static bool wants(void *arg, const char *source, unsigned int type, const char *body, size_t len)
