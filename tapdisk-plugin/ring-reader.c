@@ -379,6 +379,68 @@ int tw_ring_take_open_gap(struct tw_ring_reader *r,
 	return 1;
 }
 
+/* --- what has been written since --- */
+
+static bool overlap(uint64_t a, uint64_t na, uint64_t b, uint64_t nb)
+{
+	return a < b + nb && b < a + na;
+}
+
+/* Requests that are under way. One that is done has published its record, or has marked its blocks, before it
+ * clears its slot: so the slots come first. A slot that is given to another request between the two loads
+ * was cleared by the first one, and the other one has not reached the image before it was read. */
+static bool is_intended(const struct tw_ring_reader *r, uint64_t sector, uint64_t nsectors)
+{
+	const struct ring_intent *intents = (const struct ring_intent *)(r->base + 2 * RING_PAGE);
+	for (unsigned i = 0; i < TW_RING_INTENTS; i++) {
+		const uint64_t n =
+			atomic_load_explicit(&intents[i].nsectors, memory_order_acquire);
+		const uint64_t first =
+			atomic_load_explicit(&intents[i].sector, memory_order_acquire);
+		if (n && (n > UINT64_MAX - first || overlap(first, n, sector, nsectors)))
+			return true;
+	}
+	return false;
+}
+
+static bool is_dirty(const struct tw_ring_reader *r, uint64_t gap, uint64_t sector, uint64_t nsectors)
+{
+	const _Atomic uint64_t *bits = ring_bits(r->base, &r->geometry, gap);
+	const uint64_t last = (sector + nsectors - 1) / RING_BLOCK_SECTORS;
+	for (uint64_t block = sector / RING_BLOCK_SECTORS; block <= last; block++)
+		if (atomic_load_explicit(&bits[block / 64], memory_order_acquire) >> block % 64 & 1)
+			return true;
+	return false;
+}
+
+int tw_ring_untouched(
+	const struct tw_ring_reader *r, uint64_t after, uint64_t sector, uint64_t nsectors)
+{
+	struct tw_ring_reader ahead = *r;
+	struct tw_record record;
+	int ret;
+	if (!nsectors || sector >= r->geometry.disk_sectors || nsectors > r->geometry.disk_sectors - sector)
+		return 0;
+	/* What was read is older than what is looked at from here on. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (is_intended(r, sector, nsectors))
+		return 0;
+	const uint64_t open = tw_ring_reader_open_gap(r);
+	if (open && is_dirty(r, open, sector, nsectors))
+		return 0;
+	while ((ret = tw_ring_next(&ahead, &record)) > 0) {
+		if (record.flags & TW_RECORD_GAP) {
+			if (is_dirty(r, ahead.gap, sector, nsectors))
+				return 0;
+			continue;
+		}
+		if (record.sequence > after && !(record.flags & TW_RECORD_FLUSH) &&
+			overlap(record.sector, record.nsectors, sector, nsectors))
+			return 0;
+	}
+	return ret == 0;
+}
+
 /* --- interest --- */
 
 bool tw_ring_has_interest(const struct tw_ring_reader *r)
