@@ -2,6 +2,7 @@
 #include "cli/serve.h"
 #include "base/scope.h"
 #include "config/config.h"
+#include "content/rules.h"
 #include "supervise/paths.h"
 #include "supervise/query.h"
 #include "supervise/supervisor.h"
@@ -24,12 +25,13 @@ struct places {
 	char *courier_socket;
 	char *config;
 	char *record;
+	char *content; /* rules */
 };
 
 static void places_deinit(struct places *p)
 {
 	char *const all[] = { p->image, p->state_dir, p->disk_dir, p->ring, p->socket,
-		p->courier_socket, p->config, p->record };
+		p->courier_socket, p->config, p->record, p->content };
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		free(all[i]);
 }
@@ -112,12 +114,14 @@ static struct tw_error *write_config(const struct tw_serve *serve, const char *p
 	return NULL;
 }
 
-static struct tw_error *check_config(const char *path)
+static struct tw_error *read_config(const struct tw_serve *serve, struct places *p)
 {
 	struct tw_config *config = NULL;
-	TW_TRY(tw_config_load(path, &config));
+	TW_TRY(tw_config_load(serve->config, &config));
+	struct tw_error *err =
+		tw_content_plan(config, serve->id.domain_name, serve->id.domain_uuid, &p->content);
 	tw_config_destroy(config);
-	return NULL;
+	return err;
 }
 
 static struct tw_error *find_state_dir(const struct tw_serve *serve, struct places *p)
@@ -160,7 +164,7 @@ static struct tw_error *find_places(const struct tw_serve *serve, struct places 
 	if ((!p->socket && !serve->tapdisk) || !p->courier_socket)
 		return tw_error_nomem();
 	if (serve->config) {
-		TW_TRY(check_config(serve->config));
+		TW_TRY(read_config(serve, p));
 		return absolute(serve->config, &p->config);
 	}
 	p->config = tw_path_join(p->state_dir, "serve.conf");
@@ -190,6 +194,7 @@ static struct tw_error *supervise(const struct tw_serve *serve, const struct pla
 		.nbd_socket = p->socket,
 		.ring_size = serve->ring_size,
 		.record = p->record,
+		.content = p->content,
 		.tapdisk = serve->tapdisk,
 		.tap_ctl = serve->tap_ctl,
 		.stall_ms = serve->stall_ms,

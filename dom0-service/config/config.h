@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "event/event.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,6 +36,9 @@ enum tw_format {
 };
 enum tw_compression { TW_COMPRESSION_NONE, TW_COMPRESSION_GZIP, TW_COMPRESSION_ZSTD };
 
+/* Of content in an event, as base64 and with all else, less than a frame takes (link/frame.h). */
+#define TW_CONTENT_MAX_BYTES (4u << 20)
+
 /* One HTTP endpoint. Strings are owned by the config; optional ones are NULL when not given. */
 struct tw_config_target {
 	char *name;
@@ -48,6 +52,8 @@ struct tw_config_target {
 	struct tw_config_list domains; /* patterns (base/glob.h), "!" before those that exclude */
 	struct tw_config_list volumes;
 	struct tw_config_list paths;
+	enum tw_content_mode content; /* that its events carry */
+	uint64_t content_max;	      /* bytes an event */
 	uint64_t batch_events;
 	uint64_t batch_bytes;
 	uint64_t batch_delay_ms;

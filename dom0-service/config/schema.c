@@ -12,7 +12,8 @@
 
 enum kind {
 	PATH, TEXT, LEVEL, BYTES, MS, WAIT, STALL, AGE, COUNT, LANES, YESNO, EVENTS, URL, SECRET, TOKEN, AUTH, HEADER,
-	READABLE, PATTERNS, PROXY, PIN, TLS, HTTP, COMPRESSION, FORMAT, INDEX, TABLE, XENSTORE, GLOBS, NICE, TAPDISK
+	READABLE, PATTERNS, PROXY, PIN, TLS, HTTP, COMPRESSION, FORMAT, INDEX, TABLE, XENSTORE, GLOBS, NICE, TAPDISK,
+	CONTENT, CONTENT_MAX
 };
 
 /* A watchdog that knows less of the sink's heart would take a busy host for a dead sink. */
@@ -50,6 +51,8 @@ static const char *const expectations[] = {
 	[GLOBS] = "names or globs, with commas between",
 	[YESNO] = "yes or no",
 	[NICE] = "a number from 0 to 19",
+	[CONTENT] = "none, append, changed or full",
+	[CONTENT_MAX] = "a size from 1 to 4MiB",
 };
 
 struct key {
@@ -90,6 +93,8 @@ static const struct key keys[] = {
 	{ TARGET(domains), NULL, PATTERNS, IN_TARGET(domains), false },
 	{ TARGET(volumes), NULL, PATTERNS, IN_TARGET(volumes), false },
 	{ TARGET(paths), NULL, PATTERNS, IN_TARGET(paths), false },
+	{ TARGET(content), "none", CONTENT, IN_TARGET(content), false },
+	{ TARGET(content_max), "1MiB", CONTENT_MAX, IN_TARGET(content_max), false },
 	{ TARGET(batch_events), "100", COUNT, IN_TARGET(batch_events), false },
 	{ TARGET(batch_bytes), "1MiB", BYTES, IN_TARGET(batch_bytes), false },
 	{ TARGET(batch_delay_ms), "100", MS, IN_TARGET(batch_delay_ms), false },
@@ -212,6 +217,19 @@ static bool set_xenstore(enum tw_config_xenstore *field, const char *value)
 	if (!set_choice(names, &n, value))
 		return false;
 	*field = (enum tw_config_xenstore)n;
+	return true;
+}
+
+/* What is appended to a file is what changes in it. */
+static bool set_content(enum tw_content_mode *field, const char *value)
+{
+	static const char *const names[] = { "none", "append", "changed", "full", NULL };
+	static const enum tw_content_mode modes[] = { TW_CONTENT_NONE, TW_CONTENT_CHANGED, TW_CONTENT_CHANGED,
+		TW_CONTENT_FULL };
+	unsigned n;
+	if (!set_choice(names, &n, value))
+		return false;
+	*field = modes[n];
 	return true;
 }
 
@@ -342,6 +360,11 @@ static bool set_plain(enum kind kind, void *field, const char *value)
 		return set_xenstore(field, value);
 	case YESNO:
 		return set_yesno(field, value);
+	case CONTENT:
+		return set_content(field, value);
+	case CONTENT_MAX:
+		return tw_value_bytes(value, field) && *(uint64_t *)field > 0 &&
+			*(uint64_t *)field <= TW_CONTENT_MAX_BYTES;
 	case NICE:
 		return tw_value_nice(value, field);
 	case TLS:

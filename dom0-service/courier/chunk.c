@@ -142,3 +142,20 @@ struct tw_error *tw_chunk_check(const struct tw_chunk *chunk)
 		return tw_error_create(TW_BAD_DATA, "a chunk of events is damaged");
 	return NULL;
 }
+
+bool tw_chunk_content(const char *body, size_t len, size_t *cut, size_t *rest)
+{
+	static const char key[] = ",\"content\":[";
+	static const char closing[] = "}}";
+	const size_t n = sizeof(closing) - 1;
+	/* Of an event without it, what comes last is the domain. */
+	if (len < 3 || body[len - 3] == '}' || memcmp(body + len - n, closing, n) != 0)
+		return false;
+	/* In a string, its quotes would be escaped. */
+	const char *at = memmem(body, len, key, sizeof(key) - 1);
+	if (!at)
+		return false;
+	*cut = (size_t)(at - body);
+	*rest = n;
+	return true;
+}

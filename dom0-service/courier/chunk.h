@@ -39,6 +39,10 @@ unsigned int tw_chunk_type(const struct tw_chunk *chunk, uint32_t i);
 /* The text of n events from i on, with commas between. */
 const char *tw_chunk_text(const struct tw_chunk *chunk, uint32_t i, uint32_t n, size_t *len);
 
+/* The text of an event without the content of its file (event/encode.c): the first *cut of its bytes, and the last
+ * *rest. False: it has none. */
+bool tw_chunk_content(const char *body, size_t len, size_t *cut, size_t *rest);
+
 /* How a column of a row is coded. */
 enum { TW_CHUNK_PLAIN, TW_CHUNK_ZSTD };
 /* What coding needs, to be used again and again. */

@@ -17,6 +17,7 @@ struct writer {
 	struct tw_buf *out;
 	struct tw_buf source; /* of the Loki stream that is open */
 	struct tw_buf text;
+	struct tw_buf cut; /* an event without its content */
 	bool first;
 };
 
@@ -218,6 +219,16 @@ static void take(void *arg, const struct tw_chunk *chunk, uint32_t i, uint32_t n
 	for (uint32_t end = i + n; i < end; i++) {
 		size_t len;
 		const char *body = tw_chunk_text(chunk, i, 1, &len);
+		size_t cut, rest;
+		if (writer->config->content == TW_CONTENT_NONE && tw_chunk_content(body, len, &cut, &rest)) {
+			tw_buf_reset(&writer->cut);
+			tw_buf_append(&writer->cut, body, cut);
+			tw_buf_append(&writer->cut, body + len - rest, rest);
+			body = writer->cut.data;
+			len = writer->cut.len;
+		}
+		if (writer->cut.failed)
+			return;
 		writers[writer->config->format](writer, body, len);
 	}
 }
@@ -226,17 +237,18 @@ struct tw_error *tw_format_body(struct tw_spool *spool, const struct tw_config_t
 	const struct tw_picks *picks, struct tw_buf *out)
 {
 	if (config->format == TW_FORMAT_CLOUDEVENTS)
-		return tw_spool_read_array(spool, picks, out);
+		return tw_spool_read_array(spool, picks, config->content != TW_CONTENT_NONE, out);
 	struct writer writer = { .config = config, .out = out, .first = true };
 	if (config->format == TW_FORMAT_LOKI)
 		tw_buf_puts(out, "{\"streams\":[");
 	struct tw_error *err = tw_spool_read(spool, picks, take, &writer);
 	if (config->format == TW_FORMAT_LOKI)
 		tw_buf_puts(out, "]}]}");
-	if (!err && (out->failed || writer.text.failed || writer.source.failed))
+	if (!err && (out->failed || writer.cut.failed || writer.text.failed || writer.source.failed))
 		err = tw_error_nomem();
 	tw_buf_deinit(&writer.source);
 	tw_buf_deinit(&writer.text);
+	tw_buf_deinit(&writer.cut);
 	return err;
 }
 

@@ -180,21 +180,51 @@ struct tw_error *tw_spool_read(struct tw_spool *spool, const struct tw_picks *pi
 	return NULL;
 }
 
-static void append_text(void *arg, const struct tw_chunk *chunk, uint32_t i, uint32_t n)
+struct array {
+	struct tw_buf *out;
+	bool content;
+	bool some;
+};
+
+static void append_some(struct array *array, const char *text, size_t len)
 {
-	struct tw_buf *out = arg;
-	size_t len;
-	const char *text = tw_chunk_text(chunk, i, n, &len);
-	if (out->len && out->data[out->len - 1] != '[')
-		tw_buf_append(out, ",", 1);
-	tw_buf_append(out, text, len);
+	if (array->some)
+		tw_buf_append(array->out, ",", 1);
+	array->some = true;
+	tw_buf_append(array->out, text, len);
 }
 
-struct tw_error *tw_spool_read_array(struct tw_spool *spool, const struct tw_picks *picks,
+static void append_text(void *arg, const struct tw_chunk *chunk, uint32_t i, uint32_t n)
+{
+	struct array *array = arg;
+	const uint32_t end = i + n;
+	size_t len, cut, rest;
+	uint32_t whole = i; /* from here on, events go as they are */
+	for (; !array->content && i < end; i++) {
+		const char *text = tw_chunk_text(chunk, i, 1, &len);
+		if (!tw_chunk_content(text, len, &cut, &rest))
+			continue;
+		if (whole < i) {
+			size_t before;
+			const char *run = tw_chunk_text(chunk, whole, i - whole, &before);
+			append_some(array, run, before);
+		}
+		append_some(array, text, cut);
+		tw_buf_append(array->out, text + len - rest, rest);
+		whole = i + 1;
+	}
+	if (whole == end)
+		return;
+	const char *text = tw_chunk_text(chunk, whole, end - whole, &len);
+	append_some(array, text, len);
+}
+
+struct tw_error *tw_spool_read_array(struct tw_spool *spool, const struct tw_picks *picks, bool content,
 	struct tw_buf *out)
 {
+	struct array array = { .out = out, .content = content };
 	tw_buf_append(out, "[", 1);
-	TW_TRY(tw_spool_read(spool, picks, append_text, out));
+	TW_TRY(tw_spool_read(spool, picks, append_text, &array));
 	tw_buf_append(out, "]", 1);
 	return out->failed ? tw_error_nomem() : NULL;
 }

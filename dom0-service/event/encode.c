@@ -7,6 +7,7 @@
 #include "event/encode.h"
 #include "event/put.h"
 #include "event/time.h"
+#include "event/utf8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ struct tw_encoder {
 	struct tw_buf disk_source; /* as a member, without the quote behind it */
 	struct tw_buf source;      /* the same for the volume below */
 	struct tw_buf volume;      /* the last one, NUL-terminated */
-	struct tw_buf end;         /* the domain, and every brace */
+	struct tw_buf end;         /* the domain */
 	struct label types[TW_EVENT_TYPE_END];
 	struct label kinds[TW_KIND_BLOCK + 1];
 	struct tw_stamp time, observed, mtime, ctime;
@@ -90,7 +91,7 @@ static void make_end(struct tw_buf *out, const struct tw_disk_id *disk)
 	tw_put_string(&put, disk->domain_name, strlen(disk->domain_name));
 	tw_put_literal(&put, ",\"uuid\":");
 	tw_put_string(&put, disk->domain_uuid, strlen(disk->domain_uuid));
-	tw_put_literal(&put, "}}}");
+	tw_put_literal(&put, "}");
 	tw_put_end(&put);
 }
 
@@ -293,22 +294,81 @@ static void put_inode(struct tw_encoder *encoder, struct tw_put *put, const stru
 	mark_if(put, ",\"encrypted\":true", event->encrypted);
 }
 
-static void put_ranges(struct tw_put *put, const struct tw_event *event)
+static void put_pairs(
+	struct tw_put *put, const char *key, const struct tw_range *ranges, size_t n)
 {
-	if (!event->nranges)
+	if (!n)
 		return;
-	tw_put_literal(put, ",\"ranges\":[");
-	for (size_t i = 0; i < event->nranges; i++) {
+	tw_put_text(put, key, strlen(key));
+	for (size_t i = 0; i < n; i++) {
 		if (!tw_put_room(put, 2 * TW_DECIMAL_BYTES + 4))
 			return;
 		*put->at++ = '[';
-		put->at = tw_decimal(put->at, event->ranges[i].offset);
+		put->at = tw_decimal(put->at, ranges[i].offset);
 		*put->at++ = ',';
-		put->at = tw_decimal(put->at, event->ranges[i].length);
+		put->at = tw_decimal(put->at, ranges[i].length);
 		*put->at++ = ']';
 		*put->at++ = ',';
 	}
 	put->at[-1] = ']';
+}
+
+/* How many bytes more a character of JSON text takes than it has. */
+static size_t escape_cost(uint8_t c)
+{
+	if (c == '"' || c == '\\' || c == '\n' || c == '\t' || c == '\r')
+		return 1;
+	return c < ' ' ? 5 : 0;
+}
+
+/* Text, unless base64 is shorter: of what is no UTF-8, or has too much that JSON escapes. */
+static bool is_text(const uint8_t *data, size_t len)
+{
+	size_t cost = 0;
+	for (size_t at = 0; at < len;) {
+		cost += escape_cost(data[at]);
+		if (data[at] < 0x80) {
+			at++;
+			continue;
+		}
+		struct tw_utf8_step step = tw_utf8_next(data + at, len - at);
+		if (!step.valid)
+			return false;
+		at += step.len;
+	}
+	return cost <= len / 3;
+}
+
+static void put_piece(struct tw_put *put, const struct tw_content_piece *piece)
+{
+	number(put, "{\"offset\":", piece->offset);
+	if (!piece->data) {
+		number(put, ",\"zeroes\":", piece->length);
+	} else if (is_text(piece->data, piece->length)) {
+		tw_put_literal(put, ",\"text\":");
+		tw_put_string(put, piece->data, piece->length);
+	} else {
+		base64(put, ",\"base64\":\"", (struct tw_bytes){piece->data, piece->length});
+	}
+	tw_put_literal(put, "}");
+}
+
+/* The last members of the data, and all keys begin in the same way: so the courier cuts them off for a
+ * target that has not asked for them (courier/format.c). */
+static void put_content(struct tw_put *put, const struct tw_content *content)
+{
+	if (!content)
+		return;
+	tw_put_literal(put, ",\"content\":[");
+	for (size_t i = 0; i < content->npieces; i++) {
+		if (i)
+			tw_put_literal(put, ",");
+		put_piece(put, &content->pieces[i]);
+	}
+	tw_put_literal(put, "]");
+	mark_if(put, ",\"content_whole\":true", content->whole);
+	put_pairs(put, ",\"content_missing\":[", content->missing, content->nmissing);
+	put_pairs(put, ",\"content_left_out\":[", content->left_out, content->nleft_out);
 }
 
 /* Only the end of a path that is longer than Linux can name. */
@@ -349,7 +409,7 @@ static void put_data(struct tw_encoder *encoder, struct tw_put *put, const struc
 	BYTES_IF(put, "old_path", event->old_path);
 	mark_if(put, ",\"path_truncated\":true", truncated(event->path));
 	mark_if(put, ",\"old_path_truncated\":true", truncated(event->old_path));
-	put_ranges(put, event);
+	put_pairs(put, ",\"ranges\":[", event->ranges, event->nranges);
 	number_if(put, ",\"transaction\":", event->transaction);
 	mark_if(put, ",\"resync\":true", event->resync);
 	mark_if(put, ",\"exchange\":true", event->exchange);
@@ -358,6 +418,8 @@ static void put_data(struct tw_encoder *encoder, struct tw_put *put, const struc
 	text_if(put, ",\"fstype\":", event->fstype);
 	text_if(put, ",\"reason\":", event->reason);
 	tw_put_text(put, encoder->end.data, encoder->end.len);
+	put_content(put, event->content);
+	tw_put_literal(put, "}}");
 }
 
 static const struct label *type_label(const struct tw_encoder *encoder, enum tw_event_type type)

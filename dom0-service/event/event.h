@@ -60,6 +60,30 @@ struct tw_range {
 	uint64_t length;
 };
 
+/* How much of a file's content its events carry. */
+enum tw_content_mode {
+	TW_CONTENT_NONE,
+	TW_CONTENT_CHANGED, /* the ranges that changed */
+	TW_CONTENT_FULL,    /* all of it, each time */
+};
+
+struct tw_content_piece {
+	uint64_t offset; /* bytes, in the file */
+	uint64_t length;
+	const uint8_t *data; /* NULL: zeroes, that take no room on the disk */
+};
+
+/* Of a file, by offset. */
+struct tw_content {
+	const struct tw_content_piece *pieces;
+	size_t npieces;
+	const struct tw_range *missing; /* has been written again already: a later event has it */
+	size_t nmissing;
+	const struct tw_range *left_out; /* is more than there may be in an event */
+	size_t nleft_out;
+	bool whole; /* all of the file is meant, not only what changed */
+};
+
 /* What a resync summed up. */
 struct tw_summary {
 	struct tw_time from;  /* of the last write that was followed; 0: not known */
@@ -107,6 +131,7 @@ struct tw_event {
 	const struct tw_bytes
 		*xattrs; /* full names: first those that came or changed, then those that went */
 	size_t nxattrs_set, nxattrs_removed;
+	const struct tw_content *content; /* NULL: not wanted */
 	uint32_t transaction; /* 0: none */
 	bool resync;
 	bool exchange;

@@ -68,9 +68,10 @@ static struct tw_error *take_inode(
 	remap->fast_symlink = ext4_inode_fast_symlink(now);
 	memcpy(remap->root, now->map, sizeof(remap->root));
 	remap->rest = now->rest;
-	if (remap->flags & EXT4_INLINE_DATA_FL)
-		remap->inlined = ext4_inline_digest(now);
-	return NULL;
+	if (!(remap->flags & EXT4_INLINE_DATA_FL))
+		return NULL;
+	remap->inlined = ext4_inline_digest(now);
+	return S_ISREG(remap->mode) ? ext4_inline_keep(fs, ino, now) : NULL;
 }
 
 /* The inode that a remap was made from. */
@@ -174,6 +175,20 @@ static struct tw_error *apply_data(struct work *w, const struct tw_owner *owner,
 	TW_TRY(tw_changeset_inode(w->fs->set, owner->ino, &change));
 	uint64_t lblk = owner->lblk + (block - owner->block);
 	return tw_changeset_range(change, lblk << w->fs->geo.blockbits, w->fs->geo.blocksize);
+}
+
+/* What may turn out to be a file's content, with data=journal. */
+static struct tw_error *hand_on_content(struct work *w)
+{
+	const struct tw_fs_env *env = &w->fs->env;
+	const struct ext4_blockset_entry *b = NULL;
+	struct tw_owner owner;
+	while (env->logged && (b = ext4_blockset_next(w->blocks, b)))
+		if (!tw_owners_find(tw_view_owners(w->fs->view), b->block, 1, &owner) ||
+			owner.kind == TW_OWNER_DATA || owner.kind == TW_OWNER_UNWRITTEN)
+			TW_TRY(env->logged(env->arg, b->block << w->fs->geo.blockbits, b->data,
+				w->fs->geo.blocksize));
+	return NULL;
 }
 
 static struct tw_error *apply_inodes(struct work *w)
@@ -301,7 +316,9 @@ struct tw_error *ext4_apply(
 			.early = &fs->early,
 			.nodes = &fs->nodes},
 	};
-	struct tw_error *err = apply_inodes(&w);
+	struct tw_error *err = hand_on_content(&w);
+	if (!err)
+		err = apply_inodes(&w);
 	if (!err)
 		err = apply_mappings(&w);
 	if (!err)
@@ -316,6 +333,7 @@ struct tw_error *ext4_apply(
 	else
 		tw_changeset_abandon(fs->set);
 	deinit(&w);
+	ext4_block_clear(&fs->inline_now);
 	ext4_attrs_sweep(fs);
 	return err;
 }

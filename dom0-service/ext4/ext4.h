@@ -84,6 +84,7 @@ struct ext4 {
 		*newer_sets; /* while the changes to a newer instance are told */
 	struct ext4_xattr_diff diff;
 	struct tw_numtab inlines;  /* digests of inline data, by inode */
+	struct ext4_block *inline_now; /* inline data of the inodes that are applied; digest: its length */
 	struct ext4_block *recent; /* digests of committed blocks that are not checkpointed yet */
 	struct ext4_block *direct; /* metadata written in place that is no checkpoint */
 	struct ext4_block
@@ -166,6 +167,10 @@ bool ext4_inode_fast_symlink(const struct ext4_inode *inode);
 enum { EXT4_INLINE_PARTS = 2 };
 struct tw_span ext4_inline_part(const struct ext4_inode *inode, unsigned part);
 /* Of the content up to the file's end. */
+/* Keeps what an inode holds inline until its events are out; then it is forgotten. */
+struct tw_error *ext4_inline_keep(
+	struct ext4 *fs, uint32_t ino, const struct ext4_inode *inode) TW_MUST_CHECK;
+bool ext4_inline_data(void *fs, uint32_t ino, struct tw_buf *out);
 uint64_t ext4_inline_digest(const struct ext4_inode *inode);
 /* What the blocks of an inode are. */
 enum tw_owner_kind ext4_data_kind(const struct ext4_geometry *geo, uint32_t ino, uint16_t mode);

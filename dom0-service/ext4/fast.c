@@ -357,6 +357,8 @@ static struct tw_error *move_inode(struct ext4 *fs, struct fast_inode *f)
 		f->remap.flags = was.flags & EXT4_INLINE_DATA_FL;
 	else if (raw.flags & EXT4_INLINE_DATA_FL)
 		f->remap.inlined = ext4_inline_digest(&raw);
+	if (f->raw && raw.flags & EXT4_INLINE_DATA_FL && S_ISREG(now.mode))
+		TW_TRY(ext4_inline_keep(fs, f->ino, &raw));
 	return move_content(fs, f, another, change);
 }
 
@@ -500,6 +502,7 @@ static struct tw_error *move(struct fast_work *w, const struct tw_commit *commit
 	fs->fast_applied = true;
 	if (!err)
 		err = tw_changeset_emit(fs->set, commit);
+	ext4_block_clear(&fs->inline_now);
 	if (!err)
 		drop_gone(w);
 	else

@@ -226,3 +226,33 @@ enum tw_owner_kind ext4_data_kind(const struct ext4_geometry *geo, uint32_t ino,
 		return TW_OWNER_SYMLINK;
 	return TW_OWNER_DATA;
 }
+
+struct tw_error *ext4_inline_keep(struct ext4 *fs, uint32_t ino, const struct ext4_inode *inode)
+{
+	struct tw_buf data = TW_BUF_INIT;
+	struct tw_error *err = NULL;
+	struct ext4_block *kept;
+	for (unsigned i = 0; i < EXT4_INLINE_PARTS; i++) {
+		struct tw_span part = ext4_inline_part(inode, i);
+		tw_buf_append(&data, part.data, part.len);
+	}
+	ext4_block_drop(&fs->inline_now, ino);
+	if (data.failed)
+		err = tw_error_nomem();
+	if (!err && data.len)
+		err = ext4_block_store(&fs->inline_now, ino, ino, (const uint8_t *)data.data, (uint32_t)data.len);
+	kept = err ? NULL : ext4_block_find(fs->inline_now, ino);
+	if (kept)
+		kept->digest = data.len;
+	tw_buf_deinit(&data);
+	return err;
+}
+
+bool ext4_inline_data(void *arg, uint32_t ino, struct tw_buf *out)
+{
+	const struct ext4 *fs = arg;
+	const struct ext4_block *kept = ext4_block_find(fs->inline_now, ino);
+	if (kept)
+		tw_buf_append(out, kept->data, kept->digest);
+	return kept && !out->failed;
+}

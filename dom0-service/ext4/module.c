@@ -21,6 +21,7 @@ void ext4_destroy(void *arg)
 	ext4_block_clear(&fs->recent);
 	ext4_block_clear(&fs->direct);
 	ext4_block_clear(&fs->early);
+	ext4_block_clear(&fs->inline_now);
 	tw_numtab_clear(&fs->inlines);
 	tw_numtab_clear(&fs->xattr_block);
 	ext4_xattr_sets_destroy(fs->sets);
@@ -47,6 +48,12 @@ static struct tw_error *ext4_open(const struct tw_fs_env *env, void **out)
 	}
 	*out = fs;
 	return NULL;
+}
+
+static bool ext4_in_place(void *arg, uint64_t block)
+{
+	const struct ext4 *fs = arg;
+	return !ext4_block_find(fs->recent, block);
 }
 
 static const char *ext4_uuid(void *arg)
@@ -77,6 +84,8 @@ const struct tw_fs_ops tw_fs_ext4 = {
 	.gathered_destroy = ext4_gathered_destroy,
 	.mend = ext4_mend,
 	.xattrs = ext4_attrs_names,
+	.in_place = ext4_in_place,
+	.inline_data = ext4_inline_data,
 	.uuid = ext4_uuid,
 	.view = ext4_view,
 	.destroy = ext4_destroy,

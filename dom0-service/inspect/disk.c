@@ -234,6 +234,8 @@ static struct tw_error *feed_volume(struct tw_volume *volume, const struct tw_re
 		if (n == MAX_PIECES)
 			return tw_error_create(TW_GAP, "%s: one write to more than %u stripes",
 				volume->subject, MAX_PIECES);
+		if (volume->disk->content)
+			TW_TRY(tw_content_written(volume->disk, volume, &piece, write.payload));
 		TW_TRY(tw_error_context(
 			volume->ops->write(volume->fs, &write), "%s", volume->subject));
 	}

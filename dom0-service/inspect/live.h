@@ -25,6 +25,7 @@ struct tw_live_options {
 	/* The ring is a sink's (tapdisk-plugin/sink.h): a record may be ahead of the image, and each
 	 * session has a ring of its own. */
 	bool mirror;
+	const char *content; /* of which files events carry content (content/rules.h); NULL: of none */
 };
 
 /* The strings of options live as long as the inspector. */

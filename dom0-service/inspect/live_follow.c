@@ -103,6 +103,8 @@ static struct tw_error *log_record(struct tw_live *live, const struct tw_record 
 /* Feeds the disk; what it cannot follow makes a resync due. */
 struct tw_error *tw_live_feed(struct tw_live *live, const struct tw_record *record)
 {
+	if (live->content)
+		tw_disk_content_at(live->content, record->sequence);
 	struct tw_error *err = tw_disk_feed(live->disk, record);
 	if (!err || tw_error_code(err) == TW_NOMEM || tw_error_code(err) == TW_IO)
 		return err;
@@ -161,6 +163,8 @@ struct tw_error *tw_live_pass_record(const struct tw_record *record, void *arg)
 	live->position.record = record->sequence;
 	if (!record->nsectors || record->flags & TW_RECORD_FLUSH)
 		return NULL;
+	if (live->content)
+		tw_disk_content_forget(live->content);
 	TW_TRY(tw_missed_add(&live->missed, record));
 	struct tw_record gap = *record;
 	gap.flags = TW_RECORD_GAP;
@@ -256,8 +260,11 @@ static struct tw_error *crawled(struct tw_disk *newer, void *arg)
 					   TW_RING_ID_BYTES) != 0;
 	if (live->ring)
 		memcpy(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES);
+	if (live->content)
+		tw_disk_content_at(live->content, live->position.record);
 	if (!live->disk) {
 		live->disk = newer;
+		tw_disk_set_content(live->disk, live->content);
 		TW_TRY(tw_disk_attached(live->disk, now));
 	} else {
 		if (again)

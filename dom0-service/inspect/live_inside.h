@@ -4,6 +4,7 @@
 #define TW_INSPECT_LIVE_INSIDE_H
 
 #include "event/encode.h"
+#include "inspect/content.h"
 #include "inspect/disk.h"
 #include "inspect/interest.h"
 #include "inspect/live.h"
@@ -29,6 +30,7 @@ struct tw_live {
 	struct tw_outbox *box;
 	struct tw_uplink *link;
 	struct tw_statefile *state;
+	struct tw_disk_content *content; /* NULL: events carry none */
 	struct tw_encoder *encoder; /* from when the epoch is known */
 	struct tw_buf json;         /* the event at hand */
 	struct tw_missed
@@ -55,6 +57,9 @@ void tw_live_need_crawl(struct tw_live *live, const char *reason);
 /* True when the courier has events that the state knows nothing of: it is older than what was sent
  * (dom0 went down, or the directory is a copy). Their numbers are used up. */
 bool tw_live_state_is_old(const struct tw_live *live);
+
+/* What is read for an event's content is checked against this ring, if it can be. */
+void tw_live_set_content_ring(struct tw_live *live);
 
 /* --- live_mirror.c: always true, or nothing, when there is no mirror --- */
 

@@ -99,6 +99,10 @@ static struct tw_error *pack(const struct rounds *r, struct tw_buf *out)
 
 struct tw_error *tw_live_apply_mend(struct tw_live *live, struct tw_span gathered)
 {
+	if (live->content) {
+		tw_disk_content_forget(live->content);
+		tw_disk_content_at(live->content, live->position.record);
+	}
 	struct tw_error *err = tw_disk_mend(live->disk, gathered);
 	if (err)
 		return err;

@@ -13,8 +13,10 @@
 
 static struct tw_error *create_disk(struct tw_live *live)
 {
-	return tw_disk_create(
-		live->options.image, live->options.id.vdev, tw_live_take_event, live, &live->disk);
+	TW_TRY(tw_disk_create(
+		live->options.image, live->options.id.vdev, tw_live_take_event, live, &live->disk));
+	tw_disk_set_content(live->disk, live->content);
+	return NULL;
 }
 
 bool tw_live_state_is_old(const struct tw_live *live)
@@ -83,11 +85,29 @@ static struct tw_error *connect_courier(struct tw_live *live)
 	return NULL;
 }
 
+static struct tw_error *expect_record(const struct tw_record *record, void *arg)
+{
+	struct tw_live *live = arg;
+	return tw_disk_content_expect(live->content, record);
+}
+
+/* What the log holds is later than what is followed, until it is. */
+static struct tw_error *expect_log(struct tw_live *live)
+{
+	if (!live->content)
+		return NULL;
+	tw_disk_content_set_told(live->content, tw_outbox_acked(live->box));
+	return tw_statefile_look(live->state, expect_record, live);
+}
+
 /* Goes on from the snapshot by the log. */
 static struct tw_error *replay(struct tw_live *live)
 {
+	TW_TRY(expect_log(live));
 	TW_TRY(tw_statefile_replay(live->state, tw_disk_loaded_bytes(live->disk), &live->position,
 		tw_live_replay_record, live));
+	if (live->content)
+		tw_disk_content_caught_up(live->content);
 	if (tw_disk_loaded_bytes(live->disk) != tw_disk_bytes(live->disk)) {
 		live->missed.unwatched = true;
 		tw_live_need_crawl(live, "the disk was resized");
@@ -126,18 +146,28 @@ static struct tw_error *ask_courier(struct tw_live *live)
 /* Goes on from what was saved; what does not hold makes a resync due. */
 static struct tw_error *resume(struct tw_live *live)
 {
+	TW_TRY(open_ring(live));
+	bool same = !memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES);
+	if (live->content)
+		tw_disk_content_set_ring(live->content, same && !live->options.mirror ? live->ring : NULL);
 	TW_TRY(replay(live));
 	live->unsettled = true;
-	TW_TRY(open_ring(live));
-	if (memcmp(live->position.ring, tw_ring_reader_id(live->ring), TW_RING_ID_BYTES)) {
+	if (!same) {
 		live->position.record = 0;
 		live->missed.unwatched = true;
 		live->missed.in_use = live->options.mirror;
 		tw_live_need_crawl(live, "the disk was not watched for a while");
 	}
+	tw_live_set_content_ring(live);
 	if (tw_uplink_up(live->link))
 		mend_old_state(live);
 	return live->resync ? ask_courier(live) : NULL;
+}
+
+void tw_live_set_content_ring(struct tw_live *live)
+{
+	if (live->content)
+		tw_disk_content_set_ring(live->content, live->options.mirror ? NULL : live->ring);
 }
 
 struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
@@ -151,6 +181,7 @@ struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
 	TW_TRY(tw_encoder_create(&live->id, &live->encoder));
 	TW_TRY(connect_courier(live));
 	TW_TRY(known ? resume(live) : open_ring(live));
+	tw_live_set_content_ring(live);
 	/* A mirror's next session may be far: what is known is sent meanwhile. */
 	if (!known || (live->resync && !live->options.mirror)) {
 		TW_TRY(tw_live_crawl(live));
@@ -161,6 +192,15 @@ struct tw_error *tw_live_start(struct tw_live *live, int stop_fd)
 	tw_live_status_places(&live->status, live->disk);
 	tw_live_status_write(&live->status, live->state);
 	return NULL;
+}
+
+static struct tw_error *create_content(struct tw_live *live)
+{
+	struct tw_content_rules *rules;
+	if (!live->options.content)
+		return NULL;
+	TW_TRY(tw_content_rules_parse(live->options.content, live->options.id.vdev, &rules));
+	return tw_disk_content_create(rules, &live->content);
 }
 
 struct tw_error *tw_live_create(const struct tw_live_options *options, struct tw_live **out)
@@ -177,6 +217,8 @@ struct tw_error *tw_live_create(const struct tw_live_options *options, struct tw
 	if (!err)
 		err = tw_interest_create(&live->interest);
 	if (!err)
+		err = create_content(live);
+	if (!err)
 		err = tw_statefile_create(options->state, &live->state);
 	if (err) {
 		tw_live_destroy(live);
@@ -192,6 +234,7 @@ void tw_live_destroy(struct tw_live *live)
 		return;
 	tw_disk_destroy(live->disk);
 	tw_live_status_deinit(&live->status);
+	tw_disk_content_destroy(live->content);
 	tw_interest_destroy(live->interest);
 	if (live->ring)
 		tw_ring_reader_destroy(live->ring);

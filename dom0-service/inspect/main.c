@@ -15,7 +15,8 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-enum { KEY_IMAGE = 256, KEY_RING, KEY_COURIER, KEY_STATE, KEY_READY_FD, KEY_STATUS_FD, KEY_MIRROR };
+enum { KEY_IMAGE = 256, KEY_RING, KEY_COURIER, KEY_STATE, KEY_READY_FD, KEY_STATUS_FD, KEY_MIRROR,
+	KEY_CONTENT };
 
 struct arguments {
 	struct tw_live_options live;
@@ -31,6 +32,8 @@ static const struct argp_option options[] = {
 	{"mirror", KEY_MIRROR, NULL, 0,
 		"The ring is filled by the mirror of a tapdisk: its records may be ahead of the image",
 		0},
+	{"content", KEY_CONTENT, "RULES", 0,
+		"Of which files events carry content, as tapwired writes it from its INI file", 0},
 	{"ready-fd", KEY_READY_FD, "N", 0,
 		"Write a line to this descriptor when the disk is watched", 0},
 	{"status-fd", KEY_STATUS_FD, "N", 0,
@@ -81,6 +84,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_MIRROR:
 		args->live.mirror = true;
+		return 0;
+	case KEY_CONTENT:
+		args->live.content = arg;
 		return 0;
 	case KEY_READY_FD:
 		args->ready_fd = parse_fd("ready-fd", arg, state);

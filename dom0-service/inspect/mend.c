@@ -168,9 +168,9 @@ struct tw_error *tw_disk_mend(struct tw_disk *disk, struct tw_span gathered)
 	uint64_t told = tw_unpack64(&in), last_ns = tw_unpack64(&in), bytes = tw_unpack64(&in);
 	if (tw_unpack64(&in) != disk->nvolumes || in.failed)
 		return damaged();
+	disk->told = told;
 	for (size_t i = 0; i < disk->nvolumes; i++)
 		TW_TRY(mend_volume(disk->volumes[i], &in, now));
-	disk->told = told;
 	return tw_disk_tell_resynced(disk, now, reason,
 		&(struct tw_summary){
 			.to = last_ns ? tw_time_of(last_ns) : now, .bytes = bytes, .bytes_known = true});

@@ -200,6 +200,22 @@ static struct tw_error *feed_log(struct tw_trace_reader *reader, const char *pat
 	return ret == -EPIPE ? NULL : log_error(ret, path);
 }
 
+struct tw_error *tw_statefile_look(const struct tw_statefile *state,
+	struct tw_error *(*record)(const struct tw_record *record, void *arg), void *arg)
+{
+	TW_AUTO_FREE char *path = log_path(state, state->generation);
+	struct tw_state_position nowhere = {.record = 0};
+	struct tw_trace_reader *reader;
+	if (!path)
+		return tw_error_nomem();
+	int ret = tw_trace_reader_open(path, &reader);
+	if (ret < 0)
+		return ret == -ENOENT || ret == -EPIPE ? NULL : log_error(ret, path);
+	struct tw_error *err = feed_log(reader, path, &nowhere, record, arg);
+	tw_trace_reader_destroy(reader);
+	return err;
+}
+
 struct tw_error *tw_statefile_replay(struct tw_statefile *state, uint64_t disk_bytes,
 	struct tw_state_position *position,
 	struct tw_error *(*record)(const struct tw_record *record, void *arg), void *arg)

@@ -38,6 +38,11 @@ struct tw_error *tw_statefile_replay(struct tw_statefile *state, uint64_t disk_b
 	struct tw_error *(*record)(const struct tw_record *record, void *arg),
 	void *arg) TW_MUST_CHECK;
 
+/* Shows each record of the log to the callback, and does nothing else. Before the replay. */
+struct tw_error *tw_statefile_look(const struct tw_statefile *state,
+	struct tw_error *(*record)(const struct tw_record *record, void *arg),
+	void *arg) TW_MUST_CHECK;
+
 /* Replaces snapshot and log by a new snapshot and an empty log, in one step. */
 struct tw_error *tw_statefile_snapshot(struct tw_statefile *state, struct tw_disk *disk,
 	const struct tw_outbox *box, const struct tw_state_position *position) TW_MUST_CHECK;

@@ -22,7 +22,14 @@ static struct tw_error *number_event(struct tw_event *event, void *arg)
 	struct tw_volume *volume = arg;
 	event->sequence = ++volume->disk->sequence;
 	event->volume = volume->place.uuid;
+	if (volume->disk->content)
+		TW_TRY(tw_content_attach(volume, event));
 	return volume->disk->emit(event, volume->disk->arg);
+}
+
+static struct tw_error *take_logged(void *arg, uint64_t offset, const void *data, size_t len)
+{
+	return tw_content_logged(arg, offset, data, len);
 }
 
 struct tw_fs_env tw_volume_env(struct tw_volume *volume)
@@ -34,6 +41,7 @@ struct tw_fs_env tw_volume_env(struct tw_volume *volume)
 			.parallel = volume->disk->source->parallel,
 			.soon = soon_volume},
 		.emit = number_event,
+		.logged = take_logged,
 		.arg = volume,
 		.subject = volume->subject,
 	};

@@ -3,6 +3,7 @@
 #ifndef TW_INSPECT_VOLUME_H
 #define TW_INSPECT_VOLUME_H
 
+#include "inspect/content.h"
 #include "inspect/disk.h"
 #include "volume/fs.h"
 #include "volume/layout.h"
@@ -34,6 +35,7 @@ struct tw_disk {
 	uint64_t told; /* number of the record up to which a resync has told of written files */
 	uint64_t last_ns;    /* dom0's clock at the latest record that was followed; 0: none was */
 	uint64_t read_bytes; /* from the image; atomic */
+	struct tw_disk_content *content; /* borrowed; NULL: events carry none */
 	struct tw_layout layout; /* as it was looked at last; without its places */
 	bool map_written;        /* one of the layout's spots was */
 	bool unknown_written;    /* the head of a volume that is not watched was */
@@ -64,6 +66,14 @@ void tw_disk_take_layout(struct tw_disk *disk, struct tw_layout *layout);
 /* Emits disk.resynced; summary->from is filled in. */
 struct tw_error *tw_disk_tell_resynced(struct tw_disk *disk, struct tw_time now, const char *reason,
 	struct tw_summary *summary) TW_MUST_CHECK;
+/* A part of a record that is the volume's, before it is followed; payload NULL: not known. */
+struct tw_error *tw_content_written(struct tw_disk *disk, const struct tw_volume *volume,
+	const struct tw_piece *piece, const void *payload) TW_MUST_CHECK;
+/* A block of the volume as a log has it (struct tw_fs_env). */
+struct tw_error *tw_content_logged(
+	struct tw_volume *volume, uint64_t offset, const void *data, size_t len) TW_MUST_CHECK;
+/* Gives a numbered event of the volume its content, if that is wanted; valid until the next event. */
+struct tw_error *tw_content_attach(struct tw_volume *volume, struct tw_event *event) TW_MUST_CHECK;
 /* Emits an event about a volume or, with volume NULL, the disk. */
 struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volume,
 	enum tw_event_type type, struct tw_time now, const char *reason) TW_MUST_CHECK;

@@ -291,11 +291,18 @@ static struct tw_error *create_inspector(uv_loop_t *loop, struct tw_watch *watch
 	char ready_fd[16];
 	snprintf(domid, sizeof(domid), "%u", spec->id.domid);
 	snprintf(ready_fd, sizeof(ready_fd), "%d", TW_CHILD_READY_FD);
-	const char *const argv[] = { program, "--image", spec->image, "--ring", spec->ring,
+	const char *argv[] = { program, "--image", spec->image, "--ring", spec->ring,
 		"--courier", spec->courier_socket, "--state", spec->state_dir, "--ready-fd",
 		ready_fd, "--status-fd", ready_fd, "--host", spec->id.host, "--domain-uuid", spec->id.domain_uuid,
 		"--domain-name", spec->id.domain_name, "--domid", domid, "--vdev", spec->id.vdev,
-		spec->tapdisk ? "--mirror" : NULL, NULL };
+		NULL, NULL, NULL, NULL };
+	size_t n = sizeof(argv) / sizeof(argv[0]) - 4;
+	if (spec->tapdisk)
+		argv[n++] = "--mirror";
+	if (spec->content) {
+		argv[n++] = "--content";
+		argv[n] = spec->content;
+	}
 	TW_TRY(tw_child_create(loop, "tapwire-inspect", argv, &inspector_ops, watch, &watch->inspector));
 	tw_child_limit(watch->inspector, spec->memory_max, spec->nice);
 	return NULL;

@@ -2,6 +2,7 @@
 #include "supervise/guests.h"
 #include "base/log.h"
 #include "base/scope.h"
+#include "content/rules.h"
 #include "ring.h"
 #include "supervise/guests_inside.h"
 #include "supervise/paths.h"
@@ -46,6 +47,7 @@ static void free_entry(struct tw_guests *guests, struct tw_guest_entry *entry)
 	free(entry->vdev);
 	free(entry->state_dir);
 	free(entry->ring);
+	free(entry->content);
 	free(entry->refused);
 	free(entry);
 }
@@ -179,6 +181,7 @@ void tw_guest_spec(const struct tw_guests *guests, const struct tw_guest_entry *
 			.domain_name = *current->name ? current->name : "-",
 			.domid = current->ids.domid,
 			.vdev = entry->vdev },
+		.content = entry->content,
 		.memory_max = rule ? rule->memory_max : 0,
 		.nice = rule ? (int)rule->nice : 0,
 	};
@@ -240,6 +243,14 @@ static void note_refusal(struct tw_guest_entry *entry, char *why)
 	entry->refused = why;
 }
 
+static struct tw_error *plan_content(const struct tw_guests *guests, struct tw_guest_entry *entry)
+{
+	free(entry->content);
+	entry->content = NULL;
+	return tw_content_plan(
+		guests->config, tw_guest_current(entry)->name, entry->uuid, &entry->content);
+}
+
 static struct tw_error *evaluate(struct tw_guests *guests, struct tw_guest_entry *entry)
 {
 	char name[128];
@@ -258,6 +269,7 @@ static struct tw_error *evaluate(struct tw_guests *guests, struct tw_guest_entry
 		entry->put = false;
 		entry->report = (struct tw_report){ 0 };
 	} else {
+		TW_TRY(plan_content(guests, entry));
 		tw_guest_spec(guests, entry, name, &spec);
 		entry->put = true;
 		TW_TRY(tw_fleet_put(guests->fleet, &spec));

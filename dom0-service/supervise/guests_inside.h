@@ -27,6 +27,7 @@ struct tw_guest_entry {
 	char *vdev;
 	char *state_dir; /* its key */
 	char *ring;
+	char *content; /* as its spec has it */
 	struct tw_instance *instances;
 	bool put;            /* it is in the fleet */
 	char *refused;       /* why it is not, NULL: it is, or is not wanted */

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/scope.h"
 #include "config/config.h"
+#include "content/rules.h"
 #include "supervise/child.h"
 #include "supervise/paths.h"
 #include "supervise/supervisor.h"
@@ -93,7 +94,7 @@ static struct tw_error *fill_spec(const struct tw_config *config, const struct t
 		.tries = (unsigned)config->mirror_tries,
 	};
 	name_domain(disk->domain ? disk->domain : disk->name, &spec->id);
-	return NULL;
+	return tw_content_plan(config, spec->id.domain_name, spec->id.domain_uuid, (char **)&spec->content);
 }
 
 /* A configuration, and what the supervisor makes of it. */
@@ -111,8 +112,10 @@ struct service {
 
 static void setup_deinit(struct setup *setup)
 {
-	for (size_t i = 0; setup->specs && i < setup->config->ndisks; i++)
+	for (size_t i = 0; setup->specs && i < setup->config->ndisks; i++) {
 		free((char *)setup->specs[i].state_dir);
+		free((char *)setup->specs[i].content);
+	}
 	free(setup->specs);
 	tw_config_destroy(setup->config);
 	*setup = (struct setup){ 0 };

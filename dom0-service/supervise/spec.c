@@ -21,6 +21,7 @@ static const size_t strings[] = {
 	offsetof(struct tw_disk_spec, record),
 	offsetof(struct tw_disk_spec, tapdisk),
 	offsetof(struct tw_disk_spec, tap_ctl),
+	offsetof(struct tw_disk_spec, content),
 };
 #define NSTRINGS (sizeof(strings) / sizeof(strings[0]))
 

@@ -22,6 +22,7 @@ struct tw_disk_spec {
 	 * nbd_socket. */
 	const char *tapdisk; /* NULL: none */
 	const char *tap_ctl;
+	const char *content;    /* rules (content/rules.h), or NULL */
 	unsigned stall_ms;
 	unsigned tries;
 	uint64_t memory_max;    /* see tw_child_limit() */

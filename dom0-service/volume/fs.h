@@ -19,6 +19,9 @@ struct tw_fs_env {
 	tw_emit_fn emit;
 	void *arg;
 	const char *subject; /* for log lines; lives as long as the instance */
+	/* Takes what a log says that a block holds which is no metadata, as far as is known; its place has it
+	 * later. NULL: nobody wants it. */
+	struct tw_error *(*logged)(void *arg, uint64_t offset, const void *data, size_t len);
 };
 
 /* A write to the volume. */
@@ -75,6 +78,11 @@ struct tw_fs_ops {
 	/* Names the extended attributes that came or changed, and those that went, between two
 	 * digests of them (tw_attr.xattrs; 0: none), in the event; borrowed until the next call. */
 	struct tw_error *(*xattrs)(void *fs, uint64_t old, uint64_t now, struct tw_event *event);
+	/* False while what a log holds of a block is newer than what is at its place. */
+	bool (*in_place)(void *fs, uint64_t block);
+	/* Appends the content of a file whose inode holds it; false when it is not known. While an event about
+	 * it is emitted. */
+	bool (*inline_data)(void *fs, uint32_t ino, struct tw_buf *out);
 	const char *(*uuid)(void *fs); /* lives as long as the instance */
 	struct tw_view *(*view)(void *fs);
 	void (*destroy)(void *fs); /* NULL is fine */

@@ -36,7 +36,7 @@ static struct tw_error *take_event(struct tw_event *event, void *arg)
 static struct tw_fs_env env_of(uint8_t *bytes)
 {
 	return (struct tw_fs_env){ { .read = fuzz_read, .arg = bytes, .bytes = FUZZ_IMAGE_BYTES }, take_event,
-		NULL, "fuzz" };
+		NULL, "fuzz", NULL };
 }
 
 static void find_places(const uint8_t *pristine)

@@ -12,9 +12,10 @@ from .guard import Guard
 class Daemon:
     """One disk (or several: more has the images and rings of the others), one endpoint. Use as a context manager:
     inside, the disk is followed live. Leaving it stops the daemon in order; its state is there for the next
-    one. service and disk: lines more for these sections; without wait it need not be live inside."""
+    one. service, disk and target: lines more for these sections; without wait it need not be live inside."""
 
-    def __init__(self, tapwire, directory, image, ring, endpoint, more=(), service="", disk="", wait=True):
+    def __init__(self, tapwire, directory, image, ring, endpoint, more=(), service="", disk="", target="",
+                 wait=True):
         directory = os.fspath(directory)
         self._run = os.path.join(directory, "run")
         self._log = os.path.join(directory, "tapwired.log")
@@ -22,8 +23,8 @@ class Daemon:
         config = os.path.join(directory, "tapwire.conf")
         with open(config, "w", encoding="utf-8") as file:
             file.write("[service]\nstate_dir = %s/state\nrun_dir = %s\n%s\n"
-                       "[target t]\nurl = %s\nsecret_file = %s\nbatch_delay_ms = 10\n" % (
-                           directory, self._run, service, endpoint.url, endpoint.secret))
+                       "[target t]\nurl = %s\nsecret_file = %s\nbatch_delay_ms = 10\n%s\n" % (
+                           directory, self._run, service, endpoint.url, endpoint.secret, target))
             for number, (its_image, its_ring) in enumerate([(image, ring), *more]):
                 name = chr(ord("a") + number)
                 file.write("[disk %s]\nimage = %s\nring = %s\nvdev = xvd%s\n%s\n" % (

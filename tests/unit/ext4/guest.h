@@ -96,7 +96,7 @@ static inline void guest_write(struct guest *g, uint64_t block, const uint8_t *d
 /* An instance of the disk as it is. */
 static inline struct ext4 *crawl_of(struct guest *g, tw_emit_fn emit)
 {
-	struct tw_fs_env env = { g->disk.source, emit, g, "test" };
+	struct tw_fs_env env = { g->disk.source, emit, g, "test", NULL };
 	struct ext4 *fs;
 	ok(tw_fs_ext4.open(&env, (void **)&fs));
 	return fs;
@@ -263,7 +263,7 @@ static inline struct ext4 *crawl_of_next(struct guest *g)
 {
 	struct image next = { .bytes = g->next };
 	next.source = (struct tw_source){ .read = image_read, .arg = &next, .bytes = IMAGE_BYTES };
-	struct tw_fs_env env = { next.source, no_event, g, "next" };
+	struct tw_fs_env env = { next.source, no_event, g, "next", NULL };
 	struct ext4 *fs;
 	ok(tw_fs_ext4.open(&env, (void **)&fs));
 	return fs;

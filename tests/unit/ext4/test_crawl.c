@@ -26,7 +26,7 @@ static int setup(void **state)
 {
 	struct crawl *c = calloc(1, sizeof(*c));
 	c->image = image_new("-O ^metadata_csum,^64bit");
-	c->env = (struct tw_fs_env){ c->image->source, keep_event, c, "test" };
+	c->env = (struct tw_fs_env){ c->image->source, keep_event, c, "test", NULL };
 	ok(tw_fs_ext4.open(&c->env, (void **)&c->fs));
 	*state = c;
 	return 0;

@@ -40,7 +40,7 @@ static struct tw_error *drop_event(struct tw_event *event, void *arg)
 
 static struct ext4 *open_with(struct follow *f, tw_emit_fn emit)
 {
-	struct tw_fs_env env = { f->now.source, emit, f, "test" };
+	struct tw_fs_env env = { f->now.source, emit, f, "test", NULL };
 	struct ext4 *fs;
 	ok(tw_fs_ext4.open(&env, (void **)&fs));
 	return fs;

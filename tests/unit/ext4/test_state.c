@@ -35,7 +35,7 @@ static int setup_with(void **state, const char *mkfs)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	f->image = image_new(mkfs);
-	f->env = (struct tw_fs_env){ f->image->source, count, f, "test" };
+	f->env = (struct tw_fs_env){ f->image->source, count, f, "test", NULL };
 	ok(tw_fs_ext4.open(&f->env, (void **)&f->fs));
 	ok(ext4_save(f->fs, &f->saved));
 	*state = f;

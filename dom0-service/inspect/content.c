@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "inspect/content.h"
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "content/recent.h"
+#include "inspect/volume.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What was written is kept until a transaction says whose it is: of a guest that writes a lot, the last
+ * seconds. */
+#define RECENT_BYTES (64u << 20)
+/* Of a log that is followed again: units of so many bytes are remembered, ... */
+#define UNIT_SHIFT 12
+/* ... and writes of more than so many of them count for the whole disk. */
+#define MAX_UNITS 65536u
+
+#define UNIT_SECTORS (1u << (UNIT_SHIFT - TW_SECTOR_SHIFT))
+
+/* The last records of a log that wrote to the sectors of a unit, counted from the log's first; 0: none. */
+struct last {
+	uint64_t unit;
+	uint32_t record[UNIT_SECTORS];
+	UT_hash_handle hh;
+};
+
+/* A piece under way: where its bytes are in the buffer, which may move. */
+struct part {
+	uint64_t offset, length; /* in the file */
+	size_t at;
+	bool zeroes;
+};
+
+struct tw_disk_content {
+	struct tw_content_rules *rules;
+	struct tw_recent *recent;
+	struct tw_ring_reader *ring;
+	uint64_t told; /* number of an event */
+	uint64_t at;   /* number of the record that is followed */
+	struct last *expected;
+	uint64_t expected_from; /* the number before the log's first record */
+	uint64_t all_before; /* a record before which nothing in the image counts */
+
+	/* of the event at hand */
+	struct tw_buf bytes;
+	struct part *parts;
+	size_t nparts, capparts;
+	struct tw_content_piece *pieces;
+	size_t cappieces;
+	struct tw_range *missing, *left_out;
+	size_t nmissing, capmissing, nleft_out, capleft_out;
+	struct tw_content content;
+};
+
+struct tw_error *tw_disk_content_create(
+	struct tw_content_rules *rules, struct tw_disk_content **out)
+{
+	struct tw_disk_content *c = calloc(1, sizeof(*c));
+	if (!c) {
+		tw_content_rules_destroy(rules);
+		return tw_error_nomem();
+	}
+	c->rules = rules;
+	struct tw_error *err = tw_recent_create(RECENT_BYTES, &c->recent);
+	if (err)
+		tw_disk_content_destroy(c);
+	else
+		*out = c;
+	return err;
+}
+
+void tw_disk_content_destroy(struct tw_disk_content *c)
+{
+	if (!c)
+		return;
+	tw_disk_content_caught_up(c);
+	tw_content_rules_destroy(c->rules);
+	tw_recent_destroy(c->recent);
+	tw_buf_deinit(&c->bytes);
+	free(c->parts);
+	free(c->pieces);
+	free(c->missing);
+	free(c->left_out);
+	free(c);
+}
+
+void tw_disk_content_set_ring(struct tw_disk_content *c, struct tw_ring_reader *ring)
+{
+	c->ring = ring;
+}
+
+void tw_disk_content_set_told(struct tw_disk_content *c, uint64_t sequence)
+{
+	c->told = sequence;
+}
+
+void tw_disk_content_at(struct tw_disk_content *c, uint64_t record)
+{
+	c->at = record;
+}
+
+void tw_disk_content_forget(struct tw_disk_content *c)
+{
+	tw_recent_clear(c->recent);
+}
+
+void tw_disk_set_content(struct tw_disk *disk, struct tw_disk_content *content)
+{
+	disk->content = content;
+}
+
+/* --- a log that is followed again --- */
+
+static struct tw_error *find_last(struct tw_disk_content *c, uint64_t unit, struct last **out)
+{
+	HASH_FIND(hh, c->expected, &unit, sizeof(unit), *out);
+	if (*out)
+		return NULL;
+	*out = calloc(1, sizeof(**out));
+	if (!*out)
+		return tw_error_nomem();
+	(*out)->unit = unit;
+	HASH_ADD(hh, c->expected, unit, sizeof((*out)->unit), *out);
+	return NULL;
+}
+
+struct tw_error *tw_disk_content_expect(struct tw_disk_content *c, const struct tw_record *record)
+{
+	struct last *last = NULL;
+	if (!record->nsectors || record->flags & TW_RECORD_FLUSH)
+		return NULL;
+	if (!c->expected)
+		c->expected_from = record->sequence - 1;
+	uint64_t since = record->sequence - c->expected_from;
+	if (record->nsectors / UNIT_SECTORS > MAX_UNITS || since > UINT32_MAX) {
+		c->all_before = record->sequence;
+		return NULL;
+	}
+	for (uint64_t s = record->sector; s < record->sector + record->nsectors; s++) {
+		if (!last || last->unit != s / UNIT_SECTORS)
+			TW_TRY(find_last(c, s / UNIT_SECTORS, &last));
+		last->record[s % UNIT_SECTORS] = (uint32_t)since;
+	}
+	return NULL;
+}
+
+void tw_disk_content_caught_up(struct tw_disk_content *c)
+{
+	struct last *last, *next;
+	HASH_ITER (hh, c->expected, last, next) {
+		HASH_DEL(c->expected, last);
+		free(last);
+	}
+	c->all_before = 0;
+}
+
+static bool is_expected(const struct tw_disk_content *c, uint64_t at, uint64_t offset, uint64_t len)
+{
+	const struct last *last = NULL;
+	uint64_t sector = offset >> TW_SECTOR_SHIFT, end = (offset + len) >> TW_SECTOR_SHIFT;
+	if (c->all_before > at)
+		return true;
+	if (!c->expected)
+		return false;
+	for (; sector < end; sector++) {
+		uint64_t unit = sector / UNIT_SECTORS;
+		if (!last || last->unit != unit)
+			HASH_FIND(hh, c->expected, &unit, sizeof(unit), last);
+		if (!last)
+			sector |= UNIT_SECTORS - 1;
+		else if (last->record[sector % UNIT_SECTORS] &&
+			 last->record[sector % UNIT_SECTORS] + c->expected_from > at)
+			return true;
+	}
+	return false;
+}
+
+/* --- what the stream brings --- */
+
+struct tw_error *tw_content_written(
+	struct tw_disk *disk, const struct tw_volume *volume, const struct tw_piece *piece, const void *payload)
+{
+	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
+	struct tw_disk_content *c = disk->content;
+	struct tw_owner owner;
+	if (!payload) {
+		tw_recent_drop(c->recent, piece->disk, piece->bytes);
+		return NULL;
+	}
+	/* Most of what is written to metadata is written to the log. */
+	if (tw_owners_find(tw_view_owners(volume->ops->view(volume->fs)), piece->offset >> bits, 1, &owner) &&
+		owner.kind == TW_OWNER_JOURNAL)
+		return NULL;
+	return tw_recent_put(c->recent, piece->disk, payload, piece->bytes);
+}
+
+/* --- reading --- */
+
+/* Whether no write has touched it that is followed later. */
+static bool is_untouched(
+	const struct tw_disk *disk, const struct tw_disk_content *c, uint64_t offset, uint64_t len)
+{
+	uint64_t at = c->at > disk->told ? c->at : disk->told;
+	if (!c->ring || is_expected(c, at, offset, len))
+		return false;
+	return tw_ring_untouched(c->ring, at, offset >> TW_SECTOR_SHIFT, len >> TW_SECTOR_SHIFT) == 1;
+}
+
+struct reading {
+	struct tw_volume *volume;
+	uint8_t *to;
+	uint64_t offset; /* in the volume, of to */
+	bool exact;
+	struct tw_error *err;
+};
+
+/* A part of the disk that the stream has not brought. */
+static struct tw_error *read_image(struct reading *r, uint64_t disk_offset, size_t len)
+{
+	struct tw_disk *disk = r->volume->disk;
+	TW_TRY(disk->file.read(disk->file.arg, disk_offset, r->to, len));
+	r->exact = r->exact && is_untouched(disk, disk->content, disk_offset, len);
+	return NULL;
+}
+
+static bool is_in_place(const struct tw_volume *volume, uint64_t offset, uint64_t len)
+{
+	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
+	for (uint64_t block = offset >> bits; block <= (offset + len - 1) >> bits; block++)
+		if (!volume->ops->in_place(volume->fs, block))
+			return false;
+	return true;
+}
+
+static void read_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
+{
+	struct reading *r = arg;
+	struct tw_recent *recent = r->volume->disk->content->recent;
+	while (bytes && !r->err && r->exact) {
+		size_t missing, n = tw_recent_get(recent, disk_offset, r->to, bytes, &missing);
+		if (!n) {
+			n = missing;
+			r->exact = is_in_place(r->volume, r->offset, n);
+			if (r->exact)
+				r->err = read_image(r, disk_offset, n);
+		}
+		r->to += n;
+		r->offset += n;
+		disk_offset += n;
+		bytes -= n;
+	}
+}
+
+/* Reads sectors of a volume as they are at this place of the stream. *exact: that was possible. */
+static struct tw_error *read_sectors(
+	struct tw_volume *volume, uint64_t offset, void *to, size_t len, bool *exact)
+{
+	struct reading r = {volume, to, offset, true, NULL};
+	tw_segments_each(&volume->place.segments, offset, len, read_piece, &r);
+	*exact = r.exact && r.to == (uint8_t *)to + len;
+	return r.err;
+}
+
+/* --- the pieces of an event --- */
+
+static struct tw_error *add_range(
+	struct tw_range **ranges, size_t *n, size_t *cap, uint64_t offset, uint64_t length)
+{
+	struct tw_range *last = *n ? &(*ranges)[*n - 1] : NULL;
+	if (last && last->offset + last->length == offset) {
+		last->length += length;
+		return NULL;
+	}
+	if (!TW_GROW(*ranges, *n, *cap))
+		return tw_error_nomem();
+	(*ranges)[(*n)++] = (struct tw_range){offset, length};
+	return NULL;
+}
+
+static struct tw_error *add_missing(struct tw_disk_content *c, uint64_t offset, uint64_t length)
+{
+	return add_range(&c->missing, &c->nmissing, &c->capmissing, offset, length);
+}
+
+static struct tw_error *add_left_out(struct tw_disk_content *c, uint64_t offset, uint64_t length)
+{
+	return add_range(&c->left_out, &c->nleft_out, &c->capleft_out, offset, length);
+}
+
+static struct tw_error *add_part(struct tw_disk_content *c, const struct part *part)
+{
+	struct part *last = c->nparts ? &c->parts[c->nparts - 1] : NULL;
+	if (last && last->zeroes == part->zeroes && last->offset + last->length == part->offset &&
+		(part->zeroes || last->at + last->length == part->at)) {
+		last->length += part->length;
+		return NULL;
+	}
+	if (!TW_GROW(c->parts, c->nparts, c->capparts))
+		return tw_error_nomem();
+	c->parts[c->nparts++] = *part;
+	return NULL;
+}
+
+/* Bytes of a file that lie in a row in the volume. What was written again comes with a later event, and that
+ * event tells of these sectors alone: so the others have to be told now. */
+static struct tw_error *take_mapped(
+	struct tw_disk_content *c, struct tw_volume *volume, uint64_t offset, uint64_t length, uint64_t from)
+{
+	uint64_t first = from & ~(uint64_t)(TW_SECTOR_SIZE - 1);
+	uint64_t end = (from + length + TW_SECTOR_SIZE - 1) & ~(uint64_t)(TW_SECTOR_SIZE - 1);
+	uint8_t *to = tw_buf_reserve(&c->bytes, end - first);
+	bool exact;
+	if (!to)
+		return tw_error_nomem();
+	TW_TRY(read_sectors(volume, first, to, end - first, &exact));
+	if (exact) {
+		const struct part part = {offset, length, c->bytes.len + (from - first), false};
+		/* What follows in the file may follow here, too. */
+		c->bytes.len += from - first + length;
+		return add_part(c, &part);
+	}
+	if (end - first == TW_SECTOR_SIZE || !c->ring)
+		return add_missing(c, offset, length);
+	uint64_t half = first + (end - first) / 2 / TW_SECTOR_SIZE * TW_SECTOR_SIZE - from;
+	TW_TRY(take_mapped(c, volume, offset, half, from));
+	return take_mapped(c, volume, offset + half, length - half, from + half);
+}
+
+/* The first extent that ends behind a block of the file, or NULL. */
+static const struct tw_extent *extent_behind(const struct tw_extent *e, uint32_t n, uint64_t lblk)
+{
+	uint32_t low = 0;
+	while (low < n) {
+		uint32_t mid = low + (n - low) / 2;
+		if ((uint64_t)e[mid].lblk + e[mid].count <= lblk)
+			low = mid + 1;
+		else
+			n = mid;
+	}
+	return &e[low];
+}
+
+static struct tw_error *take_range(struct tw_disk_content *c, struct tw_volume *volume,
+	const struct tw_inode *inode, uint64_t offset, uint64_t length)
+{
+	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
+	const uint64_t end = offset + length;
+	struct tw_extent one;
+	uint32_t n;
+	const struct tw_extent *all = tw_inode_extents(inode, &one, &n);
+	const struct tw_extent *e = extent_behind(all, n, offset >> bits);
+	while (offset < end) {
+		bool hole = e == all + n || (uint64_t)e->lblk << bits > offset;
+		uint64_t stop = e == all + n ? end
+				: hole	     ? (uint64_t)e->lblk << bits
+					     : ((uint64_t)e->lblk + e->count) << bits;
+		stop = stop < end ? stop : end;
+		const struct part zeroes = {offset, stop - offset, 0, true};
+		if (hole || e->unwritten)
+			TW_TRY(add_part(c, &zeroes));
+		else
+			TW_TRY(take_mapped(c, volume, offset, stop - offset,
+				(e->block << bits) + (offset - ((uint64_t)e->lblk << bits))));
+		e += !hole;
+		offset = stop;
+	}
+	return NULL;
+}
+
+static struct tw_error *take_inline(struct tw_disk_content *c, struct tw_volume *volume,
+	const struct tw_event *event)
+{
+	if (!volume->ops->inline_data(volume->fs, (uint32_t)event->inode, &c->bytes) ||
+		c->bytes.len < event->size)
+		return add_missing(c, 0, event->size);
+	const struct part part = {0, event->size, 0, false};
+	return event->size ? add_part(c, &part) : NULL;
+}
+
+/* Ranges up to the limit. */
+static struct tw_error *take_ranges(struct tw_disk_content *c, struct tw_volume *volume,
+	const struct tw_inode *inode, const struct tw_range *ranges, size_t n, uint64_t left)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint64_t offset = ranges[i].offset, length = ranges[i].length;
+		uint64_t part = length < left ? length : left;
+		if (part)
+			TW_TRY(take_range(c, volume, inode, offset, part));
+		if (part < length)
+			TW_TRY(add_left_out(c, offset + part, length - part));
+		left -= part;
+	}
+	return NULL;
+}
+
+static struct tw_error *take_event(struct tw_disk_content *c, struct tw_volume *volume,
+	const struct tw_event *event, bool whole, uint64_t max)
+{
+	struct tw_view *view = volume->ops->view(volume->fs);
+	const struct tw_inode *inode = tw_view_inode(view, (uint32_t)event->inode);
+	const struct tw_range all = {0, event->size};
+	if (!inode)
+		return NULL;
+	if (whole && event->size > max)
+		return add_left_out(c, 0, event->size);
+	if (tw_view_flags(view, inode) & TW_FLAG_INLINE)
+		return take_inline(c, volume, event);
+	return whole ? take_ranges(c, volume, inode, &all, event->size != 0, max)
+		     : take_ranges(c, volume, inode, event->ranges, event->nranges, max);
+}
+
+static struct tw_error *finish(struct tw_disk_content *c, bool whole, uint64_t size)
+{
+	/* Never a mixture of then and now. */
+	if (whole && c->nmissing) {
+		c->nparts = c->nmissing = 0;
+		TW_TRY(add_missing(c, 0, size));
+	}
+	if (c->cappieces < c->nparts) {
+		struct tw_content_piece *more = reallocarray(c->pieces, c->nparts, sizeof(*more));
+		if (!more)
+			return tw_error_nomem();
+		c->pieces = more;
+		c->cappieces = c->nparts;
+	}
+	for (size_t i = 0; i < c->nparts; i++) {
+		const struct part *part = &c->parts[i];
+		const uint8_t *data = part->zeroes ? NULL : (const uint8_t *)c->bytes.data + part->at;
+		c->pieces[i] = (struct tw_content_piece){part->offset, part->length, data};
+	}
+	c->content = (struct tw_content){c->pieces, c->nparts, c->missing, c->nmissing, c->left_out,
+		c->nleft_out, whole};
+	return NULL;
+}
+
+static struct tw_content_wish wish_for(
+	struct tw_disk_content *c, const struct tw_event *event, bool *whole)
+{
+	const struct tw_content_wish none = {TW_CONTENT_NONE, 0};
+	if (event->kind != TW_KIND_FILE || event->encrypted)
+		return none;
+	struct tw_content_wish wish = tw_content_rules_match(c->rules, event->type, event->volume, event->path);
+	/* What comes in from elsewhere is new to whoever follows the place, whatever it holds. */
+	bool arrives = event->type == TW_EVENT_FILE_LINKED ||
+		       (event->type == TW_EVENT_FILE_RENAMED &&
+			       !tw_content_rules_match(c->rules, event->type, event->volume, event->old_path).mode);
+	*whole = arrives || wish.mode == TW_CONTENT_FULL;
+	switch (event->type) {
+	case TW_EVENT_FILE_CREATED:
+	case TW_EVENT_FILE_MODIFIED:
+		return wish;
+	case TW_EVENT_FILE_TRUNCATED:
+		return wish.mode == TW_CONTENT_FULL ? wish : none;
+	default:
+		return arrives ? wish : none;
+	}
+}
+
+struct tw_error *tw_content_attach(struct tw_volume *volume, struct tw_event *event)
+{
+	struct tw_disk_content *c = volume->disk->content;
+	bool whole;
+	if (event->sequence <= c->told)
+		return NULL;
+	struct tw_content_wish wish = wish_for(c, event, &whole);
+	if (wish.mode == TW_CONTENT_NONE)
+		return NULL;
+	tw_buf_reset(&c->bytes);
+	c->nparts = c->nmissing = c->nleft_out = 0;
+	TW_TRY(take_event(c, volume, event, whole, wish.max_bytes));
+	TW_TRY(finish(c, whole, event->size));
+	event->content = &c->content;
+	return NULL;
+}
+
+static void keep_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
+{
+	struct reading *r = arg;
+	if (!r->err)
+		r->err = tw_recent_put(r->volume->disk->content->recent, disk_offset, r->to, bytes);
+	r->to += bytes;
+}
+
+struct tw_error *tw_content_logged(
+	struct tw_volume *volume, uint64_t offset, const void *data, size_t len)
+{
+	struct reading r = {volume, (uint8_t *)data, offset, true, NULL};
+	if (volume->disk->content)
+		tw_segments_each(&volume->place.segments, offset, len, keep_piece, &r);
+	return r.err;
+}

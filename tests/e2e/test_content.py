@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What files hold, in their events: whoever gets it can rebuild each file byte by byte."""
+import os
+import random
+import re
+import shutil
+import time
+
+import pytest
+
+from lib import guestdisk
+from lib.contents import Contents
+from lib.daemon import Daemon
+from lib.endpoint import Endpoint
+
+MODES = {
+    "ordered": ((), ""),
+    "small-blocks": (("-b", "1024"), ""),
+    "journal": ((), "data=journal"),
+    "writeback": ((), "data=writeback"),
+    "inline": (("-O", "inline_data"), ""),
+    "fast-commit": (("-O", "fast_commit"), ""),
+    "no-journal": (("-O", "^has_journal"), ""),
+    "bigalloc": (("-O", "bigalloc", "-C", "16384"), ""),
+}
+
+
+class Logs:
+    """A guest's logs: numbered lines, rotated in both ways."""
+
+    def __init__(self, root, seed):
+        self._rng = random.Random(seed)
+        self.dir = os.path.join(root, "log")
+        os.makedirs(self.dir, exist_ok=True)
+        self._line = {}
+        self._files = {}
+        for name in ("syslog", "app.log"):
+            self._open(name)
+
+    def _path(self, name):
+        return os.path.join(self.dir, name)
+
+    def _open(self, name):
+        if name in self._files:
+            self._files[name].close()
+        self._files[name] = open(self._path(name), "ab", buffering=0)
+
+    def _append(self, name):
+        for _ in range(self._rng.choice((1, 1, 1, 5, 200))):
+            number = self._line[name] = self._line.get(name, 0) + 1
+            text = "%s %08d %s\n" % (name, number, self._rng.choice(("ok", "grüße", "x" * 300, "tab\t\"quoted\"")))
+            self._files[name].write(text.encode())
+
+    def _rotate(self, name):
+        os.replace(self._path(name), self._path(name + ".1"))
+        self._open(name)
+
+    def _copytruncate(self, name):
+        shutil.copy(self._path(name), self._path(name + ".copy"))
+        os.truncate(self._path(name), 0)
+
+    def work(self, operations):
+        for _ in range(operations):
+            name = self._rng.choice(sorted(self._files))
+            chance = self._rng.random()
+            if chance < 0.01:
+                self._rotate(name)
+            elif chance < 0.02:
+                self._copytruncate(name)
+            else:
+                self._append(name)
+            if self._rng.random() < 0.1:
+                os.fsync(self._files[name].fileno())
+
+    def close(self):
+        for file in self._files.values():
+            file.close()
+
+
+def overwrite(root, rng, operations):
+    """Binary files: written anywhere, with holes, punched, cut, renamed over."""
+    where = os.path.join(root, "data")
+    os.makedirs(where, exist_ok=True)
+    for _ in range(operations):
+        path = os.path.join(where, "f%d" % rng.randrange(6))
+        with open(path, "r+b" if os.path.exists(path) else "w+b", buffering=0) as file:
+            chance = rng.random()
+            if chance < 0.6:
+                file.seek(rng.randrange(200000))
+                file.write(rng.randbytes(rng.randrange(1, 20000)))
+            elif chance < 0.7:
+                file.truncate(rng.randrange(200000))
+            elif chance < 0.8:
+                os.posix_fallocate(file.fileno(), rng.randrange(100000), 50000)
+            elif chance < 0.9:
+                guestdisk.run("fallocate", "-p", "-o", str(rng.randrange(25) * 4096), "-l", "12288", path)
+            if rng.random() < 0.2:
+                os.fsync(file.fileno())
+        if chance > 0.97:
+            os.replace(path, os.path.join(where, "f%d" % rng.randrange(6)))
+
+
+LINE = re.compile(rb"^(syslog|app\.log) (\d{8}) ")
+
+
+def expect_lines(data, told):
+    """A log is consecutive lines, whole but for the last one, at every event."""
+    before = None
+    for line in bytes(data).split(b"\n")[:-1]:
+        found = LINE.match(line)
+        assert found, "%r in the content of event %s" % (line[:80], told["id"])
+        number = int(found[2])
+        assert before in (None, number - 1), "line %d after %s, event %s" % (number, before, told["id"])
+        before = number
+
+
+def settled(daemon, endpoint, seconds=0.5):
+    """What was captured has been followed and has arrived."""
+    def idle():
+        before = len(endpoint.events())
+        time.sleep(seconds)
+        status = daemon.status()
+        return status.get("live") and not status["inspector"]["lag_bytes"] and len(endpoint.events()) == before
+    assert guestdisk.wait_until(idle, 60), daemon.said()
+
+
+def rebuilt(endpoint, logs=True):
+    contents = Contents()
+    for event in endpoint.events():
+        file = contents.apply(event)
+        path = event.get("subject", "")
+        if logs and file and "/log/" in path and not any(file.missing) and "content" in event["data"]:
+            expect_lines(file.data, event)
+    return contents
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODES)
+def test_files_are_rebuilt_byte_by_byte(tapwire, memory, name):
+    mkfs, options = MODES[name]
+    image, ring = memory / "disk.img", memory / "ring"
+    guestdisk.make_image(image, "256M", mkfs)
+    with Endpoint(memory) as endpoint, \
+            guestdisk.GuestDisk(memory, image, plugin=tapwire.plugin, options=options, record=False,
+                                plugin_args=("ring=%s" % ring,)) as disk, \
+            Daemon(tapwire, memory, image, ring, endpoint, target="content = append") as daemon:
+        logs, rng = Logs(disk.root, 3), random.Random(4)
+        for _ in range(6):
+            logs.work(60)
+            overwrite(disk.root, rng, 20)
+            if name == "inline":
+                for number in range(10):
+                    with open(os.path.join(disk.root, "small%d" % number), "w") as file:
+                        file.write("x" * rng.randrange(150))
+        logs.close()
+        disk.sync("end")
+        settled(daemon, endpoint, 2 if name == "no-journal" else 0.5)  # such a disk is looked at when it is idle
+        contents = rebuilt(endpoint, name not in ("writeback", "no-journal"))
+        assert contents.check(disk.root) > 8
+        assert contents.events > 20 and contents.left_out == 0
+        endpoint.finish()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ("kills", "gaps", "both"))
+def test_it_heals(tapwire, asan, memory, trouble):
+    """What was missed, or cannot be told any more after a restart, comes with a later event."""
+    image, ring = memory / "disk.img", memory / "ring"
+    guestdisk.make_image(image, "256M")
+    size = "16M" if trouble == "kills" else "64K"
+    with Endpoint(memory) as endpoint, \
+            guestdisk.GuestDisk(memory, image, plugin=tapwire.plugin, record=False,
+                                plugin_args=("ring=%s" % ring, "ring-size=%s" % size)) as disk, \
+            Daemon(asan, memory, image, ring, endpoint, target="content = append") as daemon:
+        logs, rng = Logs(disk.root, 5), random.Random(6)
+        for _ in range(12):
+            logs.work(60)
+            overwrite(disk.root, rng, 20)
+            if trouble != "gaps":
+                daemon.kill_inspectors()
+        logs.close()
+        disk.sync("end")
+        settled(daemon, endpoint)
+        contents = rebuilt(endpoint, trouble == "kills")
+        assert contents.check(disk.root) > 6
+        endpoint.finish()
+
+
+@pytest.mark.slow
+def test_full_content_is_never_a_mixture(tapwire, memory):
+    """A file whose blocks all say the same number, rewritten all the time."""
+    image, ring = memory / "disk.img", memory / "ring"
+    guestdisk.make_image(image, "64M")
+    with Endpoint(memory) as endpoint, \
+            guestdisk.GuestDisk(memory, image, plugin=tapwire.plugin, record=False,
+                                plugin_args=("ring=%s" % ring,)) as disk, \
+            Daemon(tapwire, memory, image, ring, endpoint,
+                   target="content = full\ncontent_max = 64K\npaths = /in/**") as daemon:
+        os.mkdir(disk.root + "/in")
+        os.mkdir(disk.root + "/out")
+        for number in range(60):
+            for name in ("same", "large"):
+                with open(os.path.join(disk.root, "out", name), "wb") as file:
+                    file.write((b"%07d\n" % number) * (4096 if name == "same" else 16384))
+                    os.fsync(file.fileno())
+                os.replace(os.path.join(disk.root, "out", name), os.path.join(disk.root, "in", name))
+        disk.sync("end")
+        settled(daemon, endpoint)
+        whole = 0
+        for event in endpoint.events():
+            data = event["data"]
+            if "content" not in data:
+                continue
+            assert event["subject"].startswith("/in/") and data["content_whole"]
+            text = "".join(piece["text"] for piece in data["content"])
+            if event["subject"] == "/in/large":
+                assert data["content_left_out"] == [[0, 131072]] and not text
+                continue
+            if "content_missing" in data:
+                assert not text and data["content_missing"] == [[0, data["size"]]]
+                continue
+            assert len(text) == 32768 and len(set(text.split())) == 1
+            whole += 1
+        assert whole > 30
+
+
+def test_who_does_not_ask_gets_none(tapwire, memory):
+    """Of two targets one wants content, of some paths; the other one gets events as ever."""
+    image, ring = memory / "disk.img", memory / "ring"
+    guestdisk.make_image(image, "64M")
+    os.mkdir(memory / "b")
+    with Endpoint(memory) as plain, Endpoint(memory / "b") as second, \
+            guestdisk.GuestDisk(memory, image, plugin=tapwire.plugin, record=False,
+                                plugin_args=("ring=%s" % ring,)) as disk, \
+            Daemon(tapwire, memory, image, ring, plain,
+                   target="[target second]\nurl = %s\nsecret_file = %s\ncontent = changed\n"
+                          "paths = /etc/**, !/etc/shadow" % (second.url, second.secret)) as daemon:
+        os.mkdir(disk.root + "/etc")
+        for name in ("hosts", "shadow", "../else"):
+            with open(os.path.join(disk.root, "etc", name), "w") as file:
+                file.write("content of %s\n" % name)
+        disk.sync("end")
+        settled(daemon, plain)
+        settled(daemon, second)
+        ours = {event["subject"]: event["data"] for event in second.events() if "subject" in event}
+        assert ours["/etc/hosts"]["content"] == [{"offset": 0, "text": "content of hosts\n"}]
+        assert "/etc/shadow" not in ours and "/else" not in ours
+        told = {event["subject"]: event["data"] for event in plain.events() if "subject" in event}
+        assert {"/etc/hosts", "/etc/shadow", "/else"} <= set(told)
+        assert not [data for data in told.values() if "content" in data]
+        assert told["/etc/hosts"] == {key: value for key, value in ours["/etc/hosts"].items() if key != "content"}
+        plain.finish()
