@@ -293,6 +293,54 @@ static void control_characters_and_quotes_are_escaped(void **state)
 	free(text);
 }
 
+/* The data of an event with this content, from its last fixed member on. */
+static void assert_content(const struct tw_content *content, const char *want)
+{
+	struct tw_event event = file_event();
+	event.content = content;
+	char *text = encode(&event);
+	const char *at = strstr(text, "\"domain\":");
+	at = at ? strstr(at, "\"}") : NULL;
+	assert_non_null(at);
+	assert_string_equal(at + 2, want);
+	free(text);
+}
+
+static void content_is_text_or_base64_or_zeroes(void **state)
+{
+	(void)state;
+	const struct tw_content_piece pieces[] = {
+		{ 0, 5, (const uint8_t *)"a\n\xc3\xa4\"" },
+		{ 5, 4096, NULL },
+		{ 8000, 3, (const uint8_t *)"a\xff\0" },
+		{ 9000, 3, (const uint8_t *)"a\0b" }, /* escapes take more than base64 */
+		{ 9100, 0, (const uint8_t *)"" },
+	};
+	const struct tw_content content = { .pieces = pieces, .npieces = 5 };
+	assert_content(&content,
+		",\"content\":[{\"offset\":0,\"base64\":\"YQrDpCI=\"},{\"offset\":5,\"zeroes\":4096},"
+		"{\"offset\":8000,\"base64\":\"Yf8A\"},{\"offset\":9000,\"base64\":\"YQBi\"},"
+		"{\"offset\":9100,\"text\":\"\"}]}}");
+	const struct tw_content_piece line = { 7, 25, (const uint8_t *)"gr\xc3\xbc\xc3\x9f" "e \"quoted\", a line\n" };
+	const struct tw_content one = { .pieces = &line, .npieces = 1 };
+	assert_content(&one, ",\"content\":[{\"offset\":7,\"text\":\"gr\xc3\xbc\xc3\x9f"
+			     "e \\\"quoted\\\", a line\\n\"}]}}");
+}
+
+static void what_content_lacks_is_said(void **state)
+{
+	(void)state;
+	const struct tw_range missing[] = { { 0, 512 }, { 4096, 1 } }, left_out = { 8192, 100 };
+	const struct tw_content none = { .whole = true };
+	const struct tw_content content = {
+		.missing = missing, .nmissing = 2, .left_out = &left_out, .nleft_out = 1
+	};
+	assert_content(NULL, "}}");
+	assert_content(&none, ",\"content\":[],\"content_whole\":true}}");
+	assert_content(&content, ",\"content\":[],\"content_missing\":[[0,512],[4096,1]],"
+				 "\"content_left_out\":[[8192,100]]}}");
+}
+
 static void an_entry_is_path_and_inode(void **state)
 {
 	(void)state;
@@ -495,6 +543,8 @@ int main(void)
 		cmocka_unit_test(attributes_are_named),
 		cmocka_unit_test(attributes_that_are_not_utf8_come_twice),
 		cmocka_unit_test(control_characters_and_quotes_are_escaped),
+		cmocka_unit_test(content_is_text_or_base64_or_zeroes),
+		cmocka_unit_test(what_content_lacks_is_said),
 		cmocka_unit_test(an_entry_is_path_and_inode),
 		cmocka_unit_test(an_encoder_remembers_nothing_of_the_event_before),
 		cmocka_unit_test(what_needs_escaping_is_found_at_every_place),
