@@ -478,6 +478,15 @@ static bool names_hold(const struct fast_work *w, const struct fast_inode *f)
 	return !f->raw || (was.mode && names != was.nlink) || then == now.attr.nlink;
 }
 
+/* Whether what is put into a directory has a path then. Linux forgets a name that was given while the commit
+ * before was under way, and goes on with names in that directory: they would be told of by nobody. */
+static bool is_reachable(const struct fast_work *w, uint32_t dir)
+{
+	const struct fast_inode *f;
+	HASH_FIND(hh, w->inodes, &dir, sizeof(dir), f);
+	return dir == EXT4_ROOT_INO || (int64_t)count_names(w->fs, dir) + (f ? f->links : 0) > 0;
+}
+
 /* Reads the steps and refuses what it cannot do, before anything is moved. */
 static struct tw_error *collect(struct fast_work *w, const struct ext4_fc_op *ops, size_t n)
 {
@@ -489,6 +498,8 @@ static struct tw_error *collect(struct fast_work *w, const struct ext4_fc_op *op
 		TW_TRY(count_links(w));
 	for (const struct fast_inode *f = w->inodes; f && !w->refused; f = f->hh.next)
 		w->refused = !names_hold(w, f);
+	for (const struct fast_name *name = w->names; name && !w->refused; name = name->hh.next)
+		w->refused = name->there && !is_reachable(w, name_dir(name));
 	return NULL;
 }
 

@@ -186,6 +186,47 @@ static void a_checkpoint_comes_over_what_waits_for_a_recovery(void **state)
 	assert_int_equal(uid_of(g, ino), 9);
 }
 
+static void new_inode(struct fast_guest *f, uint32_t ino, uint32_t like, unsigned links)
+{
+	uint8_t raw[FAST_INODE];
+	read_inode(&f->guest, like, raw);
+	fast_le16(raw + I_LINKS, links);
+	raw[I_GENERATION] ^= 0x55;
+	fast_inode(&f->log, ino, raw, FAST_INODE);
+}
+
+/* A name that Linux forgot in a fast commit: what is below it has no path before the full commit, which would
+ * then find it where it is already. */
+static void a_name_in_a_directory_without_one_waits_for_the_commit(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	const uint32_t dir = g->fs->geo.ninodes - 2, sub = dir + 1;
+	new_inode(f, sub, EXT4_ROOT_INO, 2);
+	fast_name(&f->log, EXT4_FC_CREAT, dir, sub, "sub");
+	new_inode(f, dir, EXT4_ROOT_INO, 3);
+	commit_fast(f);
+	told(g, "");
+	assert_null(tw_view_inode(g->fs->view, sub));
+	assert_null(tw_view_inode(g->fs->view, dir));
+}
+
+static void names_in_new_directories_need_no_order(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	const uint32_t dir = g->fs->geo.ninodes - 2, sub = dir + 1, ino = dir + 2;
+	uint32_t file = owner_of(g->fs, block_of(g->fs, "sparse", TW_OWNER_DATA)).ino;
+	new_inode(f, ino, file, 1);
+	fast_name(&f->log, EXT4_FC_CREAT, sub, ino, "file");
+	new_inode(f, sub, EXT4_ROOT_INO, 2);
+	fast_name(&f->log, EXT4_FC_CREAT, dir, sub, "sub");
+	new_inode(f, dir, EXT4_ROOT_INO, 3);
+	fast_name(&f->log, EXT4_FC_CREAT, EXT4_ROOT_INO, dir, "new");
+	commit_fast(f);
+	told(g, "created /new\ncreated /new/sub\ncreated /new/sub/file\n");
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -194,6 +235,8 @@ int main(void)
 		TEST(a_number_reused_in_a_fast_commit_begins_without_ranges),
 		TEST(a_recovery_of_fast_commits_is_looked_at_when_it_is_done),
 		TEST(a_checkpoint_comes_over_what_waits_for_a_recovery),
+		TEST(a_name_in_a_directory_without_one_waits_for_the_commit),
+		TEST(names_in_new_directories_need_no_order),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
