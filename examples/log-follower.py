@@ -53,7 +53,7 @@ class Follower:
             return
         try:
             self.follow(event, event["type"].rpartition(".")[2], event["data"])
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno not in HOPELESS:
                 raise
             print(f"! {event['id']}, {event['subject']!r}: {error}", file=sys.stderr, flush=True)
@@ -74,10 +74,10 @@ class Follower:
     def path(self, event, key, text):
         """Where a path of the guest's is. Beside the domains only our own files begin with a dot."""
         data, (uuid, *volume) = event["data"], event["source"].split("/")[3:]
-        raw = base64.b64decode(data[key + "_b64"]) if key + "_b64" in data else text.encode()
+        raw = base64.b64decode(data[key + "_b64"]) if key + "_b64" in data else text.encode(errors="replace")
         name = data.get("domain", {}).get("name", "")
         return self.place((uuid if name[:1] in (".", "") else name).encode(), "-".join(volume).encode(),
-                          *filter(None, raw.split(b"/")))
+                          *filter(None, (raw.strip(b"/") or b"@").split(b"/")))
 
     def follow(self, event, what, data):
         is_file, is_gone = data["kind"] == "file", what in ("deleted", "unlinked")

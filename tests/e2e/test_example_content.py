@@ -92,10 +92,15 @@ def test_log_follower_has_what_the_guest_has(tapwire, memory, mountable):
     with Example(memory, "log-follower.py", "--dir", top) as follower, \
             guestdisk.GuestDisk(memory, image, plugin=tapwire.plugin, record=False,
                                 plugin_args=("ring=%s" % ring,)) as disk, \
-            Daemon(tapwire, memory, image, ring, follower, target=RETRY + "paths = /log/**\ncontent = append") as daemon:
+            Daemon(tapwire, memory, image, ring, follower,
+                   target=RETRY + "paths = /log/**\ncontent = append") as daemon:
         logs = Logs(disk.root, 11)
         for turn in range(8):
             logs.work(80)
+            taken = guestdisk.read_text(top / ".taken")
+            with open(disk.root + "/log/turn", "w", encoding="ascii") as file:
+                os.fsync(file.fileno())
+            assert guestdisk.wait_until(lambda: guestdisk.read_text(top / ".taken") != taken, 60), daemon.said()
             follower.kill()
             if turn == 5:
                 os.mkdir(disk.root + "/log/archive")
@@ -120,3 +125,161 @@ def test_log_follower_has_what_the_guest_has(tapwire, memory, mountable):
         kept = tree(top / ".inodes", True).values()
         assert b"what was deleted stays\n" in kept and len(kept) > len(real)
         assert not follower.log.read_text()
+
+
+SOURCE = "/xen/host/3f0c9a52-0000-4000-8000-00000000000a/xvda/vol"
+VOLUME = os.path.join("guest", "xvda-vol")
+
+
+class Events:
+    """Events of one disk, as tapwire would send them."""
+
+    def __init__(self):
+        self.list = []
+
+    def add(self, what, path, inode, content=None, kind="file", source=SOURCE, name="guest", **data):
+        if content is not None:
+            data["content"] = [{"offset": data.pop("offset", 0), "text": content}] if content else []
+            data.setdefault("size", len(content))
+        number = len(self.list) + 1
+        self.list.append({"id": "epoch-%d" % number, "source": source, "type": "org.tapwire.file." + what,
+                          "subject": path, "sequence": str(number),
+                          "data": {"inode": inode, "generation": 7, "kind": kind, "size": 0, "domain": {"name": name},
+                                   **data}})
+
+
+def rotation():
+    events = Events()
+    events.add("created", "/log", 11, kind="dir")
+    events.add("created", "/log/a", 12, "first\n")
+    events.add("modified", "/log/a", 12, "second\n", offset=6, size=13)
+    events.add("renamed", "/log/a.1", 12, old_path="/log/a", size=13)
+    events.add("created", "/log/a", 13, "third\n")
+    events.add("deleted", "/log/a.1", 12, size=13)
+    events.add("renamed", "/log/a.1", 13, old_path="/log/a", size=6)
+    events.add("created", "/log/b", 14, "copied\n" * 3)
+    events.add("truncated", "/log/b", 14, size=0)
+    events.add("modified", "/log/b", 14, "cut\n")
+    events.add("linked", "/log/c", 14, "cut\n", content_whole=True)
+    events.add("renamed", "/old", 11, kind="dir", old_path="/log")
+    events.add("created", "/log", 15, kind="dir")
+    events.add("created", "/log/a", 16, "fourth\n")
+    events.add("modified", "/old/b", 14, "more\n", offset=4, size=9)
+    events.add("unlinked", "/old/c", 14, size=9)
+    events.add("modified", "/log/a", 16, "", size=20, content_missing=[[7, 13]])
+    events.add("modified", "/log/a", 16, size=20, content=None)
+    events.list[-1]["data"]["content"] = [{"offset": 7, "zeroes": 9}, {"offset": 16, "base64": "/wD/AA=="}]
+    return events.list
+
+
+ROTATED = {"old/a.1": b"third\n", "old/b": b"cut\nmore\n", "log/a": b"fourth\n" + bytes(9) + b"\xff\0\xff\0"}
+
+
+def test_log_follower_may_be_killed_between_any_two_steps(memory, monkeypatch):
+    """Batches that come again, in part or in whole, do no harm."""
+    module, events = example("log-follower"), rotation()
+
+    class Killed(BaseException):
+        pass
+    left = [0]
+
+    def deadly(call):
+        def wrapper(*args, **kwargs):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            result = call(*args, **kwargs)
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return result
+        return wrapper
+    for name in ("rename", "unlink", "link", "fsync"):
+        monkeypatch.setattr(os, name, deadly(getattr(os, name)))
+    steps = 0
+    while left[0] <= 0:
+        steps += 1
+        top, left[0] = memory / str(steps), steps
+        with contextlib.suppress(Killed):
+            follower = module.Follower(top)
+            for event in events:
+                follower.take(event)
+        finished, left[0] = left[0] > 0, 0
+        for event in events * 2:
+            module.Follower(top).take(event)
+        assert tree(top / VOLUME) == ROTATED, steps
+        assert sorted(tree(top / ".inodes", True).values()) == sorted([b"first\nsecond\n", *ROTATED.values()])
+        if finished:
+            break
+    assert steps > 60
+
+
+def test_log_follower_exchanges_names(scratch):
+    module, events = example("log-follower"), Events()
+    for path, inode in (("/one/x", 12), ("/two/x", 13), ("/y", 14), ("/z", 15)):
+        events.add("created", path, inode, path)
+    events.add("renamed", "/two", 2, kind="dir", old_path="/one", exchange=True)
+    events.add("renamed", "/z", 14, old_path="/y", exchange=True, size=2)
+    follower = module.Follower(scratch)
+    for event in events.list:
+        follower.take(event)
+    assert tree(scratch / VOLUME) == {"two/x": b"/one/x", "one/x": b"/two/x", "z": b"/y", "y": b"/z"}
+
+
+def test_log_follower_stays_in_its_directory(scratch, capsys):
+    """Whatever a guest, or the host, calls things; whatever lies in the way."""
+    module, events = example("log-follower"), Events()
+    top, outside = scratch / "in" / "top", scratch / "in" / "outside"
+    outside.mkdir(parents=True)
+    (outside / "kept").write_text("as it was")
+    follower = module.Follower(top)
+    (top / VOLUME).mkdir(parents=True)
+    (top / VOLUME / "symlink").symlink_to(outside)
+    (top / VOLUME / "file").symlink_to(outside / "kept")
+    for inode, (path, old) in enumerate((("/symlink/x", "/a"), ("/symlink/kept", "/b"), ("/file", "/file"),
+                                         ("/c", "/symlink/kept")), 30):
+        events.add("created", path, inode, "hostile")
+        events.add("renamed", path, inode, old_path=old, size=7)
+        events.add("renamed", path, 3, kind="dir", old_path=old)
+        events.add("deleted", path, inode)
+    disk = SOURCE.split("/", 3)[3].replace("/", "-")
+    (top / ".inodes" / disk).mkdir()
+    (top / ".inodes" / disk / "50-7").symlink_to(outside / "kept")
+    paths = ["/../../../outside/x", "/..", "/.", "../outside/x", "//../outside/x", "/a/../../../../outside/x", "/", "",
+             str(outside / "x"), "/symlink/x", "/symlink/kept", "/file", "/nul\0", "/" + "n" * 256, "/d" * 2000,
+             "/" + "x/" * 300 + "y", "/\ud800", "/good"]
+    for inode, path in enumerate(paths, 100):
+        for what in ("created", "modified", "deleted", "created"):
+            events.add(what, path, inode, "hostile")
+        events.add("renamed", path, inode, old_path="/../../../outside/kept", size=7)
+        events.add("renamed", path, 3, kind="dir", old_path="/../../outside", exchange=True)
+        events.add("renamed", "/../../../outside/y", inode, old_path=path, size=7)
+        events.add("renamed", "/../../../outside", 3, old_path=path, kind="dir")
+    events.add("created", "/raw", 60, "raw", path_b64=base64.b64encode(b"/../../../outside/\xff").decode())
+    events.add("created", "/raw", 61, "raw", path_b64=base64.b64encode(b"/\xff\xfe").decode())
+    events.add("created", "/planted", 50, "hostile")
+    for number, name in enumerate(("..", "../outside", ".inodes", ".taken", "/", "a\0b", "n" * 300)):
+        events.add("created", "/x", 70 + number, "hostile", name=name)
+        events.add("created", "/x", 80 + number, "hostile", source="/xen/host/%s/../.." % name.replace("/", "%2F"))
+    for size in (1 << 62, 1 << 63, (1 << 64) - 1):
+        events.add("created", "/huge", 90, "hostile", size=size)
+    events.add("created", "/good/again", 91, "fine")
+    events.add("created", "/last", 92, "fine")
+    for event in events.list:
+        follower.take(event)
+    assert tree(scratch / "in" / "outside", True) == {"kept": b"as it was"}
+    assert sorted(os.listdir(scratch / "in")) == ["outside", "top"]
+    assert os.listdir(scratch) == ["in"]
+    assert {".inodes", ".taken", "guest"} <= set(os.listdir(top))
+    ours = {os.fsencode(path): content for path, content in tree(top / VOLUME).items()}
+    assert ours[b"last"] == b"fine" and ours[b"\xff\xfe"] == b"raw"
+    assert ours[b"%2E%2E/%2E%2E/%2E%2E/outside/\xff"] == b"raw"
+    assert "lies in the way" in capsys.readouterr().err
+
+
+def test_log_follower_says_what_is_left_out(scratch, capsys):
+    module, events = example("log-follower"), Events()
+    events.add("created", "/log", 12, "abc", size=9, content_left_out=[[3, 6]])
+    module.Follower(scratch).take(events.list[0])
+    assert tree(scratch / VOLUME) == {"log": b"abc" + bytes(6)}
+    assert "/log" in (said := capsys.readouterr().err) and "content_left_out [[3, 6]]" in said
