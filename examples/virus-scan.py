@@ -7,7 +7,7 @@
 Give the target content = full, content_max = 4MiB and the paths of your choice. One line of JSON for each finding
 ("infected"), for each file that could not be scanned ("not scanned": it is larger than content_max, or clamd said so)
 and for one whose content a later event has ("awaited"). A batch is answered when clamd has answered. "tapwire
-redeliver" has files scanned again, by the signatures of today; what was found is not told twice."""
+redeliver" has files scanned again, by the signatures of today; what was told is not told twice."""
 import argparse
 import base64
 import hashlib
@@ -69,15 +69,19 @@ class Scanner:
         self.seen = {}  # batches and events
         self.state = open(state or os.devnull, "a+", encoding="utf-8")
         self.state.seek(0)
-        self.told = set(self.state.read().splitlines())  # findings
+        self.told = set(self.state.read().splitlines())
 
     def tell(self, result, event, **more):
-        data = event["data"]
+        data, what = event["data"], json.dumps([event["id"], result, more])
+        if what in self.told:
+            return
         domain = data.get("domain", {}).get("name") or event["source"].split("/")[3]
         known = {name: data[name] for name in ("path_b64", "inode", "generation", "size") if name in data}
         print(json.dumps({"result": result, **more, "domain": domain, "volume": event["source"],
                           "path": event["subject"], **known, "time": event["observedtime"], "event": event["id"]}),
               flush=True)
+        self.told.add(what)
+        print(what, file=self.state, flush=True)
 
     def take(self, batch, event):
         if (batch, event["id"]) in self.seen:
@@ -101,12 +105,8 @@ class Scanner:
     def scan(self, event, content):
         answer = ask(self.clamd, content).removeprefix("stream: ")
         if answer.endswith(" FOUND"):
-            finding = f"{event['id']} {answer}"
-            if finding not in self.told:
-                self.tell("infected", event, signature=answer.removesuffix(" FOUND"),
-                          sha256=hashlib.sha256(content).hexdigest())
-                self.told.add(finding)
-                print(finding, file=self.state, flush=True)
+            self.tell("infected", event, signature=answer.removesuffix(" FOUND"),
+                      sha256=hashlib.sha256(content).hexdigest())
         elif answer != "OK":
             self.tell("not scanned", event, reason=answer)
 
@@ -135,7 +135,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--secret-file", required=True)
     parser.add_argument("--clamd", default="/run/clamav/clamd.ctl", help="its socket (default: %(default)s)")
-    parser.add_argument("--state", help="remember here what was found, over a restart")
+    parser.add_argument("--state", help="remember here what was told, over a restart")
     parser.add_argument("--port", type=int, default=8080)
     args = parser.parse_args()
     server = HTTPServer(("127.0.0.1", args.port), Handler)

@@ -34,10 +34,10 @@ class Process:
     def __init__(self, directory, name, argv):
         self.argv = [os.fspath(arg) for arg in argv]
         self.out, self.log = directory / (name + ".out"), directory / (name + ".log")
-        self._guard = Guard()
-        self._proc = None
+        self._guard = self._proc = None
 
     def start(self):
+        self._guard = Guard()
         with open(self.out, "ab") as out, open(self.log, "ab") as log:
             self._proc = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=log)
         self._guard.push("kill", self._proc.pid)
@@ -46,6 +46,7 @@ class Process:
         self._proc.send_signal(signal.SIGKILL)
         self._proc.wait()
         self._guard.pop()
+        self._guard.close()
 
     def __enter__(self):
         self.start()
@@ -53,7 +54,6 @@ class Process:
 
     def __exit__(self, *_exc):
         self.kill()
-        self._guard.close()
 
 
 class Example(Process):
@@ -283,3 +283,96 @@ def test_log_follower_says_what_is_left_out(scratch, capsys):
     module.Follower(scratch).take(events.list[0])
     assert tree(scratch / VOLUME) == {"log": b"abc" + bytes(6)}
     assert "/log" in (said := capsys.readouterr().err) and "content_left_out [[3, 6]]" in said
+
+
+# --- virus-scan ---
+
+@pytest.fixture
+def clamd(memory):
+    """Debian's clamd with signatures of the test's own, not started yet."""
+    if not os.path.exists("/usr/sbin/clamd"):
+        pytest.skip("no clamd (clamav-daemon)")
+    database = memory / "db"
+    database.mkdir()
+    (database / "own.ndb").write_text("Own.Eicar:0:0:%s\nOwn.Marker:0:*:%s\n" % (
+        EICAR.hex(), b"a marker that nobody has by accident".hex()))
+    (memory / "clamd.conf").write_text("Foreground yes\nDatabaseDirectory %s\nLocalSocket %s\nUser root\n"
+                                       "TemporaryDirectory %s\nStreamMaxLength 300K\n" % (
+                                           database, memory / "clamd.sock", memory))
+    return Process(memory, "clamd", ["/usr/sbin/clamd", "--config-file", memory / "clamd.conf"])
+
+
+def answers(path):
+    with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
+        sock.connect(os.fspath(path))
+        sock.sendall(b"zPING\0")
+        return sock.recv(16) == b"PONG\0"
+    return False
+
+
+def target(tapwire, directory):
+    """How the daemon's target is."""
+    done = tapwire.run("targets", "--json", "--state", directory / "run", timeout=20)
+    return json.loads(done.stdout)["targets"][0]
+
+
+def told(scanner):
+    """What the scanner has printed, the last of each path. Nothing is printed twice."""
+    lines = guestdisk.read_text(scanner.out).splitlines()
+    assert len(lines) == len(set(lines)), lines
+    return {line["path"]: line for line in map(json.loads, lines) if line["result"] != "awaited"}
+
+
+def test_virus_scan_finds_what_is_infected(tapwire, memory, mountable, clamd):
+    image, ring, sock = memory / "disk.img", memory / "ring", memory / "clamd.sock"
+    guestdisk.make_image(image, "64M")
+    with Example(memory, "virus-scan.py", "--clamd", sock, "--state", memory / "told") as scanner, \
+            guestdisk.GuestDisk(memory, image, plugin=tapwire.plugin, record=False,
+                                plugin_args=("ring=%s" % ring,)) as disk, \
+            Daemon(tapwire, memory, image, ring, scanner,
+                   target=RETRY + "content = full\ncontent_max = 500K") as daemon:
+        def put(name, content):
+            pathlib.Path(disk.root, name).write_bytes(content)
+            disk.sync(name)
+
+        def found(*names):
+            assert guestdisk.wait_until(lambda: set(told(scanner)) == {"/" + name for name in names}, 60), (
+                told(scanner), scanner.log.read_text(), clamd.log.read_text(), daemon.said())
+        with clamd:
+            assert guestdisk.wait_until(lambda: answers(sock), 60), clamd.log.read_text()
+            put("clean", b"nothing to see\n")
+            put("eicar", EICAR)
+            far = random.Random(7).randbytes(200000) + b"a marker that nobody has by accident" + b"\0" * 50000
+            put("far", far)
+            put("large", b"x" * 400000)
+            put("larger", b"x" * 600000)
+            put("clean2", b"nothing to see, either\n")
+            put("eicar2", EICAR)
+            found("eicar", "far", "large", "larger", "eicar2")
+            scanner.kill()
+        scanner.start()
+        put("later", EICAR)  # while there is no clamd
+        put("clean3", b"nothing\n")
+        assert guestdisk.wait_until(lambda: target(tapwire, memory)["last_status"] == 503, 60)
+        assert "/later" not in told(scanner)
+        with clamd:
+            found("eicar", "far", "large", "larger", "eicar2", "later")
+            assert guestdisk.wait_until(lambda: target(tapwire, memory)["backlog"] == 0, 60)
+            delivered = target(tapwire, memory)["delivered"]
+            (memory / "db" / "own.ndb").write_text("New.Nothing:0:0:%s\n" % b"nothing to see\n".hex())
+            clamd.kill()
+            clamd.start()  # with the signatures of today
+            done = tapwire.run("redeliver", "--target", "t", "--since", "1h", "--state", memory / "run")
+            assert done.returncode == 0, done.stderr
+            found("clean", "eicar", "far", "large", "larger", "eicar2", "later")
+            assert guestdisk.wait_until(lambda: target(tapwire, memory)["delivered"] == 2 * delivered, 60)
+        got = told(scanner)
+        for name, content, signature in (("eicar", EICAR, "Own.Eicar"), ("far", far, "Own.Marker"),
+                                         ("later", EICAR, "Own.Eicar")):
+            line = got["/" + name]
+            assert (line["result"], line["sha256"]) == ("infected", hashlib.sha256(content).hexdigest())
+            assert line["signature"].startswith(signature) and line["domain"] == "a" and "/xvda/" in line["volume"]
+            assert line["inode"] == os.stat(os.path.join(disk.root, name)).st_ino and line["event"]
+        assert got["/clean"]["signature"].startswith("New.Nothing")
+        for name, reason in (("large", "INSTREAM size limit exceeded"), ("larger", "larger than content_max")):
+            assert got["/" + name]["result"] == "not scanned" and reason in got["/" + name]["reason"]
