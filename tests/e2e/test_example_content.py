@@ -161,6 +161,9 @@ def rotation():
     events.add("truncated", "/log/b", 14, size=0)
     events.add("modified", "/log/b", 14, "cut\n")
     events.add("linked", "/log/c", 14, "cut\n", content_whole=True)
+    events.add("created", "/log/d/e/x", 20, "", size=0)
+    events.add("deleted", "/log/d/e/x", 20)
+    events.add("created", "/log/d", 21, "no directory")
     events.add("renamed", "/old", 11, kind="dir", old_path="/log")
     events.add("created", "/log", 15, kind="dir")
     events.add("created", "/log/a", 16, "fourth\n")
@@ -172,7 +175,8 @@ def rotation():
     return events.list
 
 
-ROTATED = {"old/a.1": b"third\n", "old/b": b"cut\nmore\n", "log/a": b"fourth\n" + bytes(9) + b"\xff\0\xff\0"}
+ROTATED = {"old/a.1": b"third\n", "old/d": b"no directory", "old/b": b"cut\nmore\n",
+           "log/a": b"fourth\n" + bytes(9) + b"\xff\0\xff\0"}
 
 
 def test_log_follower_may_be_killed_between_any_two_steps(memory, monkeypatch):
@@ -208,7 +212,7 @@ def test_log_follower_may_be_killed_between_any_two_steps(memory, monkeypatch):
         for event in events * 2:
             module.Follower(top).take(event)
         assert tree(top / VOLUME) == ROTATED, steps
-        assert sorted(tree(top / ".inodes", True).values()) == sorted([b"first\nsecond\n", *ROTATED.values()])
+        assert sorted(tree(top / ".inodes", True).values()) == sorted([b"first\nsecond\n", b"", *ROTATED.values()])
         if finished:
             break
     assert steps > 60
@@ -224,6 +228,23 @@ def test_log_follower_exchanges_names(scratch):
     for event in events.list:
         follower.take(event)
     assert tree(scratch / VOLUME) == {"two/x": b"/one/x", "one/x": b"/two/x", "z": b"/y", "y": b"/z"}
+
+
+def test_log_follower_believes_what_comes_last(scratch):
+    """Of a name, and of a file that comes anew, though what was there before was never told of."""
+    module, events = example("log-follower"), Events()
+    events.add("created", "/", 11, "no name")
+    events.add("created", "/a", 12, "first")
+    events.add("created", "/a", 13, "second")
+    events.add("created", "/" + "n" * 256, 14, "long")
+    events.add("linked", "/b", 12, size=4, content=None, content_whole=True, content_left_out=[[0, 4]])
+    events.list[-1]["data"]["content"] = []
+    follower = module.Follower(scratch)
+    for event in events.list:
+        follower.take(event)
+    ours = tree(scratch / VOLUME)
+    [long] = [name for name in ours if name.startswith("nnn")]
+    assert ours == {"@": b"no name", "a": b"second", "b": bytes(4), long: b"long"} and len(long) < 256
 
 
 def test_log_follower_stays_in_its_directory(scratch, capsys):
@@ -271,6 +292,7 @@ def test_log_follower_stays_in_its_directory(scratch, capsys):
     assert sorted(os.listdir(scratch / "in")) == ["outside", "top"]
     assert os.listdir(scratch) == ["in"]
     assert {".inodes", ".taken", "guest"} <= set(os.listdir(top))
+    assert "xvda-vol" not in os.listdir(top / ".inodes")
     ours = {os.fsencode(path): content for path, content in tree(top / VOLUME).items()}
     assert ours[b"last"] == b"fine" and ours[b"\xff\xfe"] == b"raw"
     assert ours[b"%2E%2E/%2E%2E/%2E%2E/outside/\xff"] == b"raw"
@@ -321,6 +343,39 @@ def told(scanner):
     lines = guestdisk.read_text(scanner.out).splitlines()
     assert len(lines) == len(set(lines)), lines
     return {line["path"]: line for line in map(json.loads, lines) if line["result"] != "awaited"}
+
+
+def test_virus_scan_asks_once_for_each_file_of_a_batch(capsys, monkeypatch):
+    """A batch that takes longer than tapwire waits comes again, and must come to an end."""
+    module, events, asked, down = example("virus-scan"), Events(), [], [ConnectionError("away")]
+
+    def ask(_path, content):
+        if content == b"last" and down:
+            raise down.pop()
+        asked.append(bytes(content))
+        return "stream: OK"
+    monkeypatch.setattr(module, "ask", ask)
+    events.add("created", "/a", 12, "first", content_whole=True)
+    events.add("modified", "/a", 12, content=None, size=5, content_whole=True, content_missing=[[0, 5]])
+    events.add("modified", "/a", 12, "part", size=5)
+    events.add("modified", "/c", 14, encrypted=True)
+    events.add("attributes", "/a", 12, size=5)
+    events.add("created", "/b", 13, content=None, size=4, content_whole=True)
+    for event in events.list:
+        event["observedtime"] = "2026-01-01T00:00:00Z"
+    events.list[1]["data"]["content"] = []
+    events.list[5]["data"]["content"] = [{"offset": 0, "base64": "bGE="}, {"offset": 2, "text": "st"}]
+    scanner = module.Scanner("/nowhere", None)
+    with pytest.raises(OSError):
+        for event in events.list:
+            scanner.take("batch 1", event)
+    for batch in ("batch 1", "batch 1", "batch 2"):
+        for event in events.list:
+            scanner.take(batch, event)
+    assert asked == [b"first", b"last", b"first", b"last"]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["path"], line["result"], line.get("reason")) for line in lines] == [
+        ("/a", "awaited", None), ("/a", "not scanned", "not the whole file"), ("/c", "not scanned", "encrypted")]
 
 
 def test_virus_scan_finds_what_is_infected(tapwire, memory, mountable, clamd):
