@@ -52,6 +52,14 @@ class Toolstack:
     def call(self, command, backend, **settings):
         return self.start(command, backend, **settings).wait(timeout=60)
 
+    def output(self, command, backend, environment):
+        """Calls it with this environment more; what it says there is not in the library's log."""
+        script = self.scripts / "block-tapwire"
+        return subprocess.run(
+            ["bash", "-c", 'exec() { :; }; . "$0" "$@"', script, command], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            env={**os.environ, **environment, "XENBUS_PATH": backend})
+
     def guest(self, domid, name):
         self.guests.append(Domain(self.host.xen, domid, name).create())
         return self.guests[-1]
@@ -63,7 +71,7 @@ class Toolstack:
         said = self.host.xen.store.get(back + "/hotplug-error") or ""
         assert bool(said) == bool(status), (status, said)
         assert self.host.xen.store.get(back + "/hotplug-status") == (
-            "connected" if not status else "busy" if "in use" in said else "error")
+            "connected" if not status else "busy" if "in use" in said or "mounted at" in said else "error")
         return said
 
     def remove(self, guest, vdev):
@@ -215,6 +223,42 @@ def test_an_image_is_one_guests_unless_nobody_writes(xl, heard):
     assert "in use" in xl.add(one, "xvda", image)
 
 
+@pytest.mark.parametrize("kind", ["qdisk", "vbd3"])
+def test_a_disk_without_the_script_has_its_image_for_itself_too(xl, heard, kind):
+    one, two = xl.guest(5, "one"), xl.guest(6, "two")
+    image = heard.image("web.img")
+    back = Domain.attach(one, "xvda", "aio:" + image, kind=kind, script="/etc/xen/scripts/block")
+    heard.xen.store.write(back + "/state", "4")
+    try:
+        assert "in use by domain 5" in xl.add(two, "xvda", "aio:" + image)
+    finally:
+        one.detach("xvda")
+    assert xl.call("add", two.backend_of("xvda")) == 0
+
+
+def test_an_image_that_is_mounted_in_dom0_is_no_guests(xl, heard):
+    guests, root = [xl.guest(5 + n, "web-%d" % n) for n in range(5)], os.path.join(heard.directory, "its root")
+    image = heard.image("web.img")
+    os.mkdir(root)
+    guard = Guard()
+    guard.push("umount", root)
+    guestdisk.run("mount", "-o", "loop", image, root)
+    try:
+        assert "web.img is mounted at " in xl.add(guests[0], "xvda", "aio:" + image)
+        assert "umount" in xl.add(guests[1], "xvda", "aio:" + image, mode="r")
+        assert not os.path.exists(xl.run_dir)
+        guestdisk.run("mount", "-o", "remount,ro", root)
+        assert "umount" in xl.add(guests[2], "xvda", "aio:" + image)
+        assert xl.add(guests[3], "xvda", "aio:" + image, mode="r") == ""
+        xl.remove(guests[3], "xvda")
+        guests[3].detach("xvda")
+    finally:
+        guestdisk.run("umount", root)
+        guard.pop()
+        guard.close()
+    assert xl.add(guests[4], "xvda", "aio:" + image) == ""
+
+
 def test_what_is_read_only_is_served_so(xl, heard):
     web = xl.guest(5, "web")
     assert xl.add(web, "xvda", heard.image("web.img"), mode="r") == ""
@@ -242,6 +286,55 @@ def test_a_bad_target_is_refused(xl, heard, target, said):
             file.truncate(size)
     assert said in xl.add(xl.guest(5, "web"), "xvda", target.format(dir=heard.images))
     assert not os.path.exists(xl.run_dir) or xl.clean()
+
+
+def test_an_image_that_is_read_only_is_not_written(xl, heard):
+    image = heard.image("web.img")
+    os.chmod(image, 0o444)
+    assert "web.img is read-only" in xl.add(xl.guest(5, "writer"), "xvda", image)
+    assert xl.add(xl.guest(6, "reader"), "xvda", image, mode="r") == ""
+
+
+@pytest.mark.parametrize("key, value, said", [
+    ("dev", None, "no device name"),
+    ("dev", "../../etc", "no device name"),
+    ("dev", "xvda\n", "no device name"),
+    ("mode", None, "neither w nor r"),
+    ("mode", "execute", 'mode is "execute"'),
+    ("vm", None, "no UUID"),
+    ("vm", "/vm/../../etc", "no UUID"),
+], ids=range(7))
+def test_a_key_that_makes_no_sense_is_named(xl, heard, key, value, said):
+    web = xl.guest(5, "web")
+    back = web.attach("xvda", "aio:" + heard.image("web.img"))
+    path = web.home + "/vm" if key == "vm" else back + "/" + key
+    heard.xen.store.remove(path)
+    if value is not None:
+        heard.xen.store.write(path, value)
+    assert xl.call("add", back) == 1
+    assert said in heard.xen.store.read(back + "/hotplug-error")
+    assert heard.xen.store.read(back + "/hotplug-status") == "error"
+    assert not os.path.exists(xl.run_dir)
+
+
+def test_without_xenstore_it_says_so_and_leaves_nothing(xl, heard):
+    back = xl.guest(5, "web").attach("xvda", "aio:" + heard.image("web.img"))
+    for environment, path, said in (
+            (heard.environment, back + "0", "could not list path"),
+            ({"XENSTORED_PATH": "/nowhere/socket"}, back, "xs_open")):
+        done = xl.output("add", path, environment)
+        assert done.returncode == 1
+        assert "no disk at %s in xenstore: " % path in done.stderr and said in done.stderr
+    assert not os.path.exists(xl.run_dir)
+
+
+def test_only_root_may():
+    """The text, as nobody may read where the tests lie."""
+    done = subprocess.run(["bash", "-c", (ROOT / "conf/xen/block-tapwire").read_text(), "block-tapwire", "add"],
+                          stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, user=65534, cwd="/",
+                          env={**os.environ, "XENBUS_PATH": "/local/domain/0/backend/vbd/5/51712"}, check=False)
+    assert done.returncode == 1
+    assert "only root can attach a disk: run xl as root" in done.stderr
 
 
 @pytest.mark.parametrize("settings, said", [
