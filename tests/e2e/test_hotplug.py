@@ -305,8 +305,8 @@ def test_a_migration_within_the_host_keeps_device_and_ring(xl, heard, hook):
         web.detach("xvda")
         web.destroy(forget_vm=False)
         assert not os.path.exists(xl.note(web, "xvda"))
-        heard.wait(lambda: heard.disks().get(("web", "xvda"), {}).get("domid") == 6 and
-                   heard.disks()[("web", "xvda")]["state"] == "live", "followed as domain 6")
+        heard.wait(lambda: heard.inspectors().get((web.uuid, "xvda"), (0, 0))[1] == 6 and
+                   heard.disks().get(("web", "xvda"), {}).get("state") == "live", "followed as domain 6")
         with open(root + "/letter", "w", encoding="ascii") as file:
             file.write("agentless")
         sync_fs(root)
