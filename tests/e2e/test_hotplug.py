@@ -33,7 +33,7 @@ class Toolstack:
     """What xl does around the script."""
 
     def __init__(self, host, plugin, devices=3):
-        self.host, self.guests = host, []
+        self.host = host
         self.directory = pathlib.Path(host.directory) / "xl"
         self.run_dir = self.directory / "run"
         self.scripts = self.directory / "scripts"
@@ -74,8 +74,7 @@ class Toolstack:
             env={**os.environ, **environment, "XENBUS_PATH": backend})
 
     def guest(self, domid, name):
-        self.guests.append(Domain(self.host.xen, domid, name).create())
-        return self.guests[-1]
+        return Domain(self.host.xen, domid, name).create()
 
     def add(self, guest, vdev, target, **settings):
         """Attaches; returns what went wrong, "" for nothing."""
@@ -118,9 +117,10 @@ class Toolstack:
         return not servers and os.listdir(self.run_dir) == [] and not any(d.is_symlink() for d in self.devices)
 
     def close(self):
-        for guest in self.guests:
-            for vdev in guest.disks:
-                self.call("remove", guest.backend_of(vdev))
+        """Also of guests that xenstore knows no more."""
+        for note in self.run_dir.glob("[0-9]*-[0-9]*"):
+            if note.is_file():
+                self.call("remove", "/local/domain/0/backend/vbd/" + note.name.replace("-", "/"))
 
 
 @pytest.fixture
@@ -280,7 +280,6 @@ def migrates(stack, guest, domid, image, state="---ss-", **keys):
     comes, and what the script said."""
     stack.list[guest.domid] = state
     incoming = Domain(stack.host.xen, domid, guest.name + "--incoming", uuid=guest.uuid).create()
-    stack.guests.append(incoming)
     return incoming, stack.add(incoming, "xvda", "aio:" + str(image), **keys)
 
 
