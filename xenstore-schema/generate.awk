@@ -70,7 +70,7 @@ function print_page(    i, cell)
 	print "`{where}` is `tapwire` in dom0 and `data/tapwire` in any other domain, which may write nowhere else in its home."
 	print "`tapwire check-xenstore` holds a live xenstore against this page."
 	table("Written by tapwired", "Nobody else writes these, and no guest can read them: `xenstore-ls` in dom0 tells what goes on.", 1)
-	table("Read by tapwired", "These are the toolstack's, the backend's and Xen's own.", 0)
+	table("Read by tapwire", "These are the toolstack's, the backend's and Xen's own.", 0)
 }
 
 function table(title, about, ours,    i, type)

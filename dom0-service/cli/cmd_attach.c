@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "base/buf.h"
 #include "base/scope.h"
+#include "cli/guest_disk.h"
 #include "cli/service_options.h"
 #include "event/json.h"
 #include "supervise/paths.h"
@@ -22,7 +23,7 @@ enum { OPT_TAPDISK = 0x300, OPT_TAP_CTL, OPT_STALL, OPT_TRIES, OPT_JSON };
 
 #define TAPDISK_OPTIONS                                                                            \
 	{ "tapdisk", OPT_TAPDISK, "PID:MINOR", 0,                                                  \
-		"The tapdisk (default: auto, the one that serves IMAGE)", 0 },                     \
+		"The tapdisk (default: auto, the one that serves the disk)", 0 },                  \
 	{                                                                                          \
 		"tap-ctl", OPT_TAP_CTL, "PROGRAM", 0, "tapdisk's own tool (default: in PATH)", 0   \
 	}
@@ -56,12 +57,25 @@ static struct tw_error *find_tap_ctl(const char *given, char **out)
 
 /* --- attach --- */
 
+struct attach {
+	struct tw_service_options options; /* with vdev, the image is the guest */
+	const char *vdev;
+};
+
 static error_t parse_attach(int key, char *arg, struct argp_state *state)
 {
-	struct tw_service_options *opts = state->input;
+	struct attach *attach = state->input;
+	struct tw_service_options *opts = &attach->options;
 	switch (key) {
 	case ARGP_KEY_INIT:
 		state->child_inputs[0] = opts;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (!opts->serve.image)
+			break;
+		if (attach->vdev)
+			argp_error(state, "one disk at a time");
+		attach->vdev = arg;
 		return 0;
 	case OPT_TAPDISK:
 		opts->serve.tapdisk = parse_tapdisk(arg, state);
@@ -80,6 +94,22 @@ static error_t parse_attach(int key, char *arg, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
+static struct tw_error *attach_to_guest(struct attach *attach)
+{
+	struct tw_guest_tapdisk disk = { 0 };
+	struct tw_service_options *opts = &attach->options;
+	struct tw_error *err = tw_guest_tapdisk_find(
+		opts->serve.tap_ctl, opts->serve.image, attach->vdev, opts->serve.tapdisk, &disk);
+	if (!err) {
+		tw_disk_options_fill(&opts->disk, &disk.id);
+		opts->serve.image = disk.image;
+		opts->serve.tapdisk = disk.target;
+		err = tw_service_run(opts);
+	}
+	tw_guest_tapdisk_deinit(&disk);
+	return err;
+}
+
 struct tw_error *tw_cmd_attach(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
@@ -94,30 +124,32 @@ struct tw_error *tw_cmd_attach(int argc, char **argv)
 	static const struct argp argp = {
 		.options = options,
 		.parser = parse_attach,
-		.args_doc = "IMAGE",
+		.args_doc = "IMAGE\nGUEST VDEV",
 		.doc = "Watch a disk that an unmodified tapdisk serves, while its guest runs, and post "
 		       "what changes in its files.\v"
 		       "A mirror is put under the tapdisk, for which the guest's requests are held for a "
 		       "moment. One line on standard output tells that the disk is watched. SIGINT and "
-		       "SIGTERM take the mirror away again.",
+		       "SIGTERM take the mirror away again. GUEST is a domain's name, UUID or number.",
 		.children = children,
 	};
 	TW_AUTO_FREE char *tap_ctl = NULL;
-	struct tw_service_options opts;
-	tw_service_options_init(&opts);
-	opts.serve.tapdisk = "auto";
-	opts.serve.stall_ms = DEFAULT_STALL_MS;
-	opts.serve.tries = DEFAULT_TRIES;
-	argp_parse(&argp, argc, argv, 0, NULL, &opts);
-	TW_TRY(find_tap_ctl(opts.serve.tap_ctl, &tap_ctl));
-	opts.serve.tap_ctl = tap_ctl;
-	return tw_service_run(&opts);
+	struct attach attach = { 0 };
+	struct tw_serve *serve = &attach.options.serve;
+	tw_service_options_init(&attach.options);
+	serve->tapdisk = "auto";
+	serve->stall_ms = DEFAULT_STALL_MS;
+	serve->tries = DEFAULT_TRIES;
+	argp_parse(&argp, argc, argv, 0, NULL, &attach);
+	TW_TRY(find_tap_ctl(serve->tap_ctl, &tap_ctl));
+	serve->tap_ctl = tap_ctl;
+	return attach.vdev ? attach_to_guest(&attach) : tw_service_run(&attach.options);
 }
 
 /* --- detach --- */
 
 struct detach {
-	const char *image;
+	const char *image; /* with vdev, the guest */
+	const char *vdev;
 	const char *tapdisk;
 	const char *tap_ctl;
 	bool json;
@@ -137,9 +169,9 @@ static error_t parse_detach(int key, char *arg, struct argp_state *state)
 		detach->json = true;
 		return 0;
 	case ARGP_KEY_ARG:
-		if (detach->image)
-			argp_error(state, "one IMAGE at a time");
-		detach->image = arg;
+		if (detach->vdev)
+			argp_error(state, "one disk at a time");
+		*(detach->image ? &detach->vdev : &detach->image) = arg;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
 		argp_error(state, "IMAGE is missing");
@@ -168,6 +200,27 @@ static struct tw_error *print_detached(bool as_json, const char *tapdisk)
 	return err;
 }
 
+static struct tw_error *take_away(
+	const struct detach *detach, const char *tap_ctl, const char *target, const char *image)
+{
+	char said[PATH_MAX + 256];
+	const struct tw_mirror_switch change = { .tap_ctl = tap_ctl, .target = target, .image = image };
+	if (tw_tapctl_switch(&change, said, sizeof(said)))
+		return tw_error_create(TW_UNAVAILABLE, "%s", said);
+	return print_detached(detach->json, said);
+}
+
+static struct tw_error *detach_from_guest(const struct detach *detach, const char *tap_ctl)
+{
+	struct tw_guest_tapdisk disk = { 0 };
+	struct tw_error *err =
+		tw_guest_tapdisk_find(tap_ctl, detach->image, detach->vdev, detach->tapdisk, &disk);
+	if (!err)
+		err = take_away(detach, tap_ctl, disk.target, disk.image);
+	tw_guest_tapdisk_deinit(&disk);
+	return err;
+}
+
 struct tw_error *tw_cmd_detach(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
@@ -178,24 +231,18 @@ struct tw_error *tw_cmd_detach(int argc, char **argv)
 	static const struct argp argp = {
 		.options = options,
 		.parser = parse_detach,
-		.args_doc = "IMAGE",
-		.doc = "Take the mirror from the tapdisk that serves IMAGE.\v"
+		.args_doc = "IMAGE\nGUEST VDEV",
+		.doc = "Take the mirror from the tapdisk that serves a disk.\v"
 		       "For what a `tapwire attach` has left that was killed; one that runs puts its "
 		       "mirror back: end it with SIGTERM instead. A disk that was left paused goes on.",
 	};
 	TW_AUTO_FREE char *tap_ctl = NULL;
 	TW_AUTO_FREE char *image = NULL;
-	char said[PATH_MAX + 256];
 	struct detach detach = { .tapdisk = "auto" };
 	argp_parse(&argp, argc, argv, 0, NULL, &detach);
 	TW_TRY(find_tap_ctl(detach.tap_ctl, &tap_ctl));
+	if (detach.vdev)
+		return detach_from_guest(&detach, tap_ctl);
 	image = realpath(detach.image, NULL);
-	const struct tw_mirror_switch change = {
-		.tap_ctl = tap_ctl,
-		.target = detach.tapdisk,
-		.image = image ? image : detach.image,
-	};
-	if (tw_tapctl_switch(&change, said, sizeof(said)))
-		return tw_error_create(TW_UNAVAILABLE, "%s", said);
-	return print_detached(detach.json, said);
+	return take_away(&detach, tap_ctl, detach.tapdisk, image ? image : detach.image);
 }

@@ -18,19 +18,35 @@ static const struct argp_option options[] = {
 	{ 0 },
 };
 
+static const char nil_uuid[] = "00000000-0000-0000-0000-000000000000";
+static const char no_name[] = "-";
+static const char no_vdev[] = "disk";
+
 void tw_disk_options_init(struct tw_disk_options *opts)
 {
 	*opts = (struct tw_disk_options){
 		.id = {
-			.domain_uuid = "00000000-0000-0000-0000-000000000000",
-			.domain_name = "-",
-			.vdev = "disk",
+			.domain_uuid = nil_uuid,
+			.domain_name = no_name,
+			.vdev = no_vdev,
 			.epoch = "",
 		},
 	};
 	if (gethostname(opts->host, sizeof(opts->host) - 1) < 0 || !opts->host[0])
 		strcpy(opts->host, "localhost");
 	opts->id.host = opts->host;
+}
+
+void tw_disk_options_fill(struct tw_disk_options *opts, const struct tw_disk_id *id)
+{
+	if (opts->id.domain_uuid == nil_uuid && id->domain_uuid)
+		opts->id.domain_uuid = id->domain_uuid;
+	if (opts->id.domain_name == no_name && id->domain_name)
+		opts->id.domain_name = id->domain_name;
+	if (opts->id.vdev == no_vdev)
+		opts->id.vdev = id->vdev;
+	if (!opts->id.domid)
+		opts->id.domid = id->domid;
 }
 
 static uint32_t parse_domid(const char *text, const struct argp_state *state)

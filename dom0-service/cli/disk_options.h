@@ -18,5 +18,8 @@ struct tw_disk_options {
 
 /* This host, the nil domain uuid, domain "-" with id 0, vdev "disk", and an empty epoch. */
 void tw_disk_options_init(struct tw_disk_options *options);
+/* What xenstore says of the domain and the device, where no option has said something else. Strings must outlive
+ * the options. */
+void tw_disk_options_fill(struct tw_disk_options *options, const struct tw_disk_id *id);
 
 #endif

@@ -66,7 +66,8 @@ struct tw_error *tw_volume_open(struct tw_volume *volume)
 		return refuse(volume, TW_UNSUPPORTED,
 			"it is the journal of another file system (feature journal_dev)");
 	if (!volume->ops) {
-		snprintf(why, sizeof(why), "file system type %s is not followed", type);
+		snprintf(why, sizeof(why), "file system type %s is not followed%s", type,
+			strcmp(type, "crypto_LUKS") ? "" : ": it is encrypted, and the key is the guest's");
 		return refuse(volume, TW_UNSUPPORTED, why);
 	}
 	struct tw_fs_env env = tw_volume_env(volume);

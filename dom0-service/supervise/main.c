@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #define NIL_UUID "00000000-0000-0000-0000-000000000000"
 #define UUID_TEXT 36
@@ -188,6 +189,9 @@ static struct tw_error *run_service(struct service *service, int *status)
 		.arg = service,
 	};
 	tw_log_init("tapwired", config->log_level);
+	if (geteuid() != 0)
+		tw_log(TW_LOG_WARN, "",
+			"not root: xenstore and guests' disks are out of reach (systemctl start tapwired)");
 	TW_TRY(tw_path_make_dir(config->state_dir));
 	TW_TRY(tw_path_make_dir(config->run_dir));
 	TW_TRY(tw_path_lock(config->run_dir, &lock));

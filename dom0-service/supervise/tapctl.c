@@ -79,6 +79,27 @@ bool tw_vbd_parse_target(const char *text, int *pid, int *minor)
 	return true;
 }
 
+bool tw_vbd_parse_socket(const char *path, int *pid, int *minor)
+{
+	static const char name[] = "/run/blktap-control/nbd";
+	unsigned long p, m;
+	const char *var = strncmp(path, "/var/", 5) == 0 ? path + 4 : path;
+	if (strncmp(var, name, strlen(name)) != 0)
+		return false;
+	char text[32];
+	snprintf(text, sizeof(text), "%s", var + strlen(name));
+	char *dot = strchr(text, '.');
+	if (!dot)
+		return false;
+	*dot = '\0';
+	if (!number(text, 10, INT_MAX, &p) || p == 0 || !number(dot + 1, 10, INT_MAX, &m) ||
+		strpbrk(text, ": \n") || strpbrk(dot + 1, ": \n"))
+		return false;
+	*pid = (int)p;
+	*minor = (int)m;
+	return true;
+}
+
 /* --- running it --- */
 
 static pid_t start(const char *const *argv, int out)
@@ -129,7 +150,7 @@ static bool is_file(const char *path, const struct stat *file)
 }
 
 struct search {
-	int pid, minor; /* -1: any that serves the image */
+	int pid, minor; /* -1: any of this minor; both: any that serves the image */
 	struct stat image;
 	struct tw_vbd found;
 	char type[32];
@@ -143,7 +164,8 @@ static bool consider(struct search *search, char *line)
 	if (!tw_vbd_parse(line, &vbd))
 		return false;
 	const bool is_image = is_file(vbd.path, &search->image);
-	if (search->pid >= 0 ? vbd.pid != search->pid || vbd.minor != search->minor : !is_image)
+	const bool is_named = search->minor >= 0;
+	if (is_named ? (search->pid >= 0 && vbd.pid != search->pid) || vbd.minor != search->minor : !is_image)
 		return false;
 	snprintf(search->type, sizeof(search->type), "%s", vbd.type);
 	snprintf(search->path, sizeof(search->path), "%s", vbd.path);
@@ -155,9 +177,9 @@ static bool consider(struct search *search, char *line)
 }
 
 /* 0: found; else a status. */
-static int find(const struct tw_mirror_switch *change, struct search *search)
+static int find(const char *tap_ctl, struct search *search)
 {
-	const char *const argv[] = { change->tap_ctl, "list", NULL };
+	const char *const argv[] = { tap_ctl, "list", NULL };
 	FILE *out = tmpfile();
 	char line[PATH_MAX + 256];
 	if (!out)
@@ -169,6 +191,39 @@ static int find(const struct tw_mirror_switch *change, struct search *search)
 			status = 0;
 	fclose(out);
 	return status;
+}
+
+static struct tw_error *copy_found(const struct search *search, char **target, char **path)
+{
+	if (strcmp(search->found.type, "aio") != 0)
+		return tw_error_create(TW_UNSUPPORTED, "tapdisk %d:%d serves %s:%s, and only raw images are followed",
+			search->found.pid, search->found.minor, search->found.type, search->found.path);
+	*path = strdup(search->found.path);
+	if (asprintf(target, "%d:%d", search->found.pid, search->found.minor) < 0)
+		*target = NULL;
+	if (*path && *target)
+		return NULL;
+	free(TW_STEAL(*path));
+	free(TW_STEAL(*target));
+	return tw_error_nomem();
+}
+
+struct tw_error *tw_tapctl_find(
+	const char *tap_ctl, int pid, int minor, const char *image, char **target, char **path)
+{
+	struct search search = { .pid = pid, .minor = minor };
+	*target = *path = NULL;
+	if (minor < 0 && (!image || stat(image, &search.image) < 0))
+		return tw_error_errno(image ? errno : ENOENT, "%s", image ? image : "its image");
+	int status = find(tap_ctl, &search);
+	if (status == TW_SWITCH_ABSENT && minor < 0)
+		return tw_error_create(TW_UNAVAILABLE, "no tapdisk serves %s (%s list)", image, tap_ctl);
+	if (status == TW_SWITCH_ABSENT)
+		return tw_error_create(TW_UNAVAILABLE, "there is no such tapdisk any more (%s list)", tap_ctl);
+	if (status)
+		return tw_error_create(TW_UNAVAILABLE, "%s list: failed%s", tap_ctl,
+			geteuid() ? "; it is for root only" : "");
+	return copy_found(&search, target, path);
 }
 
 static void sleep_ms(unsigned ms)
@@ -279,7 +334,7 @@ static bool pause_it(const struct tw_mirror_switch *change, const struct tw_vbd 
 	struct search again = { .pid = vbd->pid, .minor = vbd->minor };
 	if (vbd->state & TW_VBD_PAUSED || tell(change, "pause", vbd, NULL) == 0)
 		return true;
-	const int status = find(change, &again);
+	const int status = find(change->tap_ctl, &again);
 	return status == TW_SWITCH_FAILED ||
 	       (status == 0 && again.found.state & (TW_VBD_PAUSED | TW_VBD_PAUSE_REQUESTED));
 }
@@ -319,7 +374,7 @@ int tw_tapctl_switch(const struct tw_mirror_switch *change, char *said, int size
 			strerror(errno));
 		return TW_SWITCH_REFUSED;
 	}
-	int status = find(change, &search);
+	int status = find(change->tap_ctl, &search);
 	if (status == TW_SWITCH_ABSENT)
 		snprintf(said, (size_t)size, "no tapdisk serves %s", change->image);
 	else if (status)

@@ -33,6 +33,15 @@ bool tw_vbd_parse(char *line, struct tw_vbd *out);
 /* "PID:MINOR", or "auto" (then both are -1). */
 bool tw_vbd_parse_target(const char *text, int *pid, int *minor);
 
+/* The name of the socket over which a tapdisk serves a disk, "/run/blktap-control/nbdPID.MINOR". */
+bool tw_vbd_parse_socket(const char *path, int *pid, int *minor);
+
+/* Looks among the disks of all tapdisks: for this one; with pid -1 for the only one of this minor; with both -1 for
+ * one that serves the file image. *target is "PID:MINOR", *path the raw image that it serves; the caller frees both.
+ * TW_UNAVAILABLE: there is none. TW_UNSUPPORTED: it serves no raw image. Blocking. */
+struct tw_error *tw_tapctl_find(const char *tap_ctl, int pid, int minor, const char *image, char **target,
+	char **path) TW_MUST_CHECK;
+
 struct tw_mirror_switch {
 	const char *tap_ctl; /* the program's path */
 	const char *target;  /* "PID:MINOR"; "auto": the tapdisk that serves the image */

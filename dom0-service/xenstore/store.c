@@ -41,7 +41,8 @@ static struct tw_error *try_socket(int *out)
 	if (fd < 0)
 		return tw_error_errno(errno, "socket");
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return tw_error_create(TW_UNAVAILABLE, "xenstore: %s: %s", path, strerror(errno));
+		return tw_error_create(TW_UNAVAILABLE, "xenstore: %s: %s (%s)", path, strerror(errno),
+			errno == EACCES ? "it is for root only" : "is xenstored running?");
 	*out = fd;
 	fd = -1;
 	return NULL;
@@ -59,7 +60,9 @@ struct tw_error *tw_store_open(bool need_socket, struct tw_store **out)
 	if (!store->xs) {
 		int errnum = errno;
 		free(store);
-		return tw_error_create(TW_UNAVAILABLE, "xenstore: %s", strerror(errnum));
+		return tw_error_create(TW_UNAVAILABLE,
+			"xenstore: neither %s nor the kernel's device answers: %s (is xenstored running?)",
+			xs_daemon_socket(), strerror(errnum));
 	}
 	store->sentinel = sentinel;
 	sentinel = -1;

@@ -18,13 +18,22 @@ pytestmark = pytest.mark.usefixtures("mountable")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 XEN_SCRIPTS = "/etc/xen/scripts"
+XL = """#!/bin/sh
+[ "$1" = list ] || exit 1
+echo 'Name                                        ID   Mem VCPUs\tState\tTime(s)'
+case $2 in
+%s
+*) echo "xl: Domain '$2' does not exist" >&2; exit 1 ;;
+esac
+printf 'two words %%43s   128     1\t%%s    1.2\n' "$2" "$state"
+"""
 
 
 class Toolstack:
     """What xl does around the script."""
 
     def __init__(self, host, plugin, devices=3):
-        self.host, self.guests = host, []
+        self.host = host
         self.directory = pathlib.Path(host.directory) / "xl"
         self.run_dir = self.directory / "run"
         self.scripts = self.directory / "scripts"
@@ -37,12 +46,16 @@ class Toolstack:
         self.devices = [self.directory / ("nbd%d" % i) for i in range(devices)]
         for device in self.devices:
             device.touch()
+        self.list = {}  # domid: its state, as xl list has it
         self.settings = {
             "ring_dir": host.ring_dir, "run_dir": self.run_dir, "ring_size": "1M", "plugin": plugin,
-            "nbd_client": ROOT / "tests/lib/nbdclient.py", "seconds": 10,
+            "nbd_client": ROOT / "tests/lib/nbdclient.py", "seconds": 10, "xl": self.directory / "xl",
             "nbd_devices": "(%s)" % " ".join(map(str, self.devices))}
 
     def start(self, command, backend, **settings):
+        tool = self.directory / "xl"
+        tool.write_text(XL % "\n".join("%d) state=%s ;;" % item for item in self.list.items()))
+        tool.chmod(0o755)
         config = self.directory / "xl.conf"
         config.write_text("".join("%s=%s\n" % item for item in {**self.settings, **settings}.items()))
         return subprocess.Popen(
@@ -52,9 +65,16 @@ class Toolstack:
     def call(self, command, backend, **settings):
         return self.start(command, backend, **settings).wait(timeout=60)
 
+    def output(self, command, backend, environment):
+        """Calls it with this environment more; what it says there is not in the library's log."""
+        script = self.scripts / "block-tapwire"
+        return subprocess.run(
+            ["bash", "-c", 'exec() { :; }; . "$0" "$@"', script, command], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            env={**os.environ, **environment, "XENBUS_PATH": backend})
+
     def guest(self, domid, name):
-        self.guests.append(Domain(self.host.xen, domid, name).create())
-        return self.guests[-1]
+        return Domain(self.host.xen, domid, name).create()
 
     def add(self, guest, vdev, target, **settings):
         """Attaches; returns what went wrong, "" for nothing."""
@@ -63,7 +83,7 @@ class Toolstack:
         said = self.host.xen.store.get(back + "/hotplug-error") or ""
         assert bool(said) == bool(status), (status, said)
         assert self.host.xen.store.get(back + "/hotplug-status") == (
-            "connected" if not status else "busy" if "in use" in said else "error")
+            "connected" if not status else "busy" if "in use" in said or "mounted at" in said else "error")
         return said
 
     def remove(self, guest, vdev):
@@ -72,17 +92,20 @@ class Toolstack:
     def device(self, guest, vdev):
         return self.host.xen.store.get(guest.backend_of(vdev) + "/physical-device-path")
 
-    def state(self, guest, vdev):
+    def note(self, guest, vdev):
         return "%s/%d-%d" % (self.run_dir, guest.domid, VDEVS[vdev])
+
+    def server(self, guest, vdev):
+        return "%s/%s-%s" % (self.run_dir, guest.uuid, vdev)
 
     def servers(self, guest, vdev):
         """The processes that are the server, or will be."""
-        done = subprocess.run(["pgrep", "-f", "--", "-U %s/" % self.state(guest, vdev)], stdout=subprocess.PIPE,
+        done = subprocess.run(["pgrep", "-f", "--", "-U %s/" % self.server(guest, vdev)], stdout=subprocess.PIPE,
                               check=False)
         return [int(pid) for pid in done.stdout.split()]
 
     def serves(self, guest, vdev):
-        return os.path.exists(self.state(guest, vdev) + "/nbd.sock")
+        return os.path.exists(self.server(guest, vdev) + "/nbd.sock")
 
     def pid(self, guest, vdev):
         (server,) = self.servers(guest, vdev)
@@ -94,9 +117,10 @@ class Toolstack:
         return not servers and os.listdir(self.run_dir) == [] and not any(d.is_symlink() for d in self.devices)
 
     def close(self):
-        for guest in self.guests:
-            for vdev in guest.disks:
-                self.call("remove", guest.backend_of(vdev))
+        """Also of guests that xenstore knows no more."""
+        for note in self.run_dir.glob("[0-9]*-[0-9]*"):
+            if note.is_file():
+                self.call("remove", "/local/domain/0/backend/vbd/" + note.name.replace("-", "/"))
 
 
 @pytest.fixture
@@ -215,6 +239,162 @@ def test_an_image_is_one_guests_unless_nobody_writes(xl, heard):
     assert "in use" in xl.add(one, "xvda", image)
 
 
+@pytest.mark.parametrize("kind", ["qdisk", "vbd3"])
+def test_a_disk_without_the_script_has_its_image_for_itself_too(xl, heard, kind):
+    one, two = xl.guest(5, "one"), xl.guest(6, "two")
+    image = heard.image("web.img")
+    back = Domain.attach(one, "xvda", "aio:" + image, kind=kind, script="/etc/xen/scripts/block")
+    heard.xen.store.write(back + "/state", "4")
+    try:
+        assert "in use by domain 5" in xl.add(two, "xvda", "aio:" + image)
+    finally:
+        one.detach("xvda")
+    assert xl.call("add", two.backend_of("xvda")) == 0
+
+
+def test_an_image_that_is_mounted_in_dom0_is_no_guests(xl, heard):
+    guests, root = [xl.guest(5 + n, "web-%d" % n) for n in range(5)], os.path.join(heard.directory, "its root")
+    image = heard.image("web.img")
+    os.mkdir(root)
+    guard = Guard()
+    guard.push("umount", root)
+    guestdisk.run("mount", "-o", "loop", image, root)
+    try:
+        assert "web.img is mounted at " in xl.add(guests[0], "xvda", "aio:" + image)
+        assert "umount" in xl.add(guests[1], "xvda", "aio:" + image, mode="r")
+        assert not os.path.exists(xl.run_dir)
+        guestdisk.run("mount", "-o", "remount,ro", root)
+        assert "umount" in xl.add(guests[2], "xvda", "aio:" + image)
+        assert xl.add(guests[3], "xvda", "aio:" + image, mode="r") == ""
+        xl.remove(guests[3], "xvda")
+        guests[3].detach("xvda")
+    finally:
+        guestdisk.run("umount", root)
+        guard.pop()
+        guard.close()
+    assert xl.add(guests[4], "xvda", "aio:" + image) == ""
+
+
+def migrates(stack, guest, domid, image, state="---ss-", **keys):
+    """As `xl migrate` to the same host: comes while the guest, which is suspended, has the disk. Returns the one that
+    comes, and what the script said."""
+    stack.list[guest.domid] = state
+    incoming = Domain(stack.host.xen, domid, guest.name + "--incoming", uuid=guest.uuid).create()
+    return incoming, stack.add(incoming, "xvda", "aio:" + str(image), **keys)
+
+
+def test_a_migration_within_the_host_keeps_device_and_ring(xl, heard, hook):
+    """And what the guest writes after it is heard as its own, without a number missing."""
+    heard.start()
+    web, image = xl.guest(5, "web"), heard.image("web.img")
+    assert xl.add(web, "xvda", "aio:" + image) == ""
+    pid, device = xl.pid(web, "xvda"), xl.device(web, "xvda")
+    heard.wait(lambda: heard.disks().get(("web", "xvda"), {}).get("state") == "live", "live")
+    root = os.path.join(heard.directory, "guest")
+    os.mkdir(root)
+    guard = Guard()
+    guard.push("umount", "-l", root)
+    guestdisk.run("mount", os.path.realpath(device), root)
+    try:
+        incoming, said = migrates(xl, web, 6, image)
+        assert said == "" and (xl.pid(incoming, "xvda"), xl.device(incoming, "xvda")) == (pid, device)
+        web.rename("web--migratedaway")
+        incoming.rename("web")
+        xl.remove(web, "xvda")
+        web.detach("xvda")
+        web.destroy(forget_vm=False)
+        assert not os.path.exists(xl.note(web, "xvda"))
+        heard.wait(lambda: heard.inspectors().get((web.uuid, "xvda"), (0, 0))[1] == 6 and
+                   heard.disks().get(("web", "xvda"), {}).get("state") == "live", "followed as domain 6")
+        with open(root + "/letter", "w", encoding="ascii") as file:
+            file.write("agentless")
+        sync_fs(root)
+        heard.wait(lambda: any(e.get("subject") == "/letter" for e in hook.events()), "the letter")
+    finally:
+        guestdisk.run("umount", root)
+        guard.pop()
+        guard.close()
+    assert xl.pid(incoming, "xvda") == pid
+    xl.remove(incoming, "xvda")
+    assert xl.clean()
+    heard.stop()
+    events = hook.events()
+    assert [int(e["sequence"]) for e in events] == list(range(1, len(events) + 1))
+    assert len({e["id"].rpartition("-")[0] for e in events}) == 1
+    assert {e["data"]["domain"]["id"] for e in events if e.get("subject") == "/letter"} == {6}
+    hook.finish()
+
+
+def test_a_migration_that_fails_leaves_the_guest_its_disk(xl, heard):
+    web, image = xl.guest(5, "web"), heard.image("web.img")
+    assert xl.add(web, "xvda", "aio:" + image) == ""
+    pid, device = xl.pid(web, "xvda"), xl.device(web, "xvda")
+    incoming, said = migrates(xl, web, 6, image)
+    assert said == "" and xl.call("add", incoming.backend_of("xvda")) == 0  # it may come twice here, too
+    xl.remove(incoming, "xvda")
+    incoming.detach("xvda")
+    assert (xl.pid(web, "xvda"), xl.device(web, "xvda")) == (pid, device) and os.path.exists(device)
+    assert xl.call("add", web.backend_of("xvda")) == 0 and xl.pid(web, "xvda") == pid
+    xl.remove(web, "xvda")
+    assert xl.clean()
+
+
+@pytest.mark.parametrize("state", ["r-----", "-b----", "--p---", "-", ""], ids=range(5))
+def test_a_guest_that_is_not_suspended_shares_with_nobody(xl, heard, state):
+    """Not with another one of its UUID either, which Xen's own script would let in; nor is it let in when xl does not
+    know (the last)."""
+    web, image = xl.guest(5, "web"), heard.image("web.img")
+    assert xl.add(web, "xvda", "aio:" + image) == ""
+    if state:
+        twin, said = migrates(xl, web, 6, image, state)
+    else:
+        twin, said = migrates(xl, web, 6, image, xl="/nowhere/xl")
+    assert "in use by domain 5, which is the same guest by its UUID, and is not known to be suspended" in said
+    assert not os.path.exists(xl.note(twin, "xvda")) and len(xl.servers(web, "xvda")) == 1
+    assert os.path.exists(xl.device(web, "xvda"))
+
+
+def test_another_disk_of_a_suspended_guest_is_not_joined(xl, heard):
+    web, image = xl.guest(5, "web"), heard.image("web.img")
+    assert xl.add(web, "xvda", "aio:" + image) == ""
+    assert "is not the disk that is in use as xvda" in migrates(xl, web, 6, heard.image("other.img"))[1]
+    assert "is not the disk that is in use as xvda" in migrates(xl, web, 7, image, mode="r")[1]
+    os.kill(xl.pid(web, "xvda"), 9)
+    assert guestdisk.wait_until(lambda: not xl.servers(web, "xvda"), 5)
+    assert "does not run any more" in migrates(xl, web, 8, image)[1]
+    assert "in use by domain 5" in xl.add(xl.guest(9, "mail"), "xvda", image)
+
+
+def vanishes(guest, backend=True):
+    """Its toolstack has not lived to call the script."""
+    guest.xen.store.remove(guest.home)
+    if backend:
+        guest.xen.store.remove(guest.backend_of("xvda"))
+        guest.disks.clear()
+    guest.xen.unmake(guest.domid)
+
+
+def test_a_guest_that_went_without_a_remove_is_in_nobodys_way(xl, heard):
+    web, image = xl.guest(5, "web"), heard.image("web.img")
+    assert xl.add(web, "xvda", "aio:" + image) == ""
+    first = xl.pid(web, "xvda")
+    vanishes(web, backend=False)
+    again, said = migrates(xl, web, 6, image)
+    assert said == "" and xl.pid(again, "xvda") != first
+    # A number that is another guest's now: what it left is not taken from the one that it was shared with.
+    third, said = migrates(xl, again, 7, image)
+    assert said == ""
+    pid = xl.pid(again, "xvda")
+    vanishes(again)
+    mail = xl.guest(6, "mail")
+    assert xl.add(mail, "xvda", heard.image("mail.img")) == ""
+    assert xl.pid(third, "xvda") == pid and os.path.exists(xl.device(third, "xvda"))
+    assert xl.device(third, "xvda") != xl.device(mail, "xvda")
+    xl.remove(third, "xvda")
+    xl.remove(mail, "xvda")
+    assert xl.clean()
+
+
 def test_what_is_read_only_is_served_so(xl, heard):
     web = xl.guest(5, "web")
     assert xl.add(web, "xvda", heard.image("web.img"), mode="r") == ""
@@ -242,6 +422,55 @@ def test_a_bad_target_is_refused(xl, heard, target, said):
             file.truncate(size)
     assert said in xl.add(xl.guest(5, "web"), "xvda", target.format(dir=heard.images))
     assert not os.path.exists(xl.run_dir) or xl.clean()
+
+
+def test_an_image_that_is_read_only_is_not_written(xl, heard):
+    image = heard.image("web.img")
+    os.chmod(image, 0o444)
+    assert "web.img is read-only" in xl.add(xl.guest(5, "writer"), "xvda", image)
+    assert xl.add(xl.guest(6, "reader"), "xvda", image, mode="r") == ""
+
+
+@pytest.mark.parametrize("key, value, said", [
+    ("dev", None, "no device name"),
+    ("dev", "../../etc", "no device name"),
+    ("dev", "xvda\n", "no device name"),
+    ("mode", None, "neither w nor r"),
+    ("mode", "execute", 'mode is "execute"'),
+    ("vm", None, "no UUID"),
+    ("vm", "/vm/../../etc", "no UUID"),
+], ids=range(7))
+def test_a_key_that_makes_no_sense_is_named(xl, heard, key, value, said):
+    web = xl.guest(5, "web")
+    back = web.attach("xvda", "aio:" + heard.image("web.img"))
+    path = web.home + "/vm" if key == "vm" else back + "/" + key
+    heard.xen.store.remove(path)
+    if value is not None:
+        heard.xen.store.write(path, value)
+    assert xl.call("add", back) == 1
+    assert said in heard.xen.store.read(back + "/hotplug-error")
+    assert heard.xen.store.read(back + "/hotplug-status") == "error"
+    assert not os.path.exists(xl.run_dir)
+
+
+def test_without_xenstore_it_says_so_and_leaves_nothing(xl, heard):
+    back = xl.guest(5, "web").attach("xvda", "aio:" + heard.image("web.img"))
+    for environment, path, said in (
+            (heard.environment, back + "0", "could not list path"),
+            ({"XENSTORED_PATH": "/nowhere/socket"}, back, "xs_open")):
+        done = xl.output("add", path, environment)
+        assert done.returncode == 1
+        assert "no disk at %s in xenstore: " % path in done.stderr and said in done.stderr
+    assert not os.path.exists(xl.run_dir)
+
+
+def test_only_root_may():
+    """The text, as nobody may read where the tests lie."""
+    done = subprocess.run(["bash", "-c", (ROOT / "conf/xen/block-tapwire").read_text(), "block-tapwire", "add"],
+                          stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, user=65534, cwd="/",
+                          env={**os.environ, "XENBUS_PATH": "/local/domain/0/backend/vbd/5/51712"}, check=False)
+    assert done.returncode == 1
+    assert "only root can attach a disk: run xl as root" in done.stderr
 
 
 @pytest.mark.parametrize("settings, said", [

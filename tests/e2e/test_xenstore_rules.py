@@ -5,7 +5,9 @@ import contextlib
 import fcntl
 import os
 import resource
+import shutil
 import struct
+import subprocess
 import time
 
 import pytest
@@ -188,6 +190,38 @@ def test_an_encrypted_disk_is_watched_and_named(host):
     awaits(host, "web", "live")
     host.wait(lambda: [(place["fstype"], place["watched"]) for disk in host.status()["disks"]
                        for place in disk["inspector"].get("places", ())] == [("crypto_LUKS", False)], "named")
+    words = "file system type crypto_LUKS is not followed: it is encrypted"
+    assert words in host.text() and "not watched: " + words in host.said()
+
+
+def test_without_xenstore_disks_of_the_ini_file_are_watched_until_there_is_one(host):
+    image, ring = host.image("own.img"), os.path.join(host.directory, "own.ring")
+    host.rings.come(ring, os.path.getsize(image))
+    host.write_config("[disk own]\nimage = %s\nring = %s\n" % (image, ring))
+    host.xen.stop()
+    os.unlink(host.xen.socket)
+    host.start()
+    host.wait(lambda: "%s nor the kernel's device answers" % host.xen.socket in host.said(), "told")
+    assert "is xenstored running?" in host.said() and "guests are not looked for until there is one" in host.said()
+    host.wait(lambda: [disk["live"] for disk in host.status()["disks"]] == [True], "the file's disk is watched")
+    assert "xenstore: not there, 0 guests" in host.text()
+    host.xen.start()
+    captured(host, 5, "web")
+    awaits(host, "web", "live")
+
+
+def test_who_is_not_root_is_told_so(asan, scratch):
+    """And which directory he has no right to."""
+    program, config = scratch / "tapwired", scratch / "tapwire.conf"
+    shutil.copy(os.path.join(asan.build, "tapwired"), program)
+    config.write_text("[service]\nstate_dir = %s/state\nrun_dir = %s/run\n" % (scratch, scratch))
+    os.chmod(scratch, 0o755)
+    done = subprocess.run([program, "--config", config], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, timeout=60, check=False, user=65534, group=65534,
+                          extra_groups=[], cwd="/")
+    assert done.returncode == 66
+    assert "not root: xenstore and guests' disks are out of reach" in done.stderr
+    assert "%s/state: Permission denied" % scratch in done.stderr
 
 
 def test_a_ring_that_somebody_else_reads_fails_the_disk_until_he_is_gone(host):

@@ -123,15 +123,15 @@ class Tapdisk:
 
 
 class Attached(Service):
-    """`tapwire attach` to a tapdisk; as Service."""
+    """`tapwire attach` to a tapdisk; as Service. disk: the words that name it, if not the image and the tapdisk."""
 
-    def __init__(self, tapwire, directory, image, endpoint, backend, *args):
+    def __init__(self, tapwire, directory, image, endpoint, backend, *args, disk=None):
         super().__init__(tapwire, directory, image, endpoint)
         self._tapwire = tapwire
         self._state = os.path.join(self.directory, "state")
-        self._argv = [tapwire.program, "attach", os.fspath(image), "--tapdisk", backend.target, "--tap-ctl",
-                      backend.tap_ctl, "--post", endpoint.url, "--secret-file", endpoint.secret,
-                      "--state", self._state, "--linger", "120", *map(str, args)]
+        disk = disk or [os.fspath(image), "--tapdisk", backend.target]
+        self._argv = [tapwire.program, "attach", *disk, "--tap-ctl", backend.tap_ctl, "--post", endpoint.url,
+                      "--secret-file", endpoint.secret, "--state", self._state, "--linger", "120", *map(str, args)]
 
     def status(self):
         """Of the disk; {} while nobody answers."""

@@ -24,6 +24,7 @@ class Service:
                       "--post", endpoint.url, "--secret-file", endpoint.secret,
                       "--state", os.path.join(self.directory, "state"), "--linger", "120",
                       *map(str, args)]
+        self.environment = {}  # more of it
         self._guard = None
         self._proc = None
         self._stopped = False
@@ -32,7 +33,8 @@ class Service:
         self._guard = Guard()
         with open(self.log, "ab") as log:
             self._proc = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stderr=log,
-                                          stdout=subprocess.PIPE, start_new_session=True)
+                                          stdout=subprocess.PIPE, start_new_session=True,
+                                          env={**os.environ, **self.environment})
         self._guard.push("kill", -self._proc.pid)
         ready, _, _ = select.select([self._proc.stdout], [], [], 60)
         line = self._proc.stdout.readline() if ready else b""

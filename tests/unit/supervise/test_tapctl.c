@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/scope.h"
 #include "supervise/allocated.h"
 #include "supervise/tapctl.h"
 
@@ -158,6 +159,70 @@ static void targets(void **state)
 	static const char *const wrong[] = { "", "12", ":3", "12:", "12:3:4", "-1:2", "0:1", "a:b", "1 :2" };
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
 		assert_false(tw_vbd_parse_target(wrong[i], &pid, &minor));
+}
+
+static void a_socket_tells_of_the_disk_behind_it(void **state)
+{
+	(void)state;
+	int pid, minor;
+	assert_true(tw_vbd_parse_socket("/run/blktap-control/nbd4711.12", &pid, &minor));
+	assert_int_equal(pid, 4711);
+	assert_int_equal(minor, 12);
+	assert_true(tw_vbd_parse_socket("/var/run/blktap-control/nbd1.0", &pid, &minor));
+	assert_int_equal(minor, 0);
+	static const char *const wrong[] = { "", "/dev/nbd0", "/run/blktap-control/nbd", "/run/blktap-control/nbd1",
+		"/run/blktap-control/nbd1.", "/run/blktap-control/nbd.1", "/run/blktap-control/nbd0.1",
+		"/run/blktap-control/nbd1.2.3", "/run/blktap-control/nbd1.2 ", "/run/blktap-control/nbd1 .2",
+		"/run/blktap-control/nbd-1.2", "/run/blktap-control/nbd99999999999999999999.2",
+		"/run/blktap-control/nbd00000000000000000000000000000001.2" };
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		assert_false(tw_vbd_parse_socket(wrong[i], &pid, &minor));
+}
+
+static void finds(int pid, int minor, const char *file, const char *target, const char *path)
+{
+	TW_AUTO_FREE char *its_target = NULL;
+	TW_AUTO_FREE char *its_path = NULL;
+	assert_null(tw_tapctl_find(tap_ctl, pid, minor, file, &its_target, &its_path));
+	assert_string_equal(its_target, target);
+	assert_string_equal(its_path, path);
+}
+
+static void a_disk_is_found_by_what_is_known_of_it(void **state)
+{
+	(void)state;
+	char ours[32];
+	snprintf(ours, sizeof(ours), "%d:4", getpid());
+	finds(getpid(), 4, NULL, ours, image);
+	finds(1, 9, image, "1:9", "/dev/null");
+	finds(-1, 4, "/dev/null", ours, image);
+	finds(-1, 9, NULL, "1:9", "/dev/null");
+	finds(-1, -1, image, ours, image);
+}
+
+static void does_not_find(int pid, int minor, const char *file, enum tw_code code, const char *words)
+{
+	char *target, *path;
+	struct tw_error *err = tw_tapctl_find(tap_ctl, pid, minor, file, &target, &path);
+	assert_non_null(err);
+	assert_int_equal(tw_error_code(err), code);
+	assert_non_null(strstr(tw_error_message(err), words));
+	assert_true(!target && !path);
+	tw_error_destroy(err);
+}
+
+static void a_disk_that_is_not_found_is_told(void **state)
+{
+	(void)state;
+	does_not_find(2, 9, NULL, TW_UNAVAILABLE, "no such tapdisk");
+	does_not_find(-1, 5, image, TW_UNAVAILABLE, "no such tapdisk");
+	does_not_find(-1, -1, "/etc/passwd", TW_UNAVAILABLE, "no tapdisk serves /etc/passwd");
+	does_not_find(-1, -1, "/nonexistent", TW_IO, "/nonexistent");
+	does_not_find(-1, -1, NULL, TW_IO, "its image");
+	put("args", "vhd:/srv/a.vhd\n");
+	does_not_find(-1, 4, NULL, TW_UNSUPPORTED, "vhd:/srv/a.vhd");
+	put("fail", "list\n");
+	does_not_find(-1, 9, NULL, TW_UNAVAILABLE, "failed");
 }
 
 /* --- the change --- */
@@ -336,6 +401,9 @@ int main(void)
 		cmocka_unit_test(a_line_tells_of_a_disk),
 		cmocka_unit_test(a_line_of_nothing_open_tells_of_none),
 		cmocka_unit_test(targets),
+		cmocka_unit_test(a_socket_tells_of_the_disk_behind_it),
+		TEST(a_disk_is_found_by_what_is_known_of_it),
+		TEST(a_disk_that_is_not_found_is_told),
 		TEST(the_disk_is_paused_and_goes_on_with_the_mirror),
 		TEST(the_mirror_is_taken_away),
 		TEST(another_tapdisk_is_left_alone),
