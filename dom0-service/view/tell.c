@@ -89,6 +89,9 @@ static struct tw_error *send_inode(
 	struct tw_change *change = tw_changeset_find(set, inode->ino);
 	struct tw_attr attr = tw_view_attr(set->view, inode);
 	tw_view_describe(inode, &attr, event);
+	/* It may have been there before, without a name, and be what it was. */
+	if (!change && event->type == TW_EVENT_FILE_CREATED)
+		TW_TRY(tw_changeset_inode(set, inode->ino, &change));
 	if (change) {
 		change->told = true;
 		if (event->type == TW_EVENT_FILE_CREATED) {

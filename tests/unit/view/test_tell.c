@@ -244,6 +244,19 @@ static void a_created_file_has_its_content_as_ranges(void **state)
 	expect(c, "created /a 0+4096 8192+4091\n");
 }
 
+/* A fast commit may have brought the inode without its name, and the commit brings the name alone. */
+static void a_file_that_gets_its_name_later_has_its_content_as_ranges(void **state)
+{
+	struct changes *c = *state;
+	make(c, 11, FILE_MODE, 1);
+	touch(c, 11)->size = 4711;
+	const struct tw_extent extent = { 100, 0, 2, false };
+	ok(tw_inode_set_extents(tw_view_inode(c->view, 11), &extent, 1));
+	expect(c, "");
+	come(c, ROOT, "late", 11);
+	expect(c, "created /late 0+4711\n");
+}
+
 static void a_created_directory_is_told_of_once(void **state)
 {
 	struct changes *c = *state;
@@ -370,6 +383,7 @@ int main(void)
 		CHANGE_TEST(times_alone_ride_on_another_event),
 		CHANGE_TEST(a_mode_that_changed_with_a_rename_is_told_by_its_new_path),
 		CHANGE_TEST(a_created_file_has_its_content_as_ranges),
+		CHANGE_TEST(a_file_that_gets_its_name_later_has_its_content_as_ranges),
 		CHANGE_TEST(a_created_directory_is_told_of_once),
 		CHANGE_TEST(a_directory_whose_entries_changed_is_modified),
 		CHANGE_TEST(a_symlink_is_created_and_deleted_with_its_target),
