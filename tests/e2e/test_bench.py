@@ -36,6 +36,9 @@ SHORT = {
     "overhead": (["--quick"], ["fio", "gnuplot"],
                  ["overhead.fio_4_KiB_random.tapwire.ratio", "overhead.untar.again", "overhead.SQLite.tapwire"]),
     "plots": (["--quick"], ["gnuplot"], ["plots.crawl-space.tapwire", "plots.crawl-inodes.find"]),
+    "shippers": (["--quick"], ["syslog-ng"],
+                 ["shippers.courier.100.rate", "shippers.syslog-ng.1000.cpu", "shippers.1000.ahead",
+                  "shippers.insert.cpu"]),
     "transaction": (["--quick"], [], ["transaction.1_GiB.cpu", "transaction.64_GiB.events"]),
 }
 
