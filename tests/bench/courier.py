@@ -9,79 +9,13 @@ import pathlib
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "receiver"))
-import link  # noqa: E402
+sys.path.insert(0, str(ROOT / "tests" / "bench" / "common"))
+from delivery import Sink, make_bodies, make_chunks, pour  # noqa: E402
 from lab import Lab, wait_for  # noqa: E402
-
-SOURCE = "/xen/bench/guest/xvda"
-CHUNK = 500  # events that are sent at once
-
-
-class Sink:
-    """An endpoint that counts and does nothing else, so that the courier is what is measured."""
-
-    def __init__(self):
-        sink = self
-        self.requests = self.bytes = 0
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_POST(self):
-                sink.bytes += len(self.rfile.read(int(self.headers["content-length"])))
-                sink.requests += 1
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-def make_chunks(epoch, count):
-    """The frames of events 1 to count, in chunks; made before the clock starts."""
-    template = link.event(epoch, SOURCE, 1).decode()
-    head, _, rest = template.partition(f'"{epoch}-1"')
-    middle, _, tail = rest.partition('"sequence": "1"')
-
-    def frame(n):
-        return link.frame(link.EVENT, f'{head}"{epoch}-{n}"{middle}"sequence": "{n}"{tail}'.encode(), n, 2)
-    return [b"".join(frame(n) for n in range(first, min(first + CHUNK, count + 1)))
-            for first in range(1, count + 1, CHUNK)]
-
-
-def pour(lab, epoch, count):
-    """Sends count events as fast as the courier takes them; seconds until the last ACK."""
-    chunks = make_chunks(epoch, count)
-    with link.connect(os.fspath(lab.socket)) as sock:
-        sock.sendall(link.hello(epoch, SOURCE))
-        reader = link.Reader(sock)
-        assert reader.read()[0] == link.WELCOME
-        start = time.perf_counter()
-
-        def send():
-            for chunk in chunks:
-                sock.sendall(chunk)
-
-        sender = threading.Thread(target=send, daemon=True)
-        sender.start()
-        acked = 0
-        while acked < count:
-            acked = reader.read()[2]
-        return time.perf_counter() - start
 
 
 def measure_intake(lab, count):
@@ -89,7 +23,7 @@ def measure_intake(lab, count):
     lab.port = 1
     lab.configure(retry_min_ms=60000, retry_max_ms=60000)
     lab.start_courier()
-    seconds = pour(lab, "bench-in", count)
+    seconds = pour(lab, "bench-in", make_chunks(make_bodies("bench-in", count)), count)
     lab.kill_courier()
     return count / seconds
 
@@ -101,7 +35,8 @@ def measure_delivery(lab, count, batch_events):
     lab.configure(batch_events=batch_events, batch_bytes="16MiB", batch_delay_ms=10)
     lab.spool = lab.dir / f"spool-{batch_events}.db"
     lab.start_courier()
-    seconds = pour(lab, f"bench-{batch_events}", count)
+    epoch = f"bench-{batch_events}"
+    seconds = pour(lab, epoch, make_chunks(make_bodies(epoch, count)), count)
     start = time.perf_counter()
     wait_for(lambda: lab.target()["delivered"] >= count, 60, "the last batch")
     seconds += time.perf_counter() - start

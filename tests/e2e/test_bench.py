@@ -36,6 +36,7 @@ SHORT = {
     "overhead": (["--quick"], ["fio", "gnuplot"],
                  ["overhead.fio_4_KiB_random.tapwire.ratio", "overhead.untar.again", "overhead.SQLite.tapwire"]),
     "plots": (["--quick"], ["gnuplot"], ["plots.crawl-space.tapwire", "plots.crawl-inodes.find"]),
+    "shippers": (["--quick"], [], ["shippers.courier.100.rate", "shippers.courier.1000.rate", "shippers.insert.cpu"]),
     "transaction": (["--quick"], [], ["transaction.1_GiB.cpu", "transaction.64_GiB.events"]),
 }
 
