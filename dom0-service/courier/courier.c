@@ -293,6 +293,11 @@ static void on_command(void *arg, const char *body, size_t len, struct tw_buf *o
 	tw_admin_answer(&admin, body, len, out);
 	courier->urgent |= tw_spool_dirty(courier->spool);
 	turn(courier);
+	if (tw_spool_dirty(courier->spool)) {
+		/* By the turn itself: a redelivery begins there, and its first batch may not be due yet. */
+		courier->urgent = true;
+		turn(courier);
+	}
 	if (!courier->err && !tw_spool_dirty(courier->spool))
 		return;
 	tw_buf_reset(out);

@@ -107,6 +107,13 @@ static struct tw_error *rounds(struct attach *a, const char *path, const char *s
 	if (!disk)
 		return NULL;
 	tw_log(TW_LOG_DEBUG, subject, "crawled in %u rounds", a->round);
+	struct tw_error *err = NULL;
+	for (size_t i = 0; ops->expects && !err && i < a->kept.held.n; i++)
+		err = ops->expects(&a->kept.held.records[i], ops->kept.arg);
+	if (err) {
+		tw_disk_destroy(disk);
+		return err;
+	}
 	TW_TRY(ops->crawled(disk, ops->kept.arg));
 	for (size_t i = 0; i < a->kept.held.n; i++)
 		TW_TRY(ops->follows(&a->kept.held.records[i], ops->kept.arg));

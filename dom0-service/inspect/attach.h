@@ -17,6 +17,8 @@
 
 struct tw_attach_ops {
 	struct tw_kept_ops kept; /* its argument is that of all */
+	/* Called first for each record that is not in the crawl, though the image has it; NULL: nobody asks. */
+	struct tw_error *(*expects)(const struct tw_record *record, void *arg);
 	/* Takes the crawled disk. */
 	struct tw_error *(*crawled)(struct tw_disk *disk, void *arg);
 	/* Called after that for each record that is not in the crawl, as if it had just come from

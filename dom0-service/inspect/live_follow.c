@@ -194,6 +194,18 @@ static void pass_gap(uint64_t sector, uint64_t nsectors, void *arg)
 	}
 }
 
+struct tw_error *tw_live_expect_record(const struct tw_record *record, void *arg)
+{
+	struct tw_live *live = arg;
+	return live->content ? tw_disk_content_expect(live->content, record) : NULL;
+}
+
+void tw_live_caught_up(struct tw_live *live)
+{
+	if (live->content)
+		tw_disk_content_caught_up(live->content);
+}
+
 struct tw_error *tw_live_take_gap(struct tw_live *live, const struct tw_record *record)
 {
 	struct gap gap = {live, record, NULL};
@@ -311,7 +323,8 @@ static struct tw_error *attach(struct tw_live *live, const struct tw_attach_ops 
 struct tw_error *tw_live_crawl(struct tw_live *live)
 {
 	struct tw_attach_ops ops = {
-		{tw_live_pass_record, tw_live_keep_log, live}, crawled, tw_live_take_record};
+		{tw_live_pass_record, tw_live_keep_log, live}, tw_live_expect_record, crawled,
+		tw_live_take_record};
 	live->status.state = live->disk ? "resync" : "crawling";
 	tw_live_status_write(&live->status, live->state);
 	if (live->disk)
@@ -329,6 +342,7 @@ struct tw_error *tw_live_crawl(struct tw_live *live)
 			nanosleep(&(struct timespec){.tv_nsec = DOUBT_NS}, NULL);
 		TW_TRY(tw_live_await_session(live));
 		TW_TRY(attach(live, &ops));
+		tw_live_caught_up(live);
 	} while (live->doubts || live->stale);
 	live->status.state = "live";
 	tw_live_status_places(&live->status, live->disk);

@@ -79,6 +79,10 @@ struct tw_error *tw_live_feed(struct tw_live *live, const struct tw_record *reco
 /* Looks whether volumes have come, gone or moved, when a record was written where that shows; then
  * a resync is due. Not a part of feeding: what is found depends on when one looks. */
 void tw_live_check_layout(struct tw_live *live);
+/* A record that is followed later, though it is not in the ring any more: what it wrote to is in the image
+ * already. And: all of them have been followed. */
+struct tw_error *tw_live_expect_record(const struct tw_record *record, void *live) TW_MUST_CHECK;
+void tw_live_caught_up(struct tw_live *live);
 /* A record of the log. */
 struct tw_error *tw_live_replay_record(const struct tw_record *record, void *live) TW_MUST_CHECK;
 /* A record of the ring; and a gap record. */

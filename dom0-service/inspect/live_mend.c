@@ -140,6 +140,8 @@ static struct tw_error *run(struct rounds *r)
 	TW_TRY(tw_disk_check_missed_layout(live->disk, &live->missed, &changed));
 	if (changed)
 		return tw_error_create(TW_GAP, "partitions or file systems have changed");
+	for (size_t i = 0; i < r->kept.held.n; i++)
+		TW_TRY(tw_live_expect_record(&r->kept.held.records[i], live));
 	TW_TRY(apply(r));
 	tw_log(TW_LOG_DEBUG, live->id.vdev, "looked at what was missed in %u rounds", round);
 	for (size_t i = 0; i < r->kept.held.n; i++)
@@ -171,6 +173,7 @@ struct tw_error *tw_live_mend(struct tw_live *live)
 		for (size_t i = 0; i < r.kept.held.n && !passed; i++)
 			passed = tw_live_pass_record(&r.kept.held.records[i], live);
 	}
+	tw_live_caught_up(live);
 	tw_mend_destroy(r.mend);
 	tw_kept_deinit(&r.kept);
 	return err ? err : passed;

@@ -85,19 +85,13 @@ static struct tw_error *connect_courier(struct tw_live *live)
 	return NULL;
 }
 
-static struct tw_error *expect_record(const struct tw_record *record, void *arg)
-{
-	struct tw_live *live = arg;
-	return tw_disk_content_expect(live->content, record);
-}
-
 /* What the log holds is later than what is followed, until it is. */
 static struct tw_error *expect_log(struct tw_live *live)
 {
 	if (!live->content)
 		return NULL;
 	tw_disk_content_set_told(live->content, tw_outbox_acked(live->box));
-	return tw_statefile_look(live->state, expect_record, live);
+	return tw_statefile_look(live->state, tw_live_expect_record, live);
 }
 
 /* Goes on from the snapshot by the log. */
@@ -106,8 +100,7 @@ static struct tw_error *replay(struct tw_live *live)
 	TW_TRY(expect_log(live));
 	TW_TRY(tw_statefile_replay(live->state, tw_disk_loaded_bytes(live->disk), &live->position,
 		tw_live_replay_record, live));
-	if (live->content)
-		tw_disk_content_caught_up(live->content);
+	tw_live_caught_up(live);
 	if (tw_disk_loaded_bytes(live->disk) != tw_disk_bytes(live->disk)) {
 		live->missed.unwatched = true;
 		tw_live_need_crawl(live, "the disk was resized");

@@ -177,6 +177,17 @@ def test_a_target_gets_again_what_it_has_had(lab):
     assert (summary["duplicates"], summary["missing"], summary["missing_batches"]) == (110, 0, 0), summary
 
 
+def test_what_is_sent_again_may_wait_for_a_full_batch(lab):
+    lab.start_receiver()
+    lab.configure(batch_events=100, batch_delay_ms=300)
+    lab.start_courier()
+    lab.feed(50)
+    lab.wait_delivered(50)
+    cli(lab, "redeliver", "--target", "t", "--since", "1h")
+    wait_for(lambda: lab.target()["delivered"] == 100)
+    assert lab.stop_receiver()["duplicates"] == 50
+
+
 def test_what_is_not_kept_is_not_sent_again(lab):
     lab.start_receiver()
     lab.configure(spool="keep = 0")

@@ -97,7 +97,7 @@ static void guest_free(struct guest *g)
 
 static void attach(struct guest *g)
 {
-	struct tw_attach_ops ops = { { passed, keep, g }, crawled, follows };
+	struct tw_attach_ops ops = { { passed, keep, g }, NULL, crawled, follows };
 	ok(tw_attach(g->d->image, "test", g->reader, no_event, NULL, &ops));
 	assert_non_null(g->disk);
 	assert_int_equal(g->kept, g->passed);
@@ -132,7 +132,7 @@ static void a_quiet_disk_is_crawled_as_it_is(void **state)
 static void no_ring_is_a_quiet_disk(void **state)
 {
 	struct guest *g = guest_new(*state, NULL);
-	struct tw_attach_ops ops = { { passed, keep, g }, crawled, follows };
+	struct tw_attach_ops ops = { { passed, keep, g }, NULL, crawled, follows };
 	ok(tw_attach(g->d->image, "test", NULL, no_event, NULL, &ops));
 	catch_up(g);
 	guest_free(g);
@@ -243,7 +243,7 @@ static struct tw_error *refuse(struct tw_disk *disk, void *arg)
 static void an_error_of_a_callback_ends_it(void **state)
 {
 	struct guest *g = guest_new(*state, NULL);
-	struct tw_attach_ops ops = { { passed, keep, g }, refuse, follows };
+	struct tw_attach_ops ops = { { passed, keep, g }, NULL, refuse, follows };
 	fails(tw_attach(g->d->image, "test", g->reader, no_event, NULL, &ops), TW_UNAVAILABLE);
 	fails(tw_attach("/nonexistent", "test", g->reader, no_event, NULL, &ops), TW_IO);
 	guest_free(g);
@@ -253,7 +253,7 @@ static void an_error_of_a_callback_ends_it(void **state)
 
 static void attach_mirror(struct guest *g, size_t keep_bytes)
 {
-	struct tw_attach_ops ops = { { passed, keep, g }, crawled, follows };
+	struct tw_attach_ops ops = { { passed, keep, g }, NULL, crawled, follows };
 	g->mirror = true;
 	ok(tw_attach_mirror(g->d->image, "test", g->reader, keep_bytes ? keep_bytes : TW_ATTACH_KEEP_BYTES,
 		no_event, NULL, &ops));
