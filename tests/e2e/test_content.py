@@ -201,11 +201,14 @@ def test_who_does_not_ask_gets_none(tapwire, memory):
             with open(os.path.join(disk.root, "etc", name), "w") as file:
                 file.write("content of %s\n" % name)
         disk.sync("end")
+        os.rename(disk.root + "/else", disk.root + "/etc/moved")
         settled(disk, daemon, plain)
-        assert guestdisk.wait_until(lambda: any(e.get("subject") == "/etc/hosts" for e in second.events()), 60)
+        assert guestdisk.wait_until(lambda: any(e.get("subject") == "/etc/moved" for e in second.events()), 60)
         ours = {event["subject"]: event["data"] for event in second.events() if "subject" in event}
         assert ours["/etc/hosts"]["content"] == [{"offset": 0, "text": "content of hosts\n"}]
         assert "/etc/shadow" not in ours and "/else" not in ours
+        moved = ours["/etc/moved"]  # new to whoever has not seen it elsewhere
+        assert moved["content_whole"] and moved["content"] == [{"offset": 0, "text": "content of ../else\n"}]
         told = {event["subject"]: event["data"] for event in plain.events() if "subject" in event}
         assert {"/etc/hosts", "/etc/shadow", "/else"} <= set(told)
         assert not [data for data in told.values() if "content" in data]
