@@ -129,7 +129,7 @@ def wait_for_all(endpoint, daemon):
     def idle():
         before = len(endpoint.events())
         time.sleep(0.5)
-        return len(endpoint.events()) == before and not daemon.status().get("lag_bytes")
+        return daemon.caught_up() and len(endpoint.events()) == before
     assert guestdisk.wait_until(idle, 60), daemon.said()
 
 

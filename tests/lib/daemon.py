@@ -77,6 +77,14 @@ class Daemon:
         except (ValueError, LookupError, TypeError):
             return []
 
+    def caught_up(self):
+        """Whether all that came by the rings has been followed and handed on, as the inspectors said last, which may
+        be a second ago."""
+        statuses = self.statuses()
+        said = [status["inspector"] for status in statuses if status.get("live") and status.get("inspector")]
+        return bool(statuses) and len(said) == len(statuses) and all(
+            one["state"] == "live" and not one["lag_bytes"] and not one["waiting_bytes"] for one in said)
+
     def _all_live(self):
         statuses = self.statuses()
         return statuses and all(status.get("live") for status in statuses)
