@@ -381,15 +381,26 @@ int tw_ring_take_open_gap(struct tw_ring_reader *r,
 
 /* --- what has been written since --- */
 
-static bool overlap(uint64_t a, uint64_t na, uint64_t b, uint64_t nb)
+/* Sectors that are asked about. */
+struct asked {
+	uint64_t sector;
+	uint32_t n;
+	uint8_t *touched;
+};
+
+static void touch(const struct asked *asked, uint64_t sector, uint64_t n)
 {
-	return a < b + nb && b < a + na;
+	const uint64_t end = asked->sector + asked->n;
+	const uint64_t from = sector > asked->sector ? sector : asked->sector;
+	const uint64_t to = n < end && sector < end - n ? sector + n : end;
+	if (from < to)
+		memset(asked->touched + (from - asked->sector), 1, to - from);
 }
 
 /* Requests that are under way. One that is done has published its record, or has marked its blocks, before it
  * clears its slot: so the slots come first. A slot that is given to another request between the two loads
  * was cleared by the first one, and the other one has not reached the image before it was read. */
-static bool is_intended(const struct tw_ring_reader *r, uint64_t sector, uint64_t nsectors)
+static void touch_intents(const struct tw_ring_reader *r, const struct asked *asked)
 {
 	const struct ring_intent *intents = (const struct ring_intent *)(r->base + 2 * RING_PAGE);
 	for (unsigned i = 0; i < TW_RING_INTENTS; i++) {
@@ -397,48 +408,42 @@ static bool is_intended(const struct tw_ring_reader *r, uint64_t sector, uint64_
 			atomic_load_explicit(&intents[i].nsectors, memory_order_acquire);
 		const uint64_t first =
 			atomic_load_explicit(&intents[i].sector, memory_order_acquire);
-		if (n && (n > UINT64_MAX - first || overlap(first, n, sector, nsectors)))
-			return true;
+		if (n)
+			touch(asked, first, n);
 	}
-	return false;
 }
 
-static bool is_dirty(const struct tw_ring_reader *r, uint64_t gap, uint64_t sector, uint64_t nsectors)
+static void touch_gap(const struct tw_ring_reader *r, const struct asked *asked, uint64_t gap)
 {
 	const _Atomic uint64_t *bits = ring_bits(r->base, &r->geometry, gap);
-	const uint64_t last = (sector + nsectors - 1) / RING_BLOCK_SECTORS;
-	for (uint64_t block = sector / RING_BLOCK_SECTORS; block <= last; block++)
+	const uint64_t last = (asked->sector + asked->n - 1) / RING_BLOCK_SECTORS;
+	for (uint64_t block = asked->sector / RING_BLOCK_SECTORS; block <= last; block++)
 		if (atomic_load_explicit(&bits[block / 64], memory_order_acquire) >> block % 64 & 1)
-			return true;
-	return false;
+			touch(asked, block * RING_BLOCK_SECTORS, RING_BLOCK_SECTORS);
 }
 
-int tw_ring_untouched(
-	const struct tw_ring_reader *r, uint64_t after, uint64_t sector, uint64_t nsectors)
+int tw_ring_touched(const struct tw_ring_reader *r, uint64_t after, uint64_t sector, uint32_t nsectors,
+	uint8_t *touched)
 {
+	const struct asked asked = {sector, nsectors, touched};
 	struct tw_ring_reader ahead = *r;
 	struct tw_record record;
 	int ret;
 	if (!nsectors || sector >= r->geometry.disk_sectors || nsectors > r->geometry.disk_sectors - sector)
-		return 0;
+		return -EINVAL;
 	/* What was read is older than what is looked at from here on. */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (is_intended(r, sector, nsectors))
-		return 0;
+	touch_intents(r, &asked);
 	const uint64_t open = tw_ring_reader_open_gap(r);
-	if (open && is_dirty(r, open, sector, nsectors))
-		return 0;
+	if (open)
+		touch_gap(r, &asked, open);
 	while ((ret = tw_ring_next(&ahead, &record)) > 0) {
-		if (record.flags & TW_RECORD_GAP) {
-			if (is_dirty(r, ahead.gap, sector, nsectors))
-				return 0;
-			continue;
-		}
-		if (record.sequence > after && !(record.flags & TW_RECORD_FLUSH) &&
-			overlap(record.sector, record.nsectors, sector, nsectors))
-			return 0;
+		if (record.flags & TW_RECORD_GAP)
+			touch_gap(r, &asked, ahead.gap);
+		else if (record.sequence > after)
+			touch(&asked, record.sector, record.nsectors);
 	}
-	return ret == 0;
+	return ret;
 }
 
 /* --- interest --- */

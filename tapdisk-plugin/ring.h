@@ -98,11 +98,12 @@ uint64_t tw_ring_reader_backlog(const struct tw_ring_reader *r);
 /* 1 and the next record (its payload points into the ring and stays valid until it is released), 0
  * when there is none, -EBADMSG when the producer wrote nonsense (only destroy may follow). */
 int tw_ring_next(struct tw_ring_reader *r, struct tw_record *out);
-/* Whether these sectors of the image, which were read before the call, hold what the records up to number
- * after say: 1 when no later write has been on its way to them, 0 when one has (its record, or the gap that
- * it is in, comes later) or may have been. Looks at all records that tw_ring_next has not returned. */
-int tw_ring_untouched(
-	const struct tw_ring_reader *r, uint64_t after, uint64_t sector, uint64_t nsectors);
+/* Which of these sectors of the image, which were read before the call, may hold more than the records up to
+ * number after say, since a later write has been on its way to them (its record, or the gap that it is in,
+ * comes later): for those, touched[i] becomes 1. Looks at all records that tw_ring_next has not returned, once.
+ * 0, -EINVAL beyond the disk, or -EBADMSG. */
+int tw_ring_touched(const struct tw_ring_reader *r, uint64_t after, uint64_t sector, uint32_t nsectors,
+	uint8_t *touched);
 /* Gives the space of all records that tw_ring_next returned so far back to the producer, which may
  * then forget the map of a gap record among them. */
 void tw_ring_release(struct tw_ring_reader *r);

@@ -45,7 +45,7 @@ struct tw_disk_content {
 	uint64_t all_before; /* a record before which nothing in the image counts */
 
 	/* of the event at hand */
-	struct tw_buf bytes;
+	struct tw_buf bytes, stale;
 	struct part *parts;
 	size_t nparts, capparts;
 	struct tw_content_piece *pieces;
@@ -80,6 +80,7 @@ void tw_disk_content_destroy(struct tw_disk_content *c)
 	tw_content_rules_destroy(c->rules);
 	tw_recent_destroy(c->recent);
 	tw_buf_deinit(&c->bytes);
+	tw_buf_deinit(&c->stale);
 	free(c->parts);
 	free(c->pieces);
 	free(c->missing);
@@ -157,25 +158,21 @@ void tw_disk_content_caught_up(struct tw_disk_content *c)
 	c->all_before = 0;
 }
 
-static bool is_expected(const struct tw_disk_content *c, uint64_t at, uint64_t offset, uint64_t len)
+/* Marks the sectors that a record of the log, or one that was held back, writes later than at. */
+static void mark_expected(
+	const struct tw_disk_content *c, uint64_t at, uint64_t sector, uint32_t n, uint8_t *stale)
 {
 	const struct last *last = NULL;
-	uint64_t sector = offset >> TW_SECTOR_SHIFT, end = (offset + len) >> TW_SECTOR_SHIFT;
 	if (c->all_before > at)
-		return true;
-	if (!c->expected)
-		return false;
-	for (; sector < end; sector++) {
-		uint64_t unit = sector / UNIT_SECTORS;
+		memset(stale, 1, n);
+	for (uint32_t i = 0; c->expected && i < n; i++) {
+		const uint64_t unit = (sector + i) / UNIT_SECTORS;
 		if (!last || last->unit != unit)
 			HASH_FIND(hh, c->expected, &unit, sizeof(unit), last);
-		if (!last)
-			sector |= UNIT_SECTORS - 1;
-		else if (last->record[sector % UNIT_SECTORS] &&
-			 last->record[sector % UNIT_SECTORS] + c->expected_from > at)
-			return true;
+		const uint32_t record = last ? last->record[(sector + i) % UNIT_SECTORS] : 0;
+		if (record && record + c->expected_from > at)
+			stale[i] = 1;
 	}
-	return false;
 }
 
 /* --- what the stream brings --- */
@@ -199,68 +196,73 @@ struct tw_error *tw_content_written(
 
 /* --- reading --- */
 
-/* Whether no write has touched it that is followed later. */
-static bool is_untouched(
-	const struct tw_disk *disk, const struct tw_disk_content *c, uint64_t offset, uint64_t len)
+/* Marks the sectors that a write has touched which is followed later. */
+static void mark_touched(
+	const struct tw_disk *disk, uint64_t sector, uint32_t n, uint8_t *stale)
 {
-	uint64_t at = c->at > disk->told ? c->at : disk->told;
-	if (!c->ring || is_expected(c, at, offset, len))
-		return false;
-	return tw_ring_untouched(c->ring, at, offset >> TW_SECTOR_SHIFT, len >> TW_SECTOR_SHIFT) == 1;
+	const struct tw_disk_content *c = disk->content;
+	const uint64_t at = c->at > disk->told ? c->at : disk->told;
+	mark_expected(c, at, sector, n, stale);
+	/* Where nobody can tell, all may be. */
+	if (!c->ring || tw_ring_touched(c->ring, at, sector, n, stale) < 0)
+		memset(stale, 1, n);
+}
+
+/* Marks what a log has newer than the place that was read. */
+static void mark_out_of_place(
+	const struct tw_volume *volume, uint64_t offset, uint64_t len, uint8_t *stale)
+{
+	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
+	for (uint64_t at = offset; at < offset + len; at += TW_SECTOR_SIZE)
+		if (!volume->ops->in_place(volume->fs, at >> bits))
+			stale[(at - offset) >> TW_SECTOR_SHIFT] = 1;
 }
 
 struct reading {
 	struct tw_volume *volume;
 	uint8_t *to;
+	uint8_t *stale;  /* for each sector: 1 when what was read is not what it was */
 	uint64_t offset; /* in the volume, of to */
-	bool exact;
 	struct tw_error *err;
 };
 
-/* A part of the disk that the stream has not brought. */
+/* A part of the disk that the stream has not brought, or not lately. */
 static struct tw_error *read_image(struct reading *r, uint64_t disk_offset, size_t len)
 {
 	struct tw_disk *disk = r->volume->disk;
 	TW_TRY(disk->file.read(disk->file.arg, disk_offset, r->to, len));
-	r->exact = r->exact && is_untouched(disk, disk->content, disk_offset, len);
+	mark_touched(disk, disk_offset >> TW_SECTOR_SHIFT, (uint32_t)(len >> TW_SECTOR_SHIFT), r->stale);
+	mark_out_of_place(r->volume, r->offset, len, r->stale);
 	return NULL;
-}
-
-static bool is_in_place(const struct tw_volume *volume, uint64_t offset, uint64_t len)
-{
-	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
-	for (uint64_t block = offset >> bits; block <= (offset + len - 1) >> bits; block++)
-		if (!volume->ops->in_place(volume->fs, block))
-			return false;
-	return true;
 }
 
 static void read_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
 {
 	struct reading *r = arg;
 	struct tw_recent *recent = r->volume->disk->content->recent;
-	while (bytes && !r->err && r->exact) {
+	while (bytes && !r->err) {
 		size_t missing, n = tw_recent_get(recent, disk_offset, r->to, bytes, &missing);
 		if (!n) {
 			n = missing;
-			r->exact = is_in_place(r->volume, r->offset, n);
-			if (r->exact)
-				r->err = read_image(r, disk_offset, n);
+			r->err = read_image(r, disk_offset, n);
 		}
 		r->to += n;
+		r->stale += n >> TW_SECTOR_SHIFT;
 		r->offset += n;
 		disk_offset += n;
 		bytes -= n;
 	}
 }
 
-/* Reads sectors of a volume as they are at this place of the stream. *exact: that was possible. */
+/* Reads sectors of a volume as they are at this place of the stream. */
 static struct tw_error *read_sectors(
-	struct tw_volume *volume, uint64_t offset, void *to, size_t len, bool *exact)
+	struct tw_volume *volume, uint64_t offset, void *to, size_t len, uint8_t *stale)
 {
-	struct reading r = {volume, to, offset, true, NULL};
+	struct reading r = {volume, to, stale, offset, NULL};
+	memset(stale, 0, len >> TW_SECTOR_SHIFT);
 	tw_segments_each(&volume->place.segments, offset, len, read_piece, &r);
-	*exact = r.exact && r.to == (uint8_t *)to + len;
+	if (!r.err && r.to != (uint8_t *)to + len)
+		memset(stale, 1, len >> TW_SECTOR_SHIFT); /* the mapping leads beyond the volume */
 	return r.err;
 }
 
@@ -309,24 +311,25 @@ static struct tw_error *add_part(struct tw_disk_content *c, const struct part *p
 static struct tw_error *take_mapped(
 	struct tw_disk_content *c, struct tw_volume *volume, uint64_t offset, uint64_t length, uint64_t from)
 {
-	uint64_t first = from & ~(uint64_t)(TW_SECTOR_SIZE - 1);
-	uint64_t end = (from + length + TW_SECTOR_SIZE - 1) & ~(uint64_t)(TW_SECTOR_SIZE - 1);
+	const uint64_t first = from & ~(uint64_t)(TW_SECTOR_SIZE - 1);
+	const uint64_t end = (from + length + TW_SECTOR_SIZE - 1) & ~(uint64_t)(TW_SECTOR_SIZE - 1);
 	uint8_t *to = tw_buf_reserve(&c->bytes, end - first);
-	bool exact;
-	if (!to)
+	uint8_t *stale = tw_buf_reserve(&c->stale, (end - first) >> TW_SECTOR_SHIFT);
+	if (!to || !stale)
 		return tw_error_nomem();
-	TW_TRY(read_sectors(volume, first, to, end - first, &exact));
-	if (exact) {
-		const struct part part = {offset, length, c->bytes.len + (from - first), false};
-		/* What follows in the file may follow here, too. */
-		c->bytes.len += from - first + length;
-		return add_part(c, &part);
+	TW_TRY(read_sectors(volume, first, to, end - first, stale));
+	for (uint64_t at = from, stop; at < from + length; at = stop) {
+		const uint8_t is = stale[(at - first) >> TW_SECTOR_SHIFT];
+		for (stop = (at | (TW_SECTOR_SIZE - 1)) + 1; stop < end; stop += TW_SECTOR_SIZE)
+			if (stale[(stop - first) >> TW_SECTOR_SHIFT] != is)
+				break;
+		stop = stop < from + length ? stop : from + length;
+		const struct part part = {offset + (at - from), stop - at, c->bytes.len + (at - first), false};
+		TW_TRY(is ? add_missing(c, part.offset, part.length) : add_part(c, &part));
 	}
-	if (end - first == TW_SECTOR_SIZE || !c->ring)
-		return add_missing(c, offset, length);
-	uint64_t half = first + (end - first) / 2 / TW_SECTOR_SIZE * TW_SECTOR_SIZE - from;
-	TW_TRY(take_mapped(c, volume, offset, half, from));
-	return take_mapped(c, volume, offset + half, length - half, from + half);
+	/* What follows in the file may follow here, too. */
+	c->bytes.len += from - first + length;
+	return NULL;
 }
 
 /* The first extent that ends behind a block of the file, or NULL. */
@@ -487,7 +490,7 @@ static void keep_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
 struct tw_error *tw_content_logged(
 	struct tw_volume *volume, uint64_t offset, const void *data, size_t len)
 {
-	struct reading r = {volume, (uint8_t *)data, offset, true, NULL};
+	struct reading r = {.volume = volume, .to = (uint8_t *)data, .offset = offset};
 	if (volume->disk->content)
 		tw_segments_each(&volume->place.segments, offset, len, keep_piece, &r);
 	return r.err;

@@ -176,8 +176,10 @@ static void consumer_step(struct rings *rings, struct input *in)
 		const uint64_t sector = take(in, 2), n = take(in, 2);
 		tw_ring_want(rings->r, sector, n, take(in, 1) & 1);
 	} else if (what == 5) {
-		const uint64_t sector = take(in, 2), n = take(in, 2);
-		(void)tw_ring_untouched(rings->r, take(in, 1), sector, n);
+		static uint8_t touched[UINT16_MAX];
+		const uint64_t sector = take(in, 2);
+		const uint32_t n = (uint32_t)take(in, 2);
+		(void)tw_ring_touched(rings->r, take(in, 1), sector, n, touched);
 	} else {
 		int ret = tw_ring_next(rings->r, &record);
 		if (ret == 1)

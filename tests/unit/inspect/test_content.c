@@ -242,7 +242,7 @@ static void where_nobody_can_tell_the_image_is_not_read(void **state)
 	tw_disk_content_set_ring(s.content, NULL);
 	written(&s, 0, 2, 'a');
 	written(&s, 2, 2, 0);
-	told(&s, "content missing 0+2048");
+	told(&s, "content 0+1024 a missing 1024+1024");
 	end(&s);
 }
 
