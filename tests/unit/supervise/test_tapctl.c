@@ -227,6 +227,23 @@ static void a_disk_that_is_not_found_is_told(void **state)
 
 /* --- the change --- */
 
+/* What was done, without the questions that wake a tapdisk: on a busy machine the script is slow, too. */
+static const char *steps(void)
+{
+	static char text[4096];
+	char line[512];
+	char path[80];
+	snprintf(path, sizeof(path), "%s/log", dir);
+	FILE *file = fopen(path, "r");
+	assert_non_null(file);
+	text[0] = '\0';
+	while (fgets(line, sizeof(line), file))
+		if (strncmp(line, "stats ", 6) != 0)
+			strncat(text, line, sizeof(text) - strlen(text) - 1);
+	fclose(file);
+	return text;
+}
+
 static void the_disk_is_paused_and_goes_on_with_the_mirror(void **state)
 {
 	(void)state;
@@ -237,7 +254,7 @@ static void the_disk_is_paused_and_goes_on_with_the_mirror(void **state)
 	assert_string_equal(said, expected);
 	snprintf(expected, sizeof(expected),
 		"list\npause -p %s -m 4\nunpause -p %s -m 4 -2 nbd:/run/s\n", pid, pid);
-	assert_string_equal(get("log"), expected);
+	assert_string_equal(steps(), expected);
 	assert_string_equal(get("state"), "0\n");
 	assert_false(exists(mark));
 }
