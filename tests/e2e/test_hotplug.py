@@ -50,6 +50,7 @@ class Toolstack:
         self.settings = {
             "ring_dir": host.ring_dir, "run_dir": self.run_dir, "ring_size": "1M", "plugin": plugin,
             "nbd_client": ROOT / "tests/lib/nbdclient.py", "seconds": 10, "xl": self.directory / "xl",
+            "sys_block": self.directory / "sys",
             "nbd_devices": "(%s)" % " ".join(map(str, self.devices))}
 
     def start(self, command, backend, **settings):
@@ -352,6 +353,19 @@ def test_a_guest_that_is_not_suspended_shares_with_nobody(xl, heard, state):
     assert "in use by domain 5, which is the same guest by its UUID, and is not known to be suspended" in said
     assert not os.path.exists(xl.note(twin, "xvda")) and len(xl.servers(web, "xvda")) == 1
     assert os.path.exists(xl.device(web, "xvda"))
+
+
+def test_a_guest_that_comes_waits_for_the_writes_of_the_one_that_goes(xl, heard):
+    web, image = xl.guest(5, "web"), heard.image("web.img")
+    assert xl.add(web, "xvda", "aio:" + image) == ""
+    inflight = xl.directory / "sys" / os.path.basename(xl.device(web, "xvda")) / "inflight"
+    inflight.parent.mkdir(parents=True)
+    inflight.write_text("       0        3\n")
+    incoming, said = migrates(xl, web, 6, image, seconds=1)
+    assert "has writes from before the migration under way" in said
+    assert not os.path.exists(xl.note(incoming, "xvda")) and len(xl.servers(web, "xvda")) == 1
+    inflight.write_text("       2        0\n")
+    assert xl.call("add", incoming.backend_of("xvda")) == 0
 
 
 def test_another_disk_of_a_suspended_guest_is_not_joined(xl, heard):

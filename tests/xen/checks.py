@@ -59,9 +59,9 @@ class Plan:
             return None
 
 
-def run(*argv):
+def run(*argv, seconds=PATIENCE):
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=PATIENCE)
+                          timeout=seconds)
     if done.returncode:
         raise Failure("%s: exit status %d\n%s" % (" ".join(argv), done.returncode, done.stdout))
     return done.stdout
@@ -114,6 +114,7 @@ class Checks:
     def __init__(self, plan, hook, service):
         self.plan, self.hook, self.service = plan, hook, service
         self.web = self.thief = None
+        self.domid = self.resyncs = None  # before the migration
 
     def all(self):
         check = self.plan.check
@@ -139,6 +140,13 @@ class Checks:
         check("a file of its second disk", lambda: self.hears("file.created", "/more1-1", "xvdb"))
         check("a file of its first disk", lambda: self.hears("file.created", "/attached1-1"))
         check("its disks' events are numbered on", self.numbers_on)
+        check("xl block-detach from it", self.detach)
+        check("xl migrate to this host", self.migrate)
+        check("one guest has the disk, as a new domain", self.has_moved)
+        check("xl block-attach to the migrated guest", lambda: self.attach(second))
+        check("a file of its second disk", lambda: self.hears("file.created", "/more1-2", "xvdb"))
+        check("a file of its first disk", lambda: self.hears("file.created", "/attached1-2"))
+        check("its disks' events are numbered on, and none is a resync's", self.misses_nothing)
         check("xl block-detach from it", self.detach)
         check("a second guest does not get the image", self.refuses_thief)
         check("xl destroy", self.destroy)
@@ -206,6 +214,28 @@ class Checks:
     def save():
         run("xl", "save", "web", WORK + "/web.saved")
         until("web is gone", lambda: "web" not in run("xl", "list"))
+
+    def migrate(self):
+        """Without ssh: the other end is a command here. See unlive.c."""
+        self.domid = run("xl", "domid", "web").strip()
+        self.resyncs = len(self.resynced())
+        run("env", "LD_PRELOAD=/checks/unlive.so", "xl", "migrate", "-s", "", "web", "xl migrate-receive",
+            seconds=2 * PATIENCE)  # it attaches and detaches
+
+    def has_moved(self):
+        domid = run("xl", "domid", "web").strip()
+        have = output("xenstore-list", "/local/domain/0/backend/vbd").split()
+        if domid == self.domid or have != [domid]:
+            raise Failure("%s was %s, and %s have disks" % (domid, self.domid, have))
+        until(self.status, self.is_live)
+
+    def resynced(self):
+        return [e for e in self.hook.events() if e["type"] == "org.tapwire.disk.resynced" and "/xvda" in e["source"]]
+
+    def misses_nothing(self):
+        self.numbers_on()
+        if len(self.resynced()) != self.resyncs:
+            raise Failure(json.dumps(self.resynced()[-1]))
 
     def numbers_on(self):
         """Whatever its domid was, the guest's disk is the same, and no event of it is missing."""
