@@ -183,14 +183,14 @@ struct tw_error *tw_content_written(
 	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
 	struct tw_disk_content *c = disk->content;
 	struct tw_owner owner;
-	if (!payload) {
+	/* Most of what is written to metadata is written to the log. One write may go on behind it, in a file. */
+	bool log = tw_owners_find(tw_view_owners(volume->ops->view(volume->fs)), piece->offset >> bits, 1,
+			   &owner) &&
+		   owner.kind == TW_OWNER_JOURNAL;
+	if (!payload || log) {
 		tw_recent_drop(c->recent, piece->disk, piece->bytes);
 		return NULL;
 	}
-	/* Most of what is written to metadata is written to the log. */
-	if (tw_owners_find(tw_view_owners(volume->ops->view(volume->fs)), piece->offset >> bits, 1, &owner) &&
-		owner.kind == TW_OWNER_JOURNAL)
-		return NULL;
 	return tw_recent_put(c->recent, piece->disk, payload, piece->bytes);
 }
 

@@ -273,6 +273,24 @@ static void what_is_not_in_its_place_yet_is_not_read_there(void **state)
 	end(&s);
 }
 
+/* Neighbours are written in one request, whatever they are. */
+static void a_write_that_begins_in_the_log_may_end_in_a_file(void **state)
+{
+	struct scene s;
+	char data[2 * BLOCK];
+	begin(&s, *state, ALL);
+	const struct tw_volume *volume = s.disk->volumes[0];
+	const struct tw_owner log = { .block = s.at / BLOCK - 1, .count = 1, .ino = 8, .kind = TW_OWNER_JOURNAL };
+	const struct tw_piece piece = { s.at - BLOCK, s.at - BLOCK, sizeof(data) };
+	written(&s, 0, 2, 'a');
+	ok(tw_owners_set(tw_view_owners(volume->ops->view(volume->fs)), &log));
+	memset(data, 'b', sizeof(data));
+	ok(tw_content_written(s.disk, volume, &piece, data));
+	image_has(&s, 0, 2, 'b');
+	told(&s, "content 0+1024 b");
+	end(&s);
+}
+
 static void there_is_a_limit(void **state)
 {
 	struct scene s;
@@ -310,6 +328,7 @@ int main(void)
 		DISK_TEST(a_whole_file_is_never_a_mixture),
 		DISK_TEST(where_nobody_can_tell_the_image_is_not_read),
 		DISK_TEST(what_is_not_in_its_place_yet_is_not_read_there),
+		DISK_TEST(a_write_that_begins_in_the_log_may_end_in_a_file),
 		DISK_TEST(there_is_a_limit),
 		DISK_TEST(who_is_not_asked_about_says_nothing),
 	};
