@@ -2,6 +2,7 @@
 #include "inspect/content.h"
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "content/recent.h"
 #include "inspect/volume.h"
@@ -15,8 +16,10 @@
 #define RECENT_BYTES (64u << 20)
 /* Of a log that is followed again: units of so many bytes are remembered, ... */
 #define UNIT_SHIFT 12
-/* ... and writes of more than so many of them count for the whole disk. */
+/* ... and a write of more than so many of them, or one that comes when there are so many, counts for the
+ * whole disk: how much a guest writes, or discards, is its choice. */
 #define MAX_UNITS 65536u
+#define MAX_EXPECTED (1u << 18)
 
 #define UNIT_SECTORS (1u << (UNIT_SHIFT - TW_SECTOR_SHIFT))
 
@@ -136,7 +139,8 @@ struct tw_error *tw_disk_content_expect(struct tw_disk_content *c, const struct 
 	if (!c->expected)
 		c->expected_from = record->sequence - 1;
 	uint64_t since = record->sequence - c->expected_from;
-	if (record->nsectors / UNIT_SECTORS > MAX_UNITS || since > UINT32_MAX) {
+	if (record->nsectors / UNIT_SECTORS > MAX_UNITS || HASH_COUNT(c->expected) > MAX_EXPECTED ||
+		since > UINT32_MAX) {
 		c->all_before = record->sequence;
 		return NULL;
 	}
@@ -223,28 +227,34 @@ struct reading {
 	uint8_t *to;
 	uint8_t *stale;  /* for each sector: 1 when what was read is not what it was */
 	uint64_t offset; /* in the volume, of to */
-	struct tw_error *err;
 };
 
-/* A part of the disk that the stream has not brought, or not lately. */
-static struct tw_error *read_image(struct reading *r, uint64_t disk_offset, size_t len)
+/* A part of the disk that the stream has not brought, or not lately. A bad sector under a file's content is
+ * no reason to follow the disk no more. */
+static void read_image(const struct reading *r, uint64_t disk_offset, size_t len)
 {
 	struct tw_disk *disk = r->volume->disk;
-	TW_TRY(disk->file.read(disk->file.arg, disk_offset, r->to, len));
+	struct tw_error *err = disk->file.read(disk->file.arg, disk_offset, r->to, len);
+	if (err) {
+		tw_log(TW_LOG_WARN, r->volume->subject, "content is missing in an event: %s",
+			tw_error_message(err));
+		tw_error_destroy(err);
+		memset(r->stale, 1, len >> TW_SECTOR_SHIFT);
+		return;
+	}
 	mark_touched(disk, disk_offset >> TW_SECTOR_SHIFT, (uint32_t)(len >> TW_SECTOR_SHIFT), r->stale);
 	mark_out_of_place(r->volume, r->offset, len, r->stale);
-	return NULL;
 }
 
 static void read_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
 {
 	struct reading *r = arg;
 	struct tw_recent *recent = r->volume->disk->content->recent;
-	while (bytes && !r->err) {
+	while (bytes) {
 		size_t missing, n = tw_recent_get(recent, disk_offset, r->to, bytes, &missing);
 		if (!n) {
 			n = missing;
-			r->err = read_image(r, disk_offset, n);
+			read_image(r, disk_offset, n);
 		}
 		r->to += n;
 		r->stale += n >> TW_SECTOR_SHIFT;
@@ -255,15 +265,14 @@ static void read_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
 }
 
 /* Reads sectors of a volume as they are at this place of the stream. */
-static struct tw_error *read_sectors(
+static void read_sectors(
 	struct tw_volume *volume, uint64_t offset, void *to, size_t len, uint8_t *stale)
 {
-	struct reading r = {volume, to, stale, offset, NULL};
+	struct reading r = {.volume = volume, .to = to, .stale = stale, .offset = offset};
 	memset(stale, 0, len >> TW_SECTOR_SHIFT);
 	tw_segments_each(&volume->place.segments, offset, len, read_piece, &r);
-	if (!r.err && r.to != (uint8_t *)to + len)
+	if (r.to != (uint8_t *)to + len)
 		memset(stale, 1, len >> TW_SECTOR_SHIFT); /* the mapping leads beyond the volume */
-	return r.err;
 }
 
 /* --- the pieces of an event --- */
@@ -317,7 +326,7 @@ static struct tw_error *take_mapped(
 	uint8_t *stale = tw_buf_reserve(&c->stale, (end - first) >> TW_SECTOR_SHIFT);
 	if (!to || !stale)
 		return tw_error_nomem();
-	TW_TRY(read_sectors(volume, first, to, end - first, stale));
+	read_sectors(volume, first, to, end - first, stale);
 	for (uint64_t at = from, stop; at < from + length; at = stop) {
 		const uint8_t is = stale[(at - first) >> TW_SECTOR_SHIFT];
 		for (stop = (at | (TW_SECTOR_SIZE - 1)) + 1; stop < end; stop += TW_SECTOR_SIZE)
@@ -332,7 +341,7 @@ static struct tw_error *take_mapped(
 	return NULL;
 }
 
-/* The first extent that ends behind a block of the file, or NULL. */
+/* The first extent that ends behind a block of the file, or the place behind the last. */
 static const struct tw_extent *extent_behind(const struct tw_extent *e, uint32_t n, uint64_t lblk)
 {
 	uint32_t low = 0;
@@ -407,9 +416,10 @@ static struct tw_error *take_event(struct tw_disk_content *c, struct tw_volume *
 	const struct tw_range all = {0, event->size};
 	if (!inode)
 		return NULL;
-	if (whole && event->size > max)
+	const bool in_inode = tw_view_flags(view, inode) & TW_FLAG_INLINE;
+	if ((whole || in_inode) && event->size > max)
 		return add_left_out(c, 0, event->size);
-	if (tw_view_flags(view, inode) & TW_FLAG_INLINE)
+	if (in_inode)
 		return take_inline(c, volume, event);
 	return whole ? take_ranges(c, volume, inode, &all, event->size != 0, max)
 		     : take_ranges(c, volume, inode, event->ranges, event->nranges, max);
@@ -479,19 +489,26 @@ struct tw_error *tw_content_attach(struct tw_volume *volume, struct tw_event *ev
 	return NULL;
 }
 
+struct logged {
+	struct tw_recent *recent;
+	const uint8_t *data;
+	struct tw_error *err;
+};
+
 static void keep_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
 {
-	struct reading *r = arg;
-	if (!r->err)
-		r->err = tw_recent_put(r->volume->disk->content->recent, disk_offset, r->to, bytes);
-	r->to += bytes;
+	struct logged *l = arg;
+	if (!l->err)
+		l->err = tw_recent_put(l->recent, disk_offset, l->data, bytes);
+	l->data += bytes;
 }
 
 struct tw_error *tw_content_logged(
 	struct tw_volume *volume, uint64_t offset, const void *data, size_t len)
 {
-	struct reading r = {.volume = volume, .to = (uint8_t *)data, .offset = offset};
-	if (volume->disk->content)
-		tw_segments_each(&volume->place.segments, offset, len, keep_piece, &r);
-	return r.err;
+	if (!volume->disk->content)
+		return NULL;
+	struct logged l = {volume->disk->content->recent, data, NULL};
+	tw_segments_each(&volume->place.segments, offset, len, keep_piece, &l);
+	return l.err;
 }

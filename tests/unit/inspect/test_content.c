@@ -4,6 +4,7 @@
 
 #include "inspect/volume.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { BLOCK = 1024, SECTOR = 512, SIZE = 3000, RECORD = 10 };
@@ -223,6 +224,43 @@ static void a_write_of_more_than_is_remembered_counts_for_all(void **state)
 	end(&s);
 }
 
+/* What a guest writes while an inspector is away is bounded by its disk, and not what is remembered of it. */
+static void writes_to_very_many_places_count_for_all(void **state)
+{
+	struct scene s;
+	begin(&s, *state, ALL);
+	tw_disk_content_at(s.content, RECORD);
+	for (unsigned i = 1; i <= 6; i++) {
+		const struct tw_record large = { .sequence = RECORD + i,
+			.sector = (uint64_t)i << 30,
+			.nsectors = 60000 * 8 };
+		ok(tw_disk_content_expect(s.content, &large));
+	}
+	written(&s, 0, 1, 0);
+	told(&s, "content missing 0+512");
+	tw_disk_content_at(s.content, RECORD + 6);
+	written(&s, 0, 1, 0);
+	told(&s, "content 0+512 o");
+	end(&s);
+}
+
+static struct tw_error *bad_sector(void *arg, uint64_t offset, void *buf, size_t len)
+{
+	(void)arg, (void)offset, (void)buf, (void)len;
+	return tw_error_errno(EIO, "image");
+}
+
+static void what_cannot_be_read_is_missing(void **state)
+{
+	struct scene s;
+	begin(&s, *state, ALL);
+	s.disk->file.read = bad_sector;
+	written(&s, 0, 2, 'a');
+	written(&s, 2, 2, 0);
+	told(&s, "content 0+1024 a missing 1024+1024");
+	end(&s);
+}
+
 static void a_whole_file_is_never_a_mixture(void **state)
 {
 	struct scene s;
@@ -325,6 +363,8 @@ int main(void)
 		DISK_TEST(what_was_written_again_is_missing_and_nothing_else),
 		DISK_TEST(records_that_were_held_back_count_until_they_are_followed),
 		DISK_TEST(a_write_of_more_than_is_remembered_counts_for_all),
+		DISK_TEST(writes_to_very_many_places_count_for_all),
+		DISK_TEST(what_cannot_be_read_is_missing),
 		DISK_TEST(a_whole_file_is_never_a_mixture),
 		DISK_TEST(where_nobody_can_tell_the_image_is_not_read),
 		DISK_TEST(what_is_not_in_its_place_yet_is_not_read_there),
