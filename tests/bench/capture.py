@@ -25,6 +25,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "common"))
 import points  # noqa: E402
+from measure import cpu_seconds  # noqa: E402
 
 IMAGE_BYTES = 1 << 30
 WORKLOADS = {
@@ -49,7 +50,7 @@ def measure(server, image, work, helper, fio_args, seconds):
             ranges = ["ranges"] if server == "ring, ranges" else []
             stack.enter_context(points.ended(subprocess.Popen(
                 [helper, "drain", work / "ring", *ranges])))
-        start = points.cpu_seconds(process.pid)  # the ring has been made by then
+        start = cpu_seconds(process.pid)  # the ring has been made by then
         done = subprocess.run(
             ["fio", "--name=capture", "--ioengine=nbd", "--uri=nbd+unix:///?socket=%s" % socket,
              "--size=%d" % IMAGE_BYTES, "--time_based", "--runtime=%dms" % (seconds * 1000),
@@ -57,7 +58,7 @@ def measure(server, image, work, helper, fio_args, seconds):
             cwd=work, check=True, capture_output=True, timeout=120)
         text = done.stdout.decode()
         run = json.loads(text[text.index("{"):])["jobs"][0]["write"]
-        run["cpu_us"] = (points.cpu_seconds(process.pid) - start) * 1e6 / run["total_ios"]
+        run["cpu_us"] = (cpu_seconds(process.pid) - start) * 1e6 / run["total_ios"]
         return run
 
 

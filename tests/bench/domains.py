@@ -37,11 +37,6 @@ GROUPS = ("tapwired", "inspectors", "courier", "xenstored")
 
 # --- processes ---
 
-def cpu_seconds(pid):
-    """Of a process that runs."""
-    return time.clock_gettime((~pid << 3) | 2)  # the kernel's MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED)
-
-
 def stat(pid):
     text = pathlib.Path("/proc/%d/stat" % pid).read_text(encoding="ascii")
     return text.partition("(")[2].rpartition(")")[0], text.rpartition(")")[2].split()
@@ -172,7 +167,7 @@ class Host:
 
     def spent(self):
         """Processor seconds by group, of the inspectors also of those that have ended."""
-        seconds = {group: sum(map(cpu_seconds, pids)) for group, pids in self.pids().items()}
+        seconds = {group: sum(map(measure.cpu_seconds, pids)) for group, pids in self.pids().items()}
         if self.machine.proc:
             seconds["inspectors"] += ended_children(self.machine.proc.pid)
         return seconds
@@ -228,7 +223,7 @@ def measure_idle(host, seconds, figures):
     pids = host.pids()
 
     def count():
-        return {group: (sum(map(cpu_seconds, pids[group])), sum(map(wakeups, pids[group]))) for group in GROUPS}
+        return {group: (sum(map(measure.cpu_seconds, pids[group])), sum(map(wakeups, pids[group]))) for group in GROUPS}
     before = count()
     time.sleep(seconds)
     after = count()

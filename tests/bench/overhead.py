@@ -77,7 +77,7 @@ class Plain:
 
     def cpu(self):
         """Processor seconds so far: the server's, and of what follows it."""
-        return points.cpu_seconds(self._server), 0
+        return measure.cpu_seconds(self._server), 0
 
     def rest(self):
         """Returns when nothing goes on."""
@@ -108,7 +108,7 @@ class Followed(Plain):
             self._received = endpoint.finish()
 
     def cpu(self):
-        return points.cpu_seconds(self._server), sum(map(points.cpu_seconds, self._parts))
+        return measure.cpu_seconds(self._server), sum(map(measure.cpu_seconds, self._parts))
 
     def rest(self):
         time.sleep(1.1)  # the status is that old at most

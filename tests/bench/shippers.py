@@ -29,7 +29,6 @@ BATCH_BYTES = 1 << 20
 BATCH_DELAY_MS = 10
 SECONDS = 60  # that a run may take
 SETTLED = 0.3  # after the last answer: the rest of the work that it causes is done
-TICKS = os.sysconf("SC_CLK_TCK")
 # Of the library, for the program that encodes and inserts.
 SOURCES = ("base/buf.c", "base/error.c", "event/encode.c", "event/names.c", "event/put.c", "event/time.c",
            "event/utf8.c")
@@ -48,12 +47,6 @@ destination out {{
 }};
 log {{ source(in); destination(out); flags(flow-control); }};
 """
-
-
-def cpu_of(pid):
-    """Processor seconds of a process so far, all threads."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 class Contest:
@@ -75,13 +68,13 @@ class Contest:
 
     def _measure(self, name, pid, sink, feed):
         """(Seconds, processor seconds) of a run; ends it when not every event came once, in order."""
-        before = cpu_of(pid)
+        before = measure.cpu_seconds(pid)
         start = time.perf_counter()
         feed()
         sink.wait(len(self._bodies), SECONDS)
         seconds = time.perf_counter() - start
         time.sleep(SETTLED)
-        cpu = cpu_of(pid) - before
+        cpu = measure.cpu_seconds(pid) - before
         ids = sink.ids()
         if ids != self._expected:
             sys.exit(f"{name}: {len(ids)} events, {len(set(ids))} different ones, of {len(self._expected)}"

@@ -171,12 +171,6 @@ class Dom0:
                 (int(pid), "two of them", option["--image"])
         return found
 
-    def processor_seconds(self):
-        """Of tapwired itself."""
-        with open("/proc/%d/stat" % self.proc.pid, encoding="ascii") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
-
     def wakeups(self):
         """How often tapwired's threads have gone to sleep by themselves."""
         total = 0

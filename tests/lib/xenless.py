@@ -104,11 +104,6 @@ class Xenless:
     def pid(self):
         return self._proc.pid
 
-    def processor_seconds(self):
-        with open("/proc/%d/stat" % self._proc.pid, encoding="ascii") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
-
     def said(self):
         with open(self._log, "rb") as log:
             return log.read()[-4000:].decode(errors="replace")

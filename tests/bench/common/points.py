@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Capture points and what reads from them, as the benchmarks run them."""
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -54,13 +53,3 @@ def nbdkit(socket, plugin, *args):
 
 def plugin_path():
     return measure.build() / "nbdkit-tapwire-plugin.so"
-
-
-def cpu_seconds(pid):
-    """The processor time of a process so far, or 0 when it is gone."""
-    try:
-        with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
