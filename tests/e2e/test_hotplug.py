@@ -2,7 +2,8 @@
 """xl's hotplug script over a real xenstored, with Xen's own script library, a real nbdkit and the plugin: what xl waits
 for is there, what is wrong is told where xl shows it, nothing is left over, and tapwired follows the disk.
 
-Not real here: nbd-client, for want of the kernel's devices (tests/lib/nbdclient.py), and Xen itself."""
+Not real here: nbd-client, for want of the kernel's devices (tests/lib/nbdclient.py), tap-ctl and tapdisk
+(tests/lib/tapctl.py), and Xen itself."""
 import os
 import pathlib
 import subprocess
@@ -51,7 +52,14 @@ class Toolstack:
             "ring_dir": host.ring_dir, "run_dir": self.run_dir, "ring_size": "1M", "plugin": plugin,
             "nbd_client": ROOT / "tests/lib/nbdclient.py", "seconds": 10, "xl": self.directory / "xl",
             "sys_block": self.directory / "sys",
-            "nbd_devices": "(%s)" % " ".join(map(str, self.devices))}
+            "nbd_devices": "(%s)" % " ".join(map(str, self.devices)),
+            "capture": "nbdkit", "tap_ctl": self.directory / "tap-ctl", "tapdisk": self.directory / "tapdisk",
+            "tapdisk_sockets": self.directory / "tapdisks"}
+        self.settings["tapdisk_sockets"].mkdir()
+        self.settings["tapdisk"].write_text("write capture (tapwire)")
+        self.settings["tap_ctl"].write_text("#!/bin/sh\nexec %s %s %s \"$@\"\n" % (
+            ROOT / "tests/lib/tapctl.py", self.settings["tapdisk_sockets"], plugin))
+        self.settings["tap_ctl"].chmod(0o755)
 
     def start(self, command, backend, **settings):
         tool = self.directory / "xl"
@@ -112,10 +120,23 @@ class Toolstack:
         (server,) = self.servers(guest, vdev)
         return server
 
+    def tapdisks(self):
+        """{minor's socket: pid}, of all of them."""
+        return {path: int(path.name[len("nbd"):].partition(".")[0])
+                for path in self.settings["tapdisk_sockets"].glob("nbd*.*")}
+
+    @staticmethod
+    def is_alive(pid):
+        try:
+            with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stat:
+                return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            return False
+
     def clean(self):
         """Nothing is left of what the script has started."""
         servers = subprocess.run(["pgrep", "-f", str(self.run_dir)], stdout=subprocess.PIPE, check=False).stdout
-        return not servers and os.listdir(self.run_dir) == [] and not any(d.is_symlink() for d in self.devices)
+        return not servers and not self.tapdisks() and os.listdir(self.run_dir) == [] and not any(d.is_symlink() for d in self.devices)
 
     def close(self):
         """Also of guests that xenstore knows no more."""
@@ -137,7 +158,9 @@ def xl(heard, tapwire):
     guard.close()
 
 
-def test_a_guests_file_is_told_of(xl, heard, hook):
+@pytest.mark.parametrize("capture", ["nbdkit", "tapdisk"])
+def test_a_guests_file_is_told_of(xl, heard, hook, capture):
+    xl.settings["capture"] = capture
     image = heard.image("web.img")
     heard.start()
     web = xl.guest(5, "web")
@@ -157,6 +180,7 @@ def test_a_guests_file_is_told_of(xl, heard, hook):
                               for e in hook.events()), "the letter")
     finally:
         guestdisk.run("umount", root)
+    assert len(xl.tapdisks()) == (capture == "tapdisk")
     xl.remove(web, "xvda")
     assert xl.clean()
     web.destroy()
@@ -213,6 +237,60 @@ def test_a_script_that_was_killed_half_way_leaves_nothing_behind_a_remove(xl, he
             assert guestdisk.wait_until(lambda g=guest: xl.serves(g, "xvda"), 10)
         xl.remove(guest, "xvda")
         assert xl.clean()
+
+
+def test_tapdisk_has_what_its_driver_is_in(xl, heard):
+    """By itself, and unless the guest only reads. Its image may have a name that no chain takes."""
+    web, image = xl.guest(5, "web"), heard.image("of web " + 100 * "w" + ".img")
+    assert xl.add(web, "xvda", "aio:" + image, capture="auto") == ""
+    (pid,) = xl.tapdisks().values()
+    assert not xl.servers(web, "xvda")
+    device = xl.device(web, "xvda")
+    assert xl.call("add", web.backend_of("xvda"), capture="auto") == 0
+    assert (list(xl.tapdisks().values()), xl.device(web, "xvda")) == ([pid], device)
+    incoming, said = migrates(xl, web, 6, image, capture="auto")
+    assert said == "" and xl.device(incoming, "xvda") == device
+    xl.remove(web, "xvda")
+    assert list(xl.tapdisks().values()) == [pid]
+    xl.remove(incoming, "xvda")
+    assert xl.clean()
+    reader, plain = xl.guest(7, "reader"), xl.guest(8, "plain")
+    assert xl.add(reader, "xvda", heard.image("r.img"), capture="tapdisk", mode="r") == ""
+    xl.settings["tapdisk"].write_text("no such thing")
+    assert xl.add(plain, "xvda", heard.image("p.img"), capture="auto") == ""
+    assert xl.servers(reader, "xvda") and xl.servers(plain, "xvda") and not xl.tapdisks()
+
+
+def test_a_tapdisk_that_is_half_there_is_made_anew(xl, heard):
+    xl.settings["capture"] = "tapdisk"
+    web = xl.guest(5, "web")
+    assert xl.add(web, "xvda", "aio:" + heard.image("web.img")) == ""
+    (pid,) = xl.tapdisks().values()
+    os.kill(pid, 9)
+    for path in xl.tapdisks():
+        path.unlink()
+    assert xl.call("add", web.backend_of("xvda")) == 0
+    (second,) = xl.tapdisks().values()
+    # One that an add which was killed half way has left, which has not noted who it is.
+    os.unlink(xl.server(web, "xvda") + "/tapdisk")
+    assert second != pid and xl.call("add", web.backend_of("xvda")) == 0
+    assert list(xl.tapdisks().values()) == [second]
+    xl.remove(web, "xvda")
+    assert xl.clean()
+
+
+def test_a_tapdisk_that_does_not_close_is_killed(xl, heard):
+    xl.settings["capture"] = "tapdisk"
+    web = xl.guest(5, "web")
+    assert xl.add(web, "xvda", "aio:" + heard.image("web.img")) == ""
+    (pid,) = xl.tapdisks().values()
+    tool = xl.settings["tap_ctl"]
+    tool.write_text(tool.read_text().replace("exec", '[ "$1" != destroy ] || exec sleep 60\nexec'))
+    assert xl.call("remove", web.backend_of("xvda"), seconds=1) == 0
+    assert guestdisk.wait_until(lambda: not xl.is_alive(pid), 5)
+    for path in xl.tapdisks():
+        path.unlink()
+    assert xl.clean()
 
 
 def test_disks_do_not_mix(xl, heard):
@@ -489,12 +567,16 @@ def test_only_root_may():
 
 @pytest.mark.parametrize("settings, said", [
     ({"nbdkit": "no-nbdkit"}, "apt install nbdkit"),
+    ({"capture": "tapdisk", "tap_ctl": "no-tap-ctl"}, "tap-ctl is missing"),
+    ({"capture": "tapdisk", "tap_ctl": "/bin/false"}, "tapdisk does not open"),
+    ({"capture": "tapdisk", "tap_ctl": "/bin/true"}, "does not show the tapdisk"),
+    ({"capture": "qemu"}, "auto, nbdkit or tapdisk"),
     ({"nbd_client": "no-client"}, "apt install nbd-client"),
     ({"nbd_devices": "(/no/nbd0)"}, "modprobe nbd"),
     ({"plugin": "/no/plugin.so"}, "nbdkit does not serve"),
     ({"nbdkit": "'sleep'"}, "nbdkit does not serve"),
     ({"nbd_client": "/bin/false"}, "nbd-client failed"),
-], ids=range(6))
+], ids=range(10))
 def test_what_the_host_lacks_is_named(xl, heard, settings, said):
     assert said in xl.add(xl.guest(5, "web"), "xvda", heard.image("a.img"), **settings)
     assert not os.path.exists(xl.run_dir) or xl.clean()

@@ -26,6 +26,7 @@ vcpus = 1
 disk = [ '%(disk)s' ]
 """
 DISK = "vdev=%s, access=rw, format=raw, script=block-tapwire, target=aio:%s"
+SERVER = "tapdisk" if os.path.exists("/usr/libexec/tapdisk") else "nbdkit"
 WEB = "11111111-2222-3333-4444-555555555555"
 THIEF = "11111111-2222-3333-4444-666666666666"
 # What the guest's first process does, in this order; see guest-init.
@@ -122,6 +123,7 @@ class Checks:
         check("tapwired says in xenstore that it is well", self.service_is_up)
         check("xl create with a disk line", lambda: self.create("web", WEB, image("web")))
         check("the backend has a block device of its own", self.has_device)
+        check("the disk is served by " + SERVER, self.is_served)
         check("tapwire status shows the disk as live", lambda: until(self.status, self.is_live))
         for kind, subject in FIRST_DISK:
             check("%s %s while the guest runs" % (kind, subject), lambda k=kind, s=subject: self.hears(k, s))
@@ -177,6 +179,12 @@ class Checks:
         path = store("/local/domain/0/backend/vbd/%s/51712/physical-device-path" % domid)
         if not re.fullmatch(r"/dev/nbd\d+", path):
             raise Failure("physical-device-path is %r" % path)
+
+    @staticmethod
+    def is_served():
+        servers = output("pgrep", "-a", "nbdkit|tapdisk").splitlines()
+        if len(servers) != 1 or SERVER not in servers[0]:
+            raise Failure("\n".join(servers))
 
     @staticmethod
     def status():
@@ -269,7 +277,7 @@ class Checks:
     def leftovers():
         left = ["/run/tapwire/xl/" + name for name in os.listdir("/run/tapwire/xl")]
         left += ["/run/tapwire/rings/" + name for name in os.listdir("/run/tapwire/rings")]
-        left += output("pgrep", "-a", "nbdkit").splitlines()
+        left += output("pgrep", "-a", "nbdkit|tapdisk").splitlines()
         left += [name for name in os.listdir("/sys/block") if os.path.exists("/sys/block/%s/pid" % name)]  # connected
         return " ".join(left)
 
