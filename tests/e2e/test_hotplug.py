@@ -136,7 +136,8 @@ class Toolstack:
     def clean(self):
         """Nothing is left of what the script has started."""
         servers = subprocess.run(["pgrep", "-f", str(self.run_dir)], stdout=subprocess.PIPE, check=False).stdout
-        return not servers and not self.tapdisks() and os.listdir(self.run_dir) == [] and not any(d.is_symlink() for d in self.devices)
+        return not servers and not self.tapdisks() and os.listdir(self.run_dir) == [] and \
+            not any(device.is_symlink() for device in self.devices)
 
     def close(self):
         """Also of guests that xenstore knows no more."""
