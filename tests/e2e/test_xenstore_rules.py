@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from lib import dom0, endpoint, guestdisk
+from lib import dom0, endpoint, guestdisk, layout
 from lib.xenless import Domain
 
 
@@ -177,21 +177,55 @@ def test_an_empty_image_fails_the_disk(host):
     assert "empty" in host.told(back)["error"]
 
 
-def test_an_encrypted_disk_is_watched_and_named(host):
+def luks(version):
+    """The header by its on-disk format; what is not needed is zero."""
+    if version == 1:  # version 1.2.3 of the format's description
+        head = b"LUKS\xba\xbe" + struct.pack(">H32s32s32sII", 1, b"aes", b"xts-plain64", b"sha256", 4096, 64)
+        return head.ljust(168, b"\0") + b"0b5e1d2c-0000-4000-8000-000000000001"
+    uuid = b"0b5e1d2c-0000-4000-8000-000000000002"
+    fields = struct.pack(">HQQ48s32s64s40s48sQ", 2, 0x4000, 3, b"", b"sha256", bytes(64), uuid, b"", 0)
+    return b"LUKS\xba\xbe" + fields
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_encrypted_disk_is_named_and_told_of(host, version):
     image = host.image("luks.img")
-    with open(image, "r+b") as file:  # LUKS1 by its on-disk format, version 1.2.3; what is not needed is zero
-        file.write(bytes(1 << 20))
-        file.seek(0)
-        file.write(b"LUKS\xba\xbe" + struct.pack(">H32s32s32sII", 1, b"aes", b"xts-plain64", b"sha256", 4096, 64))
-        file.seek(168)
-        file.write(b"0b5e1d2c-0000-4000-8000-000000000001")
+    with open(image, "r+b") as file:
+        file.write(luks(version).ljust(1 << 20, b"\0"))
     host.start()
-    captured(host, 5, "web", image=image)
-    awaits(host, "web", "live")
+    guest = captured(host, 5, "web", image=image)
+    words = "encrypted (LUKS): not watched"
+    host.wait(lambda: host.told(guest.backend_of("xvda")).get("error") == words, "told in xenstore")
+    host.wait(lambda: host.told(guest.backend_of("xvda"))["state"] == "live", "live all the same")
     host.wait(lambda: [(place["fstype"], place["watched"]) for disk in host.status()["disks"]
                        for place in disk["inspector"].get("places", ())] == [("crypto_LUKS", False)], "named")
-    words = "file system type crypto_LUKS is not followed: it is encrypted"
-    assert words in host.text() and "not watched: " + words in host.said()
+    assert host.disks()[("web", "xvda")]["remark"] == words
+    assert words in host.text() and "it is encrypted (LUKS), and the key is the guest's" in host.text()
+    assert "not watched: it is encrypted (LUKS)" in host.said()
+    assert host.xen.store.read("/local/domain/0/tapwire/health") == "good"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_rest_of_a_disk_with_an_encrypted_partition_is_watched(host, version):
+    image = os.path.join(host.images, "parts.img")
+    with open(image, "wb") as file:
+        file.truncate(8 << 20)
+    layout.partition_table(image, "label: gpt\nstart=2048, size=4096\nstart=6144, size=4096\nstart=10240, size=2048\n")
+    with open(image, "r+b") as file:
+        for start in (2048, 10240):
+            file.seek(start * 512)
+            file.write(luks(version))
+        file.seek(6144 * 512)
+        with open(host.image("whole.img"), "rb") as whole:
+            file.write(whole.read())
+    host.start()
+    guest = captured(host, 5, "web", image=image)
+    words = "encrypted (LUKS): not watched: 1, 3"
+    host.wait(lambda: host.told(guest.backend_of("xvda")).get("error") == words, "told in xenstore")
+    host.wait(lambda: [(place["place"], place["fstype"], place["watched"]) for disk in host.status()["disks"]
+                       for place in disk["inspector"].get("places", ())] ==
+              [("1", "crypto_LUKS", False), ("2", "ext4", True), ("3", "crypto_LUKS", False)], "the rest is watched")
+    assert words in host.text()
 
 
 def test_without_xenstore_disks_of_the_ini_file_are_watched_until_there_is_one(host):
