@@ -297,6 +297,60 @@ def test_guests_that_only_read_may_share_an_image(host):
     awaits(host, "writer", "refused")
 
 
+def test_of_many_that_want_one_image_one_has_it_and_then_another(host):
+    host.start()
+    image = host.image("shared.img")
+    guests = {}
+    for n in range(12):
+        guests["guest-%d" % n] = captured(host, 5 + n, "guest-%d" % n, image=image)
+
+    def states():
+        return sorted(disk["state"] for disk in host.disks().values())
+    for left in range(12, 8, -1):
+        host.wait(lambda left=left: states() == ["live"] + ["refused"] * (left - 1), lambda: "states are %s" % states())
+        (holder,) = [name for (name, _), disk in host.disks().items() if disk["state"] == "live"]
+        errors = {disk["error"] for disk in host.disks().values() if disk["state"] == "refused"}
+        assert errors == {"the image is also xvda of the guest %s, and one of them may write it" % holder}
+        host.end(guests.pop(holder))
+
+
+def test_who_waits_for_an_image_has_it_when_nobody_writes_it_any_more(host):
+    host.start()
+    image, other = host.image("shared.img"), host.image("other.img")
+    writer = captured(host, 5, "writer", image=image)
+    awaits(host, "writer", "live")
+    for n in range(3):
+        captured(host, 10 + n, "reader-%d" % n, image=image, mode="r")
+        awaits(host, "reader-%d" % n, "refused")
+    back = writer.backend_of("xvda")
+    host.xen.store.write(back + "/mode", "r")
+    for n in range(3):
+        awaits(host, "reader-%d" % n, "live")
+    host.xen.store.write(back + "/mode", "w")
+    awaits(host, "writer", "refused")
+    host.xen.store.write(back + "/params", "aio:" + other)
+    awaits(host, "writer", "live")
+    for n in range(3):
+        awaits(host, "reader-%d" % n, "live")
+
+
+def test_disks_that_exchange_their_images_are_watched(host):
+    host.start()
+    one, two = host.image("one.img"), host.image("two.img")
+    guest = captured(host, 5, "web", image=one)
+    host.plug(guest, "xvdb", two)
+    awaits(host, "web", "live")
+    awaits(host, "web", "live", "xvdb")
+    tx = host.xen.store.transaction()
+    host.xen.store.write(guest.backend_of("xvda") + "/params", "aio:" + two, tx)
+    host.xen.store.write(guest.backend_of("xvdb") + "/params", "aio:" + one, tx)
+    assert host.xen.store.end(tx)
+    host.wait(lambda: {vdev: image for (_, vdev), (_, _, image) in host.inspectors().items()} ==
+              {"xvda": two, "xvdb": one}, "exchanged")
+    awaits(host, "web", "live")
+    awaits(host, "web", "live", "xvdb")
+
+
 def test_a_cdrom_is_left_alone(host):
     host.start()
     guest = Domain(host.xen, 5, "web").create()
