@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "base/buf.h"
 #include "base/scope.h"
+#include "cli/detach_service.h"
 #include "cli/guest_disk.h"
 #include "cli/service_options.h"
 #include "event/json.h"
@@ -19,7 +20,7 @@
 #define DEFAULT_STALL_MS 500
 #define DEFAULT_TRIES 10
 
-enum { OPT_TAPDISK = 0x300, OPT_TAP_CTL, OPT_STALL, OPT_TRIES, OPT_JSON };
+enum { OPT_TAPDISK = 0x300, OPT_TAP_CTL, OPT_STALL, OPT_TRIES, OPT_JSON, OPT_STATE };
 
 #define TAPDISK_OPTIONS                                                                            \
 	{ "tapdisk", OPT_TAPDISK, "PID:MINOR", 0,                                                  \
@@ -152,6 +153,7 @@ struct detach {
 	const char *vdev;
 	const char *tapdisk;
 	const char *tap_ctl;
+	const char *state;
 	bool json;
 };
 
@@ -164,6 +166,9 @@ static error_t parse_detach(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_TAP_CTL:
 		detach->tap_ctl = arg;
+		return 0;
+	case OPT_STATE:
+		detach->state = arg;
 		return 0;
 	case OPT_JSON:
 		detach->json = true;
@@ -184,6 +189,11 @@ static struct tw_error *print_detached(bool as_json, const char *tapdisk)
 {
 	struct tw_buf out = TW_BUF_INIT;
 	struct tw_json json;
+	if (!as_json && !tapdisk) {
+		puts("detached; tapwired puts no mirror there until the disk is plugged anew, or systemctl reload "
+		     "tapwired");
+		return NULL;
+	}
 	if (!as_json) {
 		printf("tapdisk %s has no mirror\n", tapdisk);
 		return NULL;
@@ -191,7 +201,8 @@ static struct tw_error *print_detached(bool as_json, const char *tapdisk)
 	tw_json_begin(&json, &out);
 	tw_json_open(&json, NULL);
 	tw_json_bool(&json, "detached", true);
-	tw_json_text(&json, "tapdisk", tapdisk);
+	if (tapdisk)
+		tw_json_text(&json, "tapdisk", tapdisk);
 	tw_json_close(&json);
 	struct tw_error *err = tw_json_end(&json);
 	if (!err)
@@ -225,6 +236,9 @@ struct tw_error *tw_cmd_detach(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
 		TAPDISK_OPTIONS,
+		{ "state", OPT_STATE, "DIR", 0,
+			"The directory of a service that may have put the mirror there (default: where one is "
+			"running)", 0 },
 		{ "json", OPT_JSON, NULL, 0, "Print the answer as a JSON object", 0 },
 		{ 0 },
 	};
@@ -234,13 +248,18 @@ struct tw_error *tw_cmd_detach(int argc, char **argv)
 		.args_doc = "IMAGE\nGUEST VDEV",
 		.doc = "Take the mirror from the tapdisk that serves a disk.\v"
 		       "For what a `tapwire attach` has left that was killed; one that runs puts its "
-		       "mirror back: end it with SIGTERM instead. A disk that was left paused goes on.",
+		       "mirror back: end it with SIGTERM instead. tapwired puts back what it has put there when the "
+		       "disk is plugged anew or with a reload, and not before. A disk that was left paused goes on.",
 	};
 	TW_AUTO_FREE char *tap_ctl = NULL;
 	TW_AUTO_FREE char *image = NULL;
 	struct detach detach = { .tapdisk = "auto" };
+	bool done;
 	argp_parse(&argp, argc, argv, 0, NULL, &detach);
 	TW_TRY(find_tap_ctl(detach.tap_ctl, &tap_ctl));
+	TW_TRY(tw_detach_by_service(detach.state, detach.image, detach.vdev ? detach.vdev : "", &done));
+	if (done)
+		return print_detached(detach.json, NULL);
 	if (detach.vdev)
 		return detach_from_guest(&detach, tap_ctl);
 	image = realpath(detach.image, NULL);

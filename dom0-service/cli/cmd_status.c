@@ -168,21 +168,32 @@ static struct tw_error *add_volumes(yajl_val service, struct tw_table *table)
 	return NULL;
 }
 
+/* The most important one of what is said about a disk. */
+static const char *remark_on(yajl_val disk)
+{
+	static const char *const keys[] = { "to_do", "error", "remark" };
+	const char *text = "";
+	for (size_t i = 0; !*text && i < sizeof(keys) / sizeof(keys[0]); i++)
+		text = scalar(at(disk, keys[i], NULL));
+	return text;
+}
+
 static struct tw_error *add_guests(yajl_val service, struct tw_table *table)
 {
-	static const char *const head[] = { "GUEST", "DOMID", "VDEV", "MODE", "TARGET", "STATE", "REMARK", NULL };
+	static const char *const head[] = { "GUEST", "DOMID", "VDEV", "MODE", "TARGET", "CAPTURE", "STATE",
+		"REMARK", NULL };
 	yajl_val guests = at(service, "guests", NULL);
 	for (size_t i = 0; YAJL_IS_ARRAY(guests) && i < YAJL_GET_ARRAY(guests)->len; i++) {
 		yajl_val disk = YAJL_GET_ARRAY(guests)->values[i];
-		const char *to_do = scalar(at(disk, "to_do", NULL));
 		const char *const cells[] = {
 			scalar(at(disk, "guest", NULL)),
 			scalar(at(disk, "domid", NULL)),
 			scalar(at(disk, "vdev", NULL)),
 			scalar(at(disk, "mode", NULL)),
 			scalar(at(disk, "target", NULL)),
+			scalar(at(disk, "capture", NULL)),
 			scalar(at(disk, "state", NULL)),
-			*to_do ? to_do : scalar(at(disk, "error", NULL)),
+			remark_on(disk),
 			NULL,
 		};
 		if (i == 0)

@@ -30,33 +30,20 @@ static struct tw_error *check(const struct tw_guest_disk *disk)
 	return NULL;
 }
 
-/* "fe:1f" */
-static int minor_of(const char *numbers)
-{
-	const char *colon = strchr(numbers, ':');
-	char *end;
-	if (!colon)
-		return -1;
-	unsigned long minor = strtoul(colon + 1, &end, 16);
-	return end == colon + 1 || *end || minor > 0xfffff ? -1 : (int)minor;
-}
-
-/* By the socket that tapback has been given, or, for an older one, the minor number; else by the image. A number of
- * another kind of backend is another driver's. */
-static void find_numbers(const struct tw_found_disk *found, const char *given, int *pid, int *minor)
+static void find_numbers(const struct tw_guest_disk *disk, const char *given, int *pid, int *minor)
 {
 	*pid = *minor = -1;
 	if (strcmp(given, "auto") != 0)
 		(void)tw_vbd_parse_target(given, pid, minor);
-	else if (!tw_vbd_parse_socket(found->device, pid, minor) && strcmp(found->disk->kind, "vbd3") == 0)
-		*minor = minor_of(found->numbers);
+	else
+		(void)tw_vbd_of_backend(disk->kind, disk->served, disk->numbers, pid, minor);
 }
 
 static struct tw_error *find_tapdisk(
 	const char *tap_ctl, const char *given, const struct tw_found_disk *found, char **target, char **image)
 {
 	int pid, minor;
-	find_numbers(found, given, &pid, &minor);
+	find_numbers(found->disk, given, &pid, &minor);
 	if (minor < 0 && !found->disk->image)
 		return tw_error_create(TW_UNSUPPORTED, "%s", found->disk->problem);
 	return tw_tapctl_find(tap_ctl, pid, minor, found->disk->image, target, image);

@@ -102,6 +102,7 @@ struct tw_config_guest {
 	char *domain;        /* names, UUIDs or globs of them, with commas between */
 	char *vdev;          /* the same of devices */
 	bool watch;
+	bool attach;         /* put a mirror under the unmodified tapdisk that serves the disk */
 	uint64_t memory_max; /* bytes that an inspector may have, 0: no limit */
 	uint64_t nice;       /* its nice value, 0 to 19 */
 };

@@ -127,6 +127,7 @@ static const struct key keys[] = {
 	{ GUEST(domain), "*", GLOBS, IN_GUEST(domain), false },
 	{ GUEST(vdev), "*", GLOBS, IN_GUEST(vdev), false },
 	{ GUEST(watch), "yes", YESNO, IN_GUEST(watch), false },
+	{ GUEST(attach), "no", YESNO, IN_GUEST(attach), false },
 	{ GUEST(memory_max), NULL, BYTES, IN_GUEST(memory_max), false },
 	{ GUEST(nice), "0", NICE, IN_GUEST(nice), false },
 };

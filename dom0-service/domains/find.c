@@ -79,29 +79,6 @@ static struct tw_error *no_disk(const struct tw_guest *guest, const char *who, c
 	return err;
 }
 
-/* What is of another type is as good as missing. */
-static struct tw_error *read_key(
-	struct tw_store *store, const struct tw_xs_ids *ids, enum tw_xs_key key, char **out)
-{
-	char path[TW_XS_PATH_MAX];
-	size_t len = 0;
-	tw_xs_path(key, ids, path);
-	TW_TRY(tw_store_read(store, path, out, &len));
-	if (*out && !tw_xs_fits(key, *out, len))
-		free(TW_STEAL(*out));
-	if (!*out)
-		*out = strdup("");
-	return *out ? NULL : tw_error_nomem();
-}
-
-static struct tw_error *read_device(struct tw_store *store, unsigned self, struct tw_found_disk *found)
-{
-	struct tw_xs_ids ids = { .self = self, .domid = found->guest->domid, .devid = found->disk->devid };
-	memcpy(ids.kind, found->disk->kind, sizeof(ids.kind));
-	TW_TRY(read_key(store, &ids, TW_XS_DISK_DEVICE, &found->device));
-	return read_key(store, &ids, TW_XS_DISK_NUMBERS, &found->numbers);
-}
-
 struct tw_error *tw_find_disk(
 	struct tw_store *store, const char *who, const char *vdev, struct tw_found_disk *out)
 {
@@ -112,13 +89,11 @@ struct tw_error *tw_find_disk(
 	for (size_t i = 0; i < out->guest->ndisks && !out->disk; i++)
 		if (strcmp(out->guest->disks[i].vdev, vdev) == 0)
 			out->disk = &out->guest->disks[i];
-	return out->disk ? read_device(store, self, out) : no_disk(out->guest, who, vdev);
+	return out->disk ? NULL : no_disk(out->guest, who, vdev);
 }
 
 void tw_found_disk_deinit(struct tw_found_disk *found)
 {
 	tw_guest_free(TW_STEAL(found->guest));
-	free(TW_STEAL(found->device));
-	free(TW_STEAL(found->numbers));
 	found->disk = NULL;
 }

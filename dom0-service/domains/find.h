@@ -8,8 +8,6 @@
 struct tw_found_disk {
 	struct tw_guest *guest;
 	const struct tw_guest_disk *disk; /* one of guest's */
-	char *device;                     /* the keys physical-device-path and */
-	char *numbers;                    /* physical-device; "" when missing, or no such thing */
 };
 
 /* who: a number, a UUID, or a name of a guest that this domain serves disks to. TW_UNAVAILABLE: there is no such

@@ -122,15 +122,22 @@ static struct tw_error *read_vdev(struct reader *r, struct tw_guest_disk *disk)
 	return or_empty(&disk->vdev);
 }
 
+/* What is of another type is as good as missing. */
+static struct tw_error *read_optional(struct reader *r, enum tw_xs_key key, char **out)
+{
+	char *problem = NULL;
+	struct tw_error *err = read_key(r, key, out, &problem);
+	free(problem);
+	return err ? err : or_empty(out);
+}
+
 static struct tw_error *read_script(struct reader *r, struct tw_guest_disk *disk)
 {
-	char *none = NULL;
-	TW_TRY(read_key(r, TW_XS_DISK_SCRIPT, &disk->script, &none));
-	free(none);
-	const char *slash = disk->script ? strrchr(disk->script, '/') : NULL;
+	TW_TRY(read_optional(r, TW_XS_DISK_SCRIPT, &disk->script));
+	const char *slash = strrchr(disk->script, '/');
 	if (slash)
 		memmove(disk->script, slash + 1, strlen(slash + 1) + 1);
-	return or_empty(&disk->script);
+	return NULL;
 }
 
 static struct tw_error *read_disk(struct reader *r, struct tw_guest_disk *disk)
@@ -144,6 +151,8 @@ static struct tw_error *read_disk(struct reader *r, struct tw_guest_disk *disk)
 	TW_TRY(read_key(r, TW_XS_DISK_DEVICE_TYPE, &type, &disk->problem));
 	TW_TRY(read_key(r, TW_XS_DISK_PARAMS, &disk->params, &disk->problem));
 	TW_TRY(read_script(r, disk));
+	TW_TRY(read_optional(r, TW_XS_DISK_DEVICE, &disk->served));
+	TW_TRY(read_optional(r, TW_XS_DISK_NUMBERS, &disk->numbers));
 	disk->read_only = mode && *mode == 'r';
 	disk->cdrom = type && strcmp(type, "cdrom") == 0;
 	if (disk->params) {
@@ -171,6 +180,8 @@ static void free_disk(struct tw_guest_disk *disk)
 	free(disk->vdev);
 	free(disk->params);
 	free(disk->script);
+	free(disk->served);
+	free(disk->numbers);
 	free(disk->image);
 	free(disk->problem);
 }

@@ -13,6 +13,8 @@ struct tw_guest_disk {
 	char *vdev;   /* "" when that is the problem */
 	char *params; /* as it stands there, printable; "" when there is none */
 	char *script; /* the name of the hotplug script without its directory, "" when there is none */
+	char *served; /* the keys physical-device-path and */
+	char *numbers; /* physical-device: what the backend serves; "" when missing, or no such thing */
 	char *image;  /* an absolute path, NULL: see problem */
 	bool read_only;
 	bool cdrom;

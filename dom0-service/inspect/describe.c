@@ -4,6 +4,8 @@
 
 #include "event/json.h"
 
+#include <string.h>
+
 static void describe(const struct tw_volume *volume, struct tw_json *json)
 {
 	const struct tw_volume_place *place = &volume->place;
@@ -27,4 +29,24 @@ struct tw_error *tw_disk_describe(const struct tw_disk *disk, struct tw_buf *out
 		describe(disk->volumes[i], &json);
 	tw_json_close_array(&json);
 	return tw_json_end(&json);
+}
+
+/* The first part of a remark, or the next place in it. */
+static void add_encrypted(const struct tw_volume *volume, const char *cipher, struct tw_buf *out)
+{
+	const bool whole = strcmp(volume->place.name, "0") == 0;
+	if (!out->len)
+		tw_buf_printf(out, "encrypted (%s): not watched%s%s", cipher, whole ? "" : ": ",
+			whole ? "" : volume->place.name);
+	else
+		tw_buf_printf(out, ", %s", volume->place.name);
+}
+
+void tw_disk_remark(const struct tw_disk *disk, struct tw_buf *out)
+{
+	for (size_t i = 0; i < disk->nvolumes; i++) {
+		const char *cipher = disk->volumes[i]->ops ? NULL : tw_volume_cipher(disk->volumes[i]);
+		if (cipher)
+			add_encrypted(disk->volumes[i], cipher, out);
+	}
 }

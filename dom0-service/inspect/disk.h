@@ -90,6 +90,9 @@ struct tw_error *tw_disk_walk(struct tw_disk *disk, tw_disk_emit_fn each, void *
 /* Appends a JSON array that says of each volume where it is, what is in it and why it is not
  * watched. */
 struct tw_error *tw_disk_describe(const struct tw_disk *disk, struct tw_buf *out) TW_MUST_CHECK;
+/* Appends what everybody should know who takes the disk for watched, in a line without its end: which of its volumes
+ * are encrypted. Nothing when none is. */
+void tw_disk_remark(const struct tw_disk *disk, struct tw_buf *out);
 
 /* The number of the last event. */
 uint64_t tw_disk_sequence(const struct tw_disk *disk);

@@ -49,11 +49,23 @@ static int64_t tell_due(const struct tw_live_status *s)
 	char line[sizeof(s->told)];
 	if (s->fd < 0)
 		return -1;
+	if (s->remark_due)
+		return 0;
 	render_line(s, line);
 	if (strcmp(line, s->told) == 0)
 		return -1;
 	int64_t left = s->state == s->told_state ? s->told_ms + TELL_MS - now_ms() : 0;
 	return left > 0 ? left : 0;
+}
+
+/* "remark TEXT", which may be empty. */
+static void tell_remark(struct tw_live_status *s)
+{
+	char line[sizeof(s->remark) + 16];
+	snprintf(line, sizeof(line), "remark %s\n", s->remark);
+	s->remark_due = false;
+	if (write(s->fd, line, strlen(line)) < 0)
+		s->remark_due = errno == EAGAIN;
 }
 
 /* Never waits: a supervisor that does not read is told later. */
@@ -62,6 +74,8 @@ static void tell(struct tw_live_status *s)
 	char line[sizeof(s->told)];
 	if (tell_due(s) != 0)
 		return;
+	if (s->remark_due)
+		tell_remark(s);
 	render_line(s, line);
 	if (write(s->fd, line, strlen(line)) < 0 && errno != EAGAIN)
 		s->fd = -1;
@@ -70,8 +84,21 @@ static void tell(struct tw_live_status *s)
 	s->told_ms = now_ms();
 }
 
+static void note_remark(struct tw_live_status *status, const struct tw_disk *disk)
+{
+	struct tw_buf text = TW_BUF_INIT;
+	char before[sizeof(status->remark)];
+	memcpy(before, status->remark, sizeof(before));
+	tw_disk_remark(disk, &text);
+	snprintf(status->remark, sizeof(status->remark), "%.*s", (int)text.len, text.len ? text.data : "");
+	status->remark_due |= !status->remark_known || strcmp(before, status->remark) != 0;
+	status->remark_known = true;
+	tw_buf_deinit(&text);
+}
+
 void tw_live_status_places(struct tw_live_status *status, const struct tw_disk *disk)
 {
+	note_remark(status, disk);
 	tw_buf_reset(&status->places);
 	struct tw_error *err = tw_disk_describe(disk, &status->places);
 	if (err)

@@ -18,6 +18,8 @@ struct tw_live_status {
 	struct tw_buf places; /* tw_disk_describe() of the disk as it was crawled or loaded */
 	int fd; /* for the supervisor, in its own words (see live_status.c); -1: none */
 	/* the writer's own */
+	char remark[256]; /* tw_disk_remark() of the same, */
+	bool remark_known, remark_due;
 	bool places_written;
 	int64_t written_ms;
 	char written[768];

@@ -55,6 +55,15 @@ static struct tw_error *refuse(struct tw_volume *volume, enum tw_code code, cons
 	return volume->why ? NULL : tw_error_nomem();
 }
 
+const char *tw_volume_cipher(const struct tw_volume *volume)
+{
+	static const char *const ciphers[][2] = { { "crypto_LUKS", "LUKS" }, { "BitLocker", "BitLocker" } };
+	for (size_t i = 0; i < sizeof(ciphers) / sizeof(ciphers[0]); i++)
+		if (strcmp(volume->place.type, ciphers[i][0]) == 0)
+			return ciphers[i][1];
+	return NULL;
+}
+
 struct tw_error *tw_volume_open(struct tw_volume *volume)
 {
 	const char *type = volume->place.type;
@@ -66,8 +75,11 @@ struct tw_error *tw_volume_open(struct tw_volume *volume)
 		return refuse(volume, TW_UNSUPPORTED,
 			"it is the journal of another file system (feature journal_dev)");
 	if (!volume->ops) {
-		snprintf(why, sizeof(why), "file system type %s is not followed%s", type,
-			strcmp(type, "crypto_LUKS") ? "" : ": it is encrypted, and the key is the guest's");
+		const char *cipher = tw_volume_cipher(volume);
+		if (cipher)
+			snprintf(why, sizeof(why), "it is encrypted (%s), and the key is the guest's", cipher);
+		else
+			snprintf(why, sizeof(why), "file system type %s is not followed", type);
 		return refuse(volume, TW_UNSUPPORTED, why);
 	}
 	struct tw_fs_env env = tw_volume_env(volume);

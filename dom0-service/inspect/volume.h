@@ -51,6 +51,8 @@ struct tw_error *tw_volume_missed(const struct tw_volume *volume, const struct t
 /* Gives the volume another place on its disk. */
 struct tw_error *tw_volume_move(
 	struct tw_volume *volume, const struct tw_volume_place *place) TW_MUST_CHECK;
+/* What its place is encrypted with, as a whole; NULL: with nothing that is known. */
+const char *tw_volume_cipher(const struct tw_volume *volume);
 /* Opens the volume with its module; a file system that cannot be followed leaves ops NULL and says
  * why. */
 struct tw_error *tw_volume_open(struct tw_volume *volume) TW_MUST_CHECK;

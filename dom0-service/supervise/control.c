@@ -67,18 +67,38 @@ static void on_written(uv_write_t *write, int status)
 	close_client(write->data);
 }
 
-static struct tw_error *read_command(const char *line, char **out)
+static struct tw_error *read_word(yajl_val tree, const char *key, char **out)
 {
-	static const char *const path[] = { "command", NULL };
+	const char *path[] = { key, NULL };
+	const char *word = YAJL_GET_STRING(yajl_tree_get(tree, path, yajl_t_string));
+	*out = strdup(word ? word : "");
+	return *out ? NULL : tw_error_nomem();
+}
+
+static struct tw_error *read_words(yajl_val tree, struct tw_question *out)
+{
+	TW_TRY(read_word(tree, "command", &out->command));
+	TW_TRY(read_word(tree, "guest", &out->guest));
+	TW_TRY(read_word(tree, "vdev", &out->vdev));
+	return *out->command ? NULL : tw_error_create(TW_USAGE, "the question has no \"command\"");
+}
+
+static struct tw_error *read_question(const char *line, struct tw_question *out)
+{
 	char why[128] = "";
 	yajl_val tree = yajl_tree_parse(line, why, sizeof(why));
 	if (!tree)
 		return tw_error_create(TW_USAGE, "the question is no JSON");
-	const char *command =
-		YAJL_GET_STRING(yajl_tree_get(tree, (const char **)path, yajl_t_string));
-	*out = command ? strdup(command) : NULL;
+	struct tw_error *err = read_words(tree, out);
 	yajl_tree_free(tree);
-	return *out ? NULL : tw_error_create(TW_USAGE, "the question has no \"command\"");
+	return err;
+}
+
+static void free_question(struct tw_question *question)
+{
+	free(question->command);
+	free(question->guest);
+	free(question->vdev);
 }
 
 static void put_error(const struct tw_error *err, struct tw_buf *out)
@@ -94,11 +114,12 @@ static void put_error(const struct tw_error *err, struct tw_buf *out)
 
 static void answer(struct client *client)
 {
-	TW_AUTO_FREE char *command = NULL;
+	struct tw_question question = { 0 };
 	struct tw_control *control = client->control;
-	struct tw_error *err = read_command(client->question, &command);
+	struct tw_error *err = read_question(client->question, &question);
 	if (!err)
-		err = control->answer(control->arg, command, &client->answer);
+		err = control->answer(control->arg, &question, &client->answer);
+	free_question(&question);
 	if (err) {
 		tw_buf_reset(&client->answer);
 		put_error(err, &client->answer);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The control socket: a Unix stream socket of the service's owner. A client sends one line, a JSON
- * object with a "command", and gets one line back: {"ok":true, ...} or {"ok":false,"error":"..."}.
+ * object with a "command" (and for "detach", "guest" and "vdev"), and gets one line back: {"ok":true, ...} or
+ * {"ok":false,"error":"..."}.
  */
 #ifndef TW_SUPERVISE_CONTROL_H
 #define TW_SUPERVISE_CONTROL_H
@@ -12,8 +13,14 @@
 
 struct tw_control;
 
-/* Answers a command: appends a JSON object without a line end. An error is told to the client. */
-typedef struct tw_error *(*tw_control_fn)(void *arg, const char *command, struct tw_buf *out);
+struct tw_question {
+	char *command;
+	char *guest; /* what the command is about; "" when not given */
+	char *vdev;
+};
+
+/* Answers a question: appends a JSON object without a line end. An error is told to the client. */
+typedef struct tw_error *(*tw_control_fn)(void *arg, const struct tw_question *question, struct tw_buf *out);
 
 /* Listens at path; a socket that nobody serves is replaced. */
 struct tw_error *tw_control_create(uv_loop_t *loop, const char *path, tw_control_fn answer,

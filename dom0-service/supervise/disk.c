@@ -31,7 +31,9 @@ struct tw_watch {
 	struct tw_mirror *mirror;         /* NULL without */
 	struct tw_mirror_spec mirror_spec;
 	struct tw_child *inspector;
-	struct tw_report report;
+	struct tw_report report; /* the inspector's */
+	struct tw_report told;   /* with the mirror's trouble, if there is any */
+	char *trouble;
 	char *private_socket;
 	char *pidfile; /* nbdkit writes it when it accepts connections */
 	bool live;     /* for the first time */
@@ -55,6 +57,12 @@ static bool may_announce(const struct tw_watch *watch)
 	return tw_child_state(watch->inspector) == TW_CHILD_LIVE &&
 	       (!watch->nbdkit || tw_child_state(watch->nbdkit) == TW_CHILD_LIVE) &&
 	       (!watch->mirror || tw_mirror_is_live(watch->mirror));
+}
+
+static void report_changed(struct tw_watch *watch)
+{
+	watch->told = tw_report_with_trouble(&watch->report, watch->trouble);
+	watch->ops->changed(watch->arg);
 }
 
 /* Both are there: let clients in. */
@@ -107,7 +115,7 @@ static void start_inspector(struct tw_watch *watch)
 		return;
 	make_state_dir(watch);
 	watch->report.state = TW_REPORT_STARTING;
-	watch->ops->changed(watch->arg);
+	report_changed(watch);
 	watch->ops->may_start(watch->arg);
 }
 
@@ -210,10 +218,19 @@ static void mirror_stopped(void *arg)
 	watch->ops->stopped(watch->arg);
 }
 
+static void mirror_trouble(void *arg, const char *what)
+{
+	struct tw_watch *watch = arg;
+	free(watch->trouble);
+	watch->trouble = what ? strdup(what) : NULL;
+	report_changed(watch);
+}
+
 static const struct tw_mirror_ops mirror_ops = {
 	.live = mirror_live,
 	.failed = mirror_failed,
 	.stopped = mirror_stopped,
+	.trouble = mirror_trouble,
 };
 
 static struct tw_error *create_mirror(uv_loop_t *loop, struct tw_watch *watch)
@@ -248,7 +265,7 @@ static void inspector_says(void *arg, const char *line)
 {
 	struct tw_watch *watch = arg;
 	if (tw_report_take(&watch->report, line))
-		watch->ops->changed(watch->arg);
+		report_changed(watch);
 }
 
 static void inspector_stopped(void *arg, int status)
@@ -271,7 +288,7 @@ static bool inspector_ended(void *arg, int status, bool was_ready)
 		return false;
 	}
 	if (tw_report_ended(&watch->report, status))
-		watch->ops->changed(watch->arg);
+		report_changed(watch);
 	return ended(arg, status, was_ready);
 }
 
@@ -405,6 +422,12 @@ void tw_watch_kill(struct tw_watch *watch)
 	tw_child_kill(watch->inspector);
 }
 
+void tw_watch_retry(struct tw_watch *watch)
+{
+	if (watch->mirror)
+		tw_mirror_retry(watch->mirror);
+}
+
 /* An emptied ring is of no use, and the image may be changed by others until the next start:
  * without the ring, the next inspector compares the image with what it reported. Nor is a new ring
  * of use that no client could write to. The ring of somebody else's capture point goes with the disk. */
@@ -429,6 +452,7 @@ void tw_watch_destroy(struct tw_watch *watch)
 	tw_mirror_destroy(watch->mirror);
 	tw_child_destroy(watch->inspector);
 	tw_appear_cancel(watch->ring_wait);
+	free(watch->trouble);
 	free(watch->private_socket);
 	free(watch->pidfile);
 	tw_disk_spec_free(watch->spec);
@@ -444,7 +468,7 @@ const struct tw_disk_spec *tw_watch_spec(const struct tw_watch *watch)
 
 const struct tw_report *tw_watch_report(const struct tw_watch *watch)
 {
-	return &watch->report;
+	return &watch->told;
 }
 
 static void put_inspector_status(const struct tw_watch *watch, struct tw_json *json)
@@ -475,9 +499,11 @@ void tw_watch_status(const struct tw_watch *watch, struct tw_json *json)
 	tw_json_text(json, "image", spec->image);
 	tw_json_text(json, "ring", spec->ring);
 	tw_json_bool(json, "live", may_announce(watch));
-	tw_json_text(json, "state", tw_report_state_name(watch->report.state));
-	if (*watch->report.error)
-		tw_json_text(json, "error", watch->report.error);
+	tw_json_text(json, "state", tw_report_state_name(watch->told.state));
+	if (*watch->told.error)
+		tw_json_text(json, "error", watch->told.error);
+	if (*watch->told.remark)
+		tw_json_text(json, "remark", watch->told.remark);
 	if (spec->nbd_socket)
 		tw_json_text(json, "socket", spec->nbd_socket);
 	tw_json_open(json, "processes");

@@ -46,6 +46,8 @@ void tw_watch_go(struct tw_watch *watch);
 void tw_watch_stop_serving(struct tw_watch *watch);
 void tw_watch_stop_inspecting(struct tw_watch *watch, bool for_good);
 void tw_watch_kill(struct tw_watch *watch);
+/* What waits for its time, or was given up, is tried at once. */
+void tw_watch_retry(struct tw_watch *watch);
 /* See tw_child_destroy. NULL is fine. */
 void tw_watch_destroy(struct tw_watch *watch);
 

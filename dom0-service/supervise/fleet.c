@@ -353,6 +353,14 @@ void tw_fleet_drop(struct tw_fleet *fleet, const char *state_dir, bool for_good)
 		stop_serving(entry);
 }
 
+void tw_fleet_retry(struct tw_fleet *fleet)
+{
+	struct entry *entry, *next;
+	HASH_ITER (hh, fleet->entries, entry, next)
+		if (entry->watch)
+			tw_watch_retry(entry->watch);
+}
+
 void tw_fleet_stop(struct tw_fleet *fleet)
 {
 	struct entry *entry, *next;
@@ -393,6 +401,12 @@ const struct tw_disk_spec *tw_fleet_find(const struct tw_fleet *fleet, const cha
 {
 	const struct entry *entry = find(fleet, state_dir);
 	return entry ? spec_of(entry) : NULL;
+}
+
+bool tw_fleet_is_mirrored(const struct tw_fleet *fleet, const char *state_dir)
+{
+	const struct entry *entry = find(fleet, state_dir);
+	return entry && entry->watch && tw_watch_spec(entry->watch)->tapdisk;
 }
 
 bool tw_fleet_is_ending(const struct tw_fleet *fleet, const char *state_dir)

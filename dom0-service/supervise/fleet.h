@@ -36,6 +36,8 @@ void tw_fleet_start(struct tw_fleet *fleet);
 struct tw_error *tw_fleet_put(struct tw_fleet *fleet, const struct tw_disk_spec *spec) TW_MUST_CHECK;
 /* Ends a disk in order, if there is one. for_good: see tw_watch_stop_inspecting(). */
 void tw_fleet_drop(struct tw_fleet *fleet, const char *state_dir, bool for_good);
+/* What waits for its time, or was given up, is tried at once. */
+void tw_fleet_retry(struct tw_fleet *fleet);
 /* Ends all of them: no more guest requests anywhere, then the inspectors empty their rings. */
 void tw_fleet_stop(struct tw_fleet *fleet);
 void tw_fleet_kill(struct tw_fleet *fleet);
@@ -45,6 +47,8 @@ size_t tw_fleet_size(const struct tw_fleet *fleet);
 void tw_fleet_count(const struct tw_fleet *fleet, size_t *live, size_t *failed);
 /* The disk that is watched with this state directory, NULL: none. */
 const struct tw_disk_spec *tw_fleet_find(const struct tw_fleet *fleet, const char *state_dir);
+/* Whether a mirror is there for the disk with this state directory, though it may be about to go. */
+bool tw_fleet_is_mirrored(const struct tw_fleet *fleet, const char *state_dir);
 /* Whether a disk with this state directory is about to end. */
 bool tw_fleet_is_ending(const struct tw_fleet *fleet, const char *state_dir);
 /* Calls each() for every disk that is watched and not about to end. */

@@ -34,6 +34,8 @@ static void free_instance(struct tw_guest_entry *entry, struct tw_instance *inst
 	free(instance->image);
 	free(instance->params);
 	free(instance->script);
+	free(instance->served);
+	free(instance->numbers);
 	free(instance->problem);
 	free(instance);
 }
@@ -42,6 +44,8 @@ static void free_entry(struct tw_guests *guests, struct tw_guest_entry *entry)
 {
 	if (entry->hh.tbl)
 		HASH_DEL(guests->entries, entry);
+	tw_guest_forget_image(guests, entry);
+	guests->failing -= entry->failing;
 	while (entry->instances)
 		free_instance(entry, entry->instances);
 	free(entry->vdev);
@@ -49,6 +53,7 @@ static void free_entry(struct tw_guests *guests, struct tw_guest_entry *entry)
 	free(entry->ring);
 	free(entry->content);
 	free(entry->refused);
+	tw_guest_tap_deinit(&entry->tap);
 	free(entry);
 }
 
@@ -115,27 +120,25 @@ static void tell_instance(struct tw_guests *guests, const struct tw_guest_entry 
 		tw_domains_tell_disk(guests->domains, &told);
 }
 
-/* Somebody has asked for this disk to be watched. */
-static bool is_meant(const struct tw_guest_entry *entry)
-{
-	const struct tw_instance *current = tw_guest_current(entry);
-	return (current && strcmp(current->script, "block-tapwire") == 0) || access(entry->ring, F_OK) == 0;
-}
-
 /* Of the one that counts, what its inspector does; of a disk that is refused, why, if it was meant to be watched. */
-static void tell(struct tw_guests *guests, const struct tw_guest_entry *entry)
+static void tell(struct tw_guests *guests, struct tw_guest_entry *entry)
 {
 	const struct tw_instance *current = tw_guest_current(entry);
 	const struct tw_report *report = &entry->report;
+	const char *failure = tw_guest_failure(guests, entry);
 	struct tw_instance *instance;
+	guests->failing += (failure != NULL) - entry->failing;
+	entry->failing = failure != NULL;
 	DL_FOREACH (entry->instances, instance) {
 		if (instance != current)
 			tell_instance(guests, entry, instance, NULL, NULL);
-		else if (entry->refused && is_meant(entry))
-			tell_instance(guests, entry, instance, tw_report_state_name(TW_REPORT_FAILED), entry->refused);
+		else if (failure)
+			tell_instance(guests, entry, instance, tw_report_state_name(TW_REPORT_FAILED), failure);
 		else if (entry->put && report->state != TW_REPORT_WAITING)
 			tell_instance(guests, entry, instance, tw_report_state_name(report->state),
-				*report->error ? report->error : NULL);
+				*report->error    ? report->error
+				: *report->remark ? report->remark
+						  : NULL);
 		else
 			tell_instance(guests, entry, instance, NULL, NULL);
 	}
@@ -143,17 +146,14 @@ static void tell(struct tw_guests *guests, const struct tw_guest_entry *entry)
 
 static void tell_service(struct tw_guests *guests)
 {
-	size_t live, failed, refused = 0;
-	struct tw_guest_entry *entry, *next;
+	size_t live, failed;
 	if (!guests->domains || guests->stopping)
 		return;
 	tw_fleet_count(guests->fleet, &live, &failed);
-	HASH_ITER (hh, guests->entries, entry, next)
-		refused += entry->refused && is_meant(entry);
 	const struct tw_told_service service = {
 		.health = guests->ending                            ? "stopping"
 			  : !guests->complete                      ? "starting"
-			  : failed || refused || !guests->courier ? "degraded"
+			  : failed || guests->failing || !guests->courier ? "degraded"
 								  : "good",
 		.pid = (uint64_t)getpid(),
 		.disks = live,
@@ -172,9 +172,13 @@ void tw_guest_spec(const struct tw_guests *guests, const struct tw_guest_entry *
 	snprintf(name, 128, "%s/%s", *current->name ? current->name : entry->uuid, entry->vdev);
 	*out = (struct tw_disk_spec){
 		.name = name,
-		.image = current->image,
+		.image = entry->tap.target ? entry->tap.image : current->image,
 		.ring = entry->ring,
 		.state_dir = entry->state_dir,
+		.tapdisk = entry->tap.target,
+		.tap_ctl = entry->tap.target ? guests->config->tap_ctl : NULL,
+		.stall_ms = entry->tap.target ? (unsigned)guests->config->mirror_stall_ms : 0,
+		.tries = entry->tap.target ? (unsigned)guests->config->mirror_tries : 0,
 		.courier_socket = guests->courier_socket,
 		.id = { .host = guests->host,
 			.domain_uuid = entry->uuid,
@@ -187,21 +191,6 @@ void tw_guest_spec(const struct tw_guests *guests, const struct tw_guest_entry *
 	};
 }
 
-/* Another disk on the same image that may not be shared with. */
-static const struct tw_guest_entry *find_rival(
-	const struct tw_guests *guests, const struct tw_guest_entry *entry)
-{
-	const struct tw_instance *mine = tw_guest_current(entry);
-	struct tw_guest_entry *other, *next;
-	HASH_ITER (hh, guests->entries, other, next) {
-		const struct tw_instance *its = tw_guest_current(other);
-		if (other != entry && other->put && its && its->found && mine->found && its->device == mine->device &&
-			its->inode == mine->inode && !(its->read_only && mine->read_only))
-			return other;
-	}
-	return NULL;
-}
-
 /* *why is NULL when the disk is to be watched, or ignored (*ignored). The caller frees it. */
 static struct tw_error *decide(
 	struct tw_guests *guests, struct tw_guest_entry *entry, char **why, bool *ignored)
@@ -211,17 +200,18 @@ static struct tw_error *decide(
 		tw_config_match(guests->config, current->name, entry->uuid, entry->vdev);
 	*why = NULL;
 	*ignored = current->cdrom || (rule && !rule->watch);
-	entry->conflict = false;
+	tw_guest_stop_waiting(guests, entry);
 	if (*ignored)
 		return NULL;
-	if (current->problem) {
+	/* Its tapdisk knows which image it is. */
+	if (current->problem && (current->image || !tw_guest_wants_mirror(guests, entry))) {
 		*why = strdup(current->problem);
 		return *why ? NULL : tw_error_nomem();
 	}
-	const struct tw_guest_entry *rival = find_rival(guests, entry);
+	const struct tw_guest_entry *rival = tw_guest_rival(guests, entry);
 	if (!rival)
 		return NULL;
-	entry->conflict = true;
+	tw_guest_await(guests, entry);
 	if (asprintf(why, "the image is also %s of the guest %s, and one of them may write it", rival->vdev,
 		    tw_guest_current(rival)->name) < 0) {
 		*why = NULL;
@@ -230,12 +220,12 @@ static struct tw_error *decide(
 	return NULL;
 }
 
-static void note_refusal(struct tw_guest_entry *entry, char *why)
+static void note_refusal(const struct tw_guests *guests, struct tw_guest_entry *entry, char *why)
 {
 	const struct tw_instance *current = tw_guest_current(entry);
 	bool new = why && (!entry->refused || strcmp(entry->refused, why) != 0);
 	char subject[128];
-	if (new && is_meant(entry)) {
+	if (new && tw_guest_is_meant(guests, entry)) {
 		snprintf(subject, sizeof(subject), "%s/%s", current->name, entry->vdev);
 		tw_log(TW_LOG_ERROR, subject, "not watched: %s", why);
 	}
@@ -263,15 +253,17 @@ static struct tw_error *evaluate(struct tw_guests *guests, struct tw_guest_entry
 		return NULL;
 	}
 	TW_TRY(decide(guests, entry, &why, &ignored));
-	note_refusal(entry, why);
-	if (why || ignored) {
+	note_refusal(guests, entry, why);
+	if (why || ignored || !tw_guest_mirror_plan(guests, entry)) {
 		tw_fleet_drop(guests->fleet, entry->state_dir, false);
 		entry->put = false;
+		tw_guest_hold(guests, entry);
 		entry->report = (struct tw_report){ 0 };
 	} else {
 		TW_TRY(plan_content(guests, entry));
 		tw_guest_spec(guests, entry, name, &spec);
 		entry->put = true;
+		tw_guest_hold(guests, entry);
 		TW_TRY(tw_fleet_put(guests->fleet, &spec));
 	}
 	tell(guests, entry);
@@ -285,13 +277,16 @@ static void complain(struct tw_error *err)
 	tw_error_destroy(err);
 }
 
-/* A disk that had to stand back may be watched now that another has gone. */
-static void evaluate_rivals(struct tw_guests *guests)
+void tw_guest_reconsider(struct tw_guests *guests, struct tw_guest_entry *entry)
 {
-	struct tw_guest_entry *entry, *next;
-	HASH_ITER (hh, guests->entries, entry, next)
-		if (entry->conflict)
-			complain(evaluate(guests, entry));
+	complain(evaluate(guests, entry));
+}
+
+void tw_guest_evaluate(struct tw_guests *guests, struct tw_guest_entry *entry)
+{
+	complain(evaluate(guests, entry));
+	tw_guest_serve_waiters(guests);
+	tell_service(guests);
 }
 
 /* --- what xenstore tells --- */
@@ -329,6 +324,7 @@ static struct tw_error *fill_instance(struct tw_instance *instance, const struct
 	instance->inode = disk->inode;
 	bool good = set_text(&instance->name, guest->name) && set_text(&instance->image, disk->image) &&
 		    set_text(&instance->params, disk->params) && set_text(&instance->script, disk->script) &&
+		    set_text(&instance->served, disk->served) && set_text(&instance->numbers, disk->numbers) &&
 		    set_text(&instance->problem, disk->problem);
 	return good ? NULL : tw_error_nomem();
 }
@@ -356,7 +352,9 @@ static struct tw_error *take_disk(
 			return tw_error_nomem();
 		DL_APPEND(entry->instances, instance);
 	}
-	return fill_instance(instance, guest, disk, &ids);
+	TW_TRY(fill_instance(instance, guest, disk, &ids));
+	tw_guest_hold(guests, entry);
+	return NULL;
 }
 
 /* xenstored may have forgotten a disk that a guest goes on writing to. */
@@ -411,7 +409,7 @@ static void on_guest(void *arg, unsigned domid, const struct tw_guest *guest, bo
 		sweep(guests, entry, domid, again);
 		complain(evaluate(guests, entry));
 	}
-	evaluate_rivals(guests);
+	tw_guest_serve_waiters(guests);
 	tell_service(guests);
 	if (!guest)
 		uv_timer_start(guests->leftovers, on_leftovers, LEFTOVERS_MS, 0);
@@ -476,6 +474,7 @@ void tw_guests_disk_changed(
 		if (report->state == TW_REPORT_STARTING)
 			tw_leftovers_note(spec);
 		entry->report = *report;
+		tw_guest_mirror_report(guests, entry, report);
 		tell(guests, entry);
 	}
 	tell_service(guests);
@@ -521,9 +520,9 @@ struct tw_error *tw_guests_create(uv_loop_t *loop, struct tw_fleet *fleet, const
 	uv_timer_init(loop, guests->orphans);
 	uv_timer_init(loop, guests->leftovers);
 	guests->orphans->data = guests->leftovers->data = guests;
-	struct tw_error *err = config->xenstore == TW_XENSTORE_OFF
-				       ? NULL
-				       : tw_domains_create(loop, &domains_ops, guests, &guests->domains);
+	struct tw_error *err = tw_guest_mirrors_create(guests);
+	if (!err && config->xenstore != TW_XENSTORE_OFF)
+		err = tw_domains_create(loop, &domains_ops, guests, &guests->domains);
 	if (err)
 		tw_guests_destroy(guests);
 	else
@@ -551,6 +550,7 @@ void tw_guests_stop(struct tw_guests *guests, void (*stopped)(void *arg), void *
 	guests->stopping = true;
 	uv_timer_stop(guests->orphans);
 	uv_timer_stop(guests->leftovers);
+	uv_timer_stop(guests->search);
 	if (guests->domains)
 		tw_domains_stop(guests->domains, stopped, arg);
 	else
@@ -568,8 +568,10 @@ void tw_guests_destroy(struct tw_guests *guests)
 	if (!guests)
 		return;
 	tw_domains_destroy(guests->domains);
+	tw_guest_mirrors_destroy(guests);
 	HASH_ITER (hh, guests->entries, entry, next)
 		free_entry(guests, entry);
+	tw_guest_images_destroy(guests);
 	uv_close((uv_handle_t *)guests->orphans, free_timer);
 	uv_close((uv_handle_t *)guests->leftovers, free_timer);
 	free(guests);
@@ -579,8 +581,10 @@ void tw_guests_reload(struct tw_guests *guests, const struct tw_config *config)
 {
 	struct tw_guest_entry *entry, *next;
 	guests->config = config;
-	HASH_ITER (hh, guests->entries, entry, next)
+	HASH_ITER (hh, guests->entries, entry, next) {
+		entry->detached = false;
 		complain(evaluate(guests, entry));
-	evaluate_rivals(guests);
+	}
+	tw_guest_serve_waiters(guests);
 	tell_service(guests);
 }

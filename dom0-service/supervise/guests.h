@@ -29,6 +29,14 @@ void tw_guests_destroy(struct tw_guests *guests);
 
 /* Decides anew about every disk. */
 void tw_guests_reload(struct tw_guests *guests, const struct tw_config *config);
+/* `tapwire detach`: takes the mirror from a disk that tapwired has put one to, and puts none there until the disk is
+ * plugged anew or a reload. who: a guest's name, UUID or number, vdev its device; or an image, and "". */
+struct tw_guest_detached {
+	bool ours; /* it was mirrored by tapwired, or is to be */
+	bool gone; /* the mirror is; else the change is under way */
+};
+void tw_guests_detach(
+	struct tw_guests *guests, const char *who, const char *vdev, struct tw_guest_detached *out);
 /* To be called from the fleet's callbacks of these names, for every disk; those of others are left alone. */
 void tw_guests_disk_changed(
 	struct tw_guests *guests, const struct tw_disk_spec *spec, const struct tw_report *report);

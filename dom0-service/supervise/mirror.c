@@ -27,6 +27,8 @@
 #define WELL_MS 60000
 /* A guest that is not there, or that somebody else has paused, costs one look at all tapdisks. */
 #define ABSENT_MS 2000
+/* A tap-ctl that takes so long has a tapdisk that hangs. */
+#define SLOW_CHANGE_MS 10000
 
 struct tw_mirror {
 	uv_loop_t *loop;
@@ -47,6 +49,7 @@ struct tw_mirror {
 
 	struct tw_change *change;
 	bool leaving; /* it takes the mirror away */
+	uint64_t change_at; /* its start */
 
 	bool ours;          /* a sink of ours had the ring: what lies beside it is not another one's */
 	bool in;            /* the tapdisk is connected */
@@ -64,11 +67,27 @@ struct tw_mirror {
 
 static void start_change(struct tw_mirror *m, bool leave);
 
+static bool log_trouble(struct tw_mirror *m, const char *what)
+{
+	if (strcmp(m->trouble, what) == 0)
+		return false;
+	tw_log(TW_LOG_WARN, m->spec->name, "%s", what);
+	snprintf(m->trouble, sizeof(m->trouble), "%s", what);
+	return true;
+}
+
 static void note_trouble(struct tw_mirror *m, const char *what)
 {
-	if (strcmp(m->trouble, what) != 0)
-		tw_log(TW_LOG_WARN, m->spec->name, "%s", what);
-	snprintf(m->trouble, sizeof(m->trouble), "%s", what);
+	if (log_trouble(m, what))
+		m->ops->trouble(m->arg, m->trouble);
+}
+
+static void forget_trouble(struct tw_mirror *m)
+{
+	if (!*m->trouble)
+		return;
+	m->trouble[0] = '\0';
+	m->ops->trouble(m->arg, NULL);
 }
 
 /* --- sessions and failures --- */
@@ -87,10 +106,13 @@ static void count_failure(struct tw_mirror *m)
 	if (m->stopping || m->given_up || !m->spec->tries || m->failures < m->spec->tries)
 		return;
 	m->given_up = true;
-	tw_log(TW_LOG_ERROR, m->spec->name,
-		"%u failures of the mirror in a row: giving it up; the guest goes on without being "
-		"watched",
-		m->failures);
+	TW_AUTO_FREE char *last = strdup(m->trouble);
+	char text[sizeof(m->trouble)];
+	snprintf(text, sizeof(text),
+		"given up after %u failures of the mirror in a row; the guest goes on without being watched; "
+		"to try again: systemctl reload tapwired; the last: %s",
+		m->failures, last ? last : "");
+	note_trouble(m, text);
 	if (tw_child_state(m->sink) == TW_CHILD_LIVE)
 		tw_child_stop(m->sink, SINK_PATIENCE_MS);
 }
@@ -116,7 +138,7 @@ static void begin_session(struct tw_mirror *m, const char *who)
 {
 	m->in = true;
 	m->sessions++;
-	m->trouble[0] = '\0';
+	forget_trouble(m);
 	m->renew_wanted = false;
 	m->began_at = uv_now(m->loop);
 	/* Should the next one come soon, it comes after a pause. */
@@ -204,6 +226,8 @@ static void sink_stopped(void *arg, int status)
 	m->in = false;
 	if (m->stopping)
 		m->ops->stopped(m->arg);
+	else if (!m->given_up)
+		tw_child_start(m->sink); /* meanwhile it was told to try again */
 }
 
 static const struct tw_child_ops sink_ops = {
@@ -263,7 +287,10 @@ static void left(struct tw_mirror *m, int status, const char *said)
 /* What is not there yet is waited for, without counting: a guest that is off is no failure. */
 static void not_changed(struct tw_mirror *m, int status, const char *said)
 {
-	note_trouble(m, said);
+	if (status == TW_SWITCH_ABSENT)
+		(void)log_trouble(m, said);
+	else
+		note_trouble(m, said);
 	if (status == TW_SWITCH_ABSENT || status == TW_SWITCH_BUSY)
 		m->next_at = uv_now(m->loop) + ABSENT_MS;
 	else if (status == TW_SWITCH_REFUSED)
@@ -303,6 +330,7 @@ static void start_change(struct tw_mirror *m, bool leave)
 		.mark = m->mark,
 	};
 	m->leaving = leave;
+	m->change_at = uv_now(m->loop);
 	tw_change_start(m->change, &what);
 }
 
@@ -317,6 +345,9 @@ static void free_handle(uv_handle_t *handle)
 static void on_tick(uv_timer_t *timer)
 {
 	struct tw_mirror *m = timer->data;
+	if (tw_change_runs(m->change) && uv_now(m->loop) - m->change_at >= SLOW_CHANGE_MS)
+		note_trouble(m, "tap-ctl does not get on with the tapdisk, and is tried until it does: see to the "
+				"image's storage");
 	if (tw_change_runs(m->change) || m->stopping || m->given_up || tw_child_state(m->sink) != TW_CHILD_LIVE)
 		return;
 	const bool there = connected(m);
@@ -436,6 +467,20 @@ void tw_mirror_stop(struct tw_mirror *m)
 		start_change(m, true);
 	else
 		tw_child_stop(m->sink, SINK_PATIENCE_MS);
+}
+
+void tw_mirror_retry(struct tw_mirror *m)
+{
+	if (m->stopping || m->in)
+		return;
+	m->failures = 0;
+	m->pause_ms = PAUSE_FIRST_MS;
+	m->next_at = 0;
+	if (!m->given_up)
+		return;
+	m->given_up = false;
+	if (tw_child_state(m->sink) == TW_CHILD_IDLE)
+		tw_child_start(m->sink);
 }
 
 void tw_mirror_kill(struct tw_mirror *m)

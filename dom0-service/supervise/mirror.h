@@ -36,6 +36,8 @@ struct tw_mirror_ops {
 	bool (*failed)(void *arg, int status);
 	/* After tw_mirror_stop. */
 	void (*stopped)(void *arg);
+	/* What is wrong has changed; NULL: nothing is any more. */
+	void (*trouble)(void *arg, const char *what);
 };
 
 struct tw_mirror;
@@ -48,6 +50,8 @@ void tw_mirror_start(struct tw_mirror *mirror);
 void tw_mirror_stop(struct tw_mirror *mirror);
 /* The sink only, at once; a change of the tapdisk that is under way comes to its end. */
 void tw_mirror_kill(struct tw_mirror *mirror);
+/* Tries at once what waits for its time, or was given up. */
+void tw_mirror_retry(struct tw_mirror *mirror);
 /* See tw_child_destroy. NULL is fine. */
 void tw_mirror_destroy(struct tw_mirror *mirror);
 

@@ -74,13 +74,13 @@ static struct tw_error *read_some(int fd, struct tw_buf *in, size_t *got)
 	return NULL;
 }
 
-struct tw_error *tw_query_supervisor(
-	const char *socket_path, unsigned timeout_ms, struct tw_buf *out)
+struct tw_error *tw_query_ask(
+	const char *socket_path, unsigned timeout_ms, const struct tw_buf *question, struct tw_buf *out)
 {
-	static const char question[] = "{\"command\":\"status\"}\n";
 	TW_AUTO_CLOSE int fd = -1;
 	TW_TRY(tw_query_connect(socket_path, timeout_ms, &fd));
-	TW_TRY(send_all(fd, question, sizeof(question) - 1));
+	TW_TRY(send_all(fd, question->data, question->len));
+	TW_TRY(send_all(fd, "\n", 1));
 	size_t got = 1;
 	while (!out->len || out->data[out->len - 1] != '\n') {
 		TW_TRY(read_some(fd, out, &got));
@@ -90,6 +90,17 @@ struct tw_error *tw_query_supervisor(
 	}
 	out->data[out->len - 1] = '\0';
 	return NULL;
+}
+
+struct tw_error *tw_query_supervisor(
+	const char *socket_path, unsigned timeout_ms, struct tw_buf *out)
+{
+	struct tw_buf question = TW_BUF_INIT;
+	tw_buf_puts(&question, "{\"command\":\"status\"}");
+	struct tw_error *err =
+		question.failed ? tw_error_nomem() : tw_query_ask(socket_path, timeout_ms, &question, out);
+	tw_buf_deinit(&question);
+	return err;
 }
 
 static struct tw_error *send_frame(int fd, enum tw_frame_kind kind, const char *body)

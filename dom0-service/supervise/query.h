@@ -16,7 +16,10 @@
  */
 struct tw_error *tw_query_connect(const char *path, unsigned timeout_ms, int *fd) TW_MUST_CHECK;
 
-/* The supervisor's answer to "status": one JSON object, NUL-terminated in out. */
+/* The supervisor's answer to a question (control.h), a line without its end: one JSON object, NUL-terminated in out. */
+struct tw_error *tw_query_ask(
+	const char *socket, unsigned timeout_ms, const struct tw_buf *question, struct tw_buf *out) TW_MUST_CHECK;
+/* The same for "status". */
 struct tw_error *tw_query_supervisor(
 	const char *socket, unsigned timeout_ms, struct tw_buf *out) TW_MUST_CHECK;
 /* The courier's answer to a STATUS frame: one JSON object, NUL-terminated in out. */

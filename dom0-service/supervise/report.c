@@ -42,13 +42,27 @@ static bool take_status(struct tw_report *report, const char *text)
 	return changed;
 }
 
+static void make_clean(const char *text, char *out, size_t size)
+{
+	snprintf(out, size, "%s", text);
+	for (char *c = out; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+}
+
+static bool set_remark(struct tw_report *report, const char *text)
+{
+	char clean[sizeof(report->remark)];
+	make_clean(text, clean, sizeof(clean));
+	bool changed = strcmp(report->remark, clean) != 0;
+	memcpy(report->remark, clean, sizeof(clean));
+	return changed;
+}
+
 static bool set_error(struct tw_report *report, const char *text)
 {
 	char clean[sizeof(report->error)];
-	snprintf(clean, sizeof(clean), "%s", text);
-	for (char *c = clean; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			*c = '?';
+	make_clean(text, clean, sizeof(clean));
 	if (report->state == TW_REPORT_FAILED && strcmp(report->error, clean) == 0)
 		return false;
 	report->state = TW_REPORT_FAILED;
@@ -62,6 +76,8 @@ bool tw_report_take(struct tw_report *report, const char *line)
 		return take_status(report, line + 7);
 	if (strncmp(line, "error ", 6) == 0 && line[6])
 		return set_error(report, line + 6);
+	if (strncmp(line, "remark ", 7) == 0)
+		return set_remark(report, line + 7);
 	return false;
 }
 
@@ -75,4 +91,12 @@ bool tw_report_ended(struct tw_report *report, int status)
 	else
 		snprintf(text, sizeof(text), "the inspector ended with status %d", status);
 	return set_error(report, text);
+}
+
+struct tw_report tw_report_with_trouble(const struct tw_report *report, const char *trouble)
+{
+	struct tw_report told = *report;
+	if (trouble)
+		(void)set_error(&told, trouble);
+	return told;
 }

@@ -21,15 +21,19 @@ struct tw_report {
 	uint64_t events;
 	uint64_t lag;    /* bytes in the ring */
 	char error[512]; /* of the last failure, printable; "" when there was none */
+	char remark[256]; /* what is not watched of it, printable; "" when there is nothing to say */
 };
 
 /* "waiting", "starting" and so on. */
 const char *tw_report_state_name(enum tw_report_state state);
 
-/* Takes a line of the inspector's (its --status-fd): "status STATE EVENTS LAG" or "error TEXT". The inspector reads
- * what a guest wrote, so it is not trusted to keep to that; what is not understood changes nothing. A failed disk
- * is not "starting" again before it has come further than that. Returns whether anything has changed. */
+/* Takes a line of the inspector's (its --status-fd): "status STATE EVENTS LAG", "error TEXT" or "remark TEXT". The
+ * inspector reads what a guest wrote, so it is not trusted to keep to that; what is not understood changes nothing. A
+ * failed disk is not "starting" again before it has come further than that. Returns whether anything has changed. */
 bool tw_report_take(struct tw_report *report, const char *line);
+
+/* What is told of a disk whose mirror has this trouble (NULL: none): without its writes nothing else counts. */
+struct tw_report tw_report_with_trouble(const struct tw_report *report, const char *trouble);
 
 /* The inspector has ended with this status (see child.h), having said why or not. Returns whether anything has
  * changed. */

@@ -250,11 +250,24 @@ static void put_courier(const struct supervisor *sup, struct tw_json *json)
 	tw_json_close(json);
 }
 
-static struct tw_error *answer(void *arg, const char *command, struct tw_buf *out)
+static struct tw_error *answer_detach(
+	const struct supervisor *sup, const struct tw_question *question, struct tw_buf *out)
 {
-	const struct supervisor *sup = arg;
-	if (strcmp(command, "status") != 0)
-		return tw_error_create(TW_USAGE, "unknown command \"%s\"", command);
+	struct tw_guest_detached detached = { 0 };
+	struct tw_json json;
+	if (sup->guests)
+		tw_guests_detach(sup->guests, question->guest, question->vdev, &detached);
+	tw_json_begin(&json, out);
+	tw_json_open(&json, NULL);
+	tw_json_bool(&json, "ok", true);
+	tw_json_bool(&json, "ours", detached.ours);
+	tw_json_bool(&json, "gone", detached.gone);
+	tw_json_close(&json);
+	return tw_json_end(&json);
+}
+
+static struct tw_error *answer_status(const struct supervisor *sup, struct tw_buf *out)
+{
 	struct tw_json json;
 	tw_json_begin(&json, out);
 	tw_json_open(&json, NULL);
@@ -273,6 +286,15 @@ static struct tw_error *answer(void *arg, const char *command, struct tw_buf *ou
 		tw_guests_status(sup->guests, &json);
 	tw_json_close(&json);
 	return tw_json_end(&json);
+}
+
+static struct tw_error *answer(void *arg, const struct tw_question *question, struct tw_buf *out)
+{
+	if (strcmp(question->command, "status") == 0)
+		return answer_status(arg, out);
+	if (strcmp(question->command, "detach") == 0)
+		return answer_detach(arg, question, out);
+	return tw_error_create(TW_USAGE, "unknown command \"%s\"", question->command);
 }
 
 /* --- a new configuration --- */
@@ -297,6 +319,7 @@ static struct tw_error *reload(struct supervisor *sup)
 		tw_guests_reload(sup->guests, setup.xen);
 	for (size_t i = 0; i < setup.ndisks; i++)
 		TW_TRY(tw_fleet_put(sup->fleet, &setup.disks[i]));
+	tw_fleet_retry(sup->fleet);
 	/* The courier reads its part of the file itself. */
 	const int courier = tw_child_pid(sup->courier);
 	if (courier > 0)

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 #define RETRY_FIRST_MS 20
 #define RETRY_MAX_MS 1000
 #define WAKE_MS 32
+/* A tap-ctl that has not come back by then is ended: the guest waits for what comes after a pause. */
+#define BOUND_MS 5000
 /* An earlier failure of the mirror leaves nothing behind that could make the next one fail, so two
  * tries in a row say that it cannot be had. */
 #define MIRROR_TRIES 2
@@ -100,6 +103,26 @@ bool tw_vbd_parse_socket(const char *path, int *pid, int *minor)
 	return true;
 }
 
+/* "fe:1f" */
+static int minor_of(const char *numbers)
+{
+	const char *colon = strchr(numbers, ':');
+	char *end;
+	if (!colon)
+		return -1;
+	unsigned long minor = strtoul(colon + 1, &end, 16);
+	return end == colon + 1 || *end || minor > 0xfffff ? -1 : (int)minor;
+}
+
+bool tw_vbd_of_backend(const char *kind, const char *device, const char *numbers, int *pid, int *minor)
+{
+	if (tw_vbd_parse_socket(device, pid, minor))
+		return true;
+	*pid = -1;
+	*minor = strcmp(kind, "vbd3") == 0 ? minor_of(numbers) : -1;
+	return *minor >= 0;
+}
+
 /* --- running it --- */
 
 static pid_t start(const char *const *argv, int out)
@@ -129,17 +152,46 @@ static int reap(pid_t child, int how, int *exit_status)
 	return 1;
 }
 
-/* -1 or its exit status; its standard output goes to out, if that is not -1. */
-static int run(const char *const *argv, int out)
+static void sleep_ms(unsigned ms)
+{
+	nanosleep(&(struct timespec){ ms / 1000, (long)(ms % 1000) * 1000000L }, NULL);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
+static int run(const char *const *argv, int out);
+
+/* -1 or its exit status. While it takes its time, question, if any, is run now and then. */
+static int await(pid_t child, const char *const *question)
 {
 	int status = -1;
-	pid_t child = start(argv, out);
-	if (child > 0)
-		(void)reap(child, 0, &status);
+	const int64_t end = now_ms() + BOUND_MS;
+	for (unsigned ms = 1; !reap(child, WNOHANG, &status); ms = ms < WAKE_MS ? ms * 2 : ms) {
+		if (now_ms() >= end) {
+			kill(child, SIGKILL);
+			(void)reap(child, 0, &status);
+			return -1;
+		}
+		sleep_ms(ms);
+		if (question && ms >= WAKE_MS)
+			(void)run(question, -1);
+	}
 	return status;
 }
 
-static bool is_file(const char *path, const struct stat *file)
+/* -1 or its exit status; its standard output goes to out, if that is not -1. */
+static int run(const char *const *argv, int out)
+{
+	pid_t child = start(argv, out);
+	return child > 0 ? await(child, NULL) : -1;
+}
+
+bool tw_tapctl_is_file(const char *path, const struct stat *file)
 {
 	struct stat st;
 	if (stat(path, &st) < 0)
@@ -163,7 +215,7 @@ static bool consider(struct search *search, char *line)
 	struct tw_vbd vbd;
 	if (!tw_vbd_parse(line, &vbd))
 		return false;
-	const bool is_image = is_file(vbd.path, &search->image);
+	const bool is_image = tw_tapctl_is_file(vbd.path, &search->image);
 	const bool is_named = search->minor >= 0;
 	if (is_named ? (search->pid >= 0 && vbd.pid != search->pid) || vbd.minor != search->minor : !is_image)
 		return false;
@@ -226,25 +278,14 @@ struct tw_error *tw_tapctl_find(
 	return copy_found(&search, target, path);
 }
 
-static void sleep_ms(unsigned ms)
-{
-	nanosleep(&(struct timespec){ ms / 1000, (long)(ms % 1000) * 1000000L }, NULL);
-}
-
 /* A tapdisk that is to pause looks every 10 ms at most whether its last request has come back, and not
  * again before something wakes it, which may take ten minutes (seen with 4.0.8). So it is asked
  * something while it has not answered. */
 static int run_waking(const struct tw_mirror_switch *change, const char *const *argv)
 {
 	const char *const question[] = { change->tap_ctl, "stats", "-p", argv[3], "-m", argv[5], NULL };
-	int status = -1;
 	pid_t child = start(argv, -1);
-	for (unsigned ms = 1; child > 0 && !reap(child, WNOHANG, &status); ms = ms < WAKE_MS ? ms * 2 : ms) {
-		sleep_ms(ms);
-		if (ms >= WAKE_MS)
-			(void)run(question, -1);
-	}
-	return status;
+	return child > 0 ? await(child, question) : -1;
 }
 
 static int tell(const struct tw_mirror_switch *change, const char *verb, const struct tw_vbd *vbd,
@@ -290,6 +331,13 @@ static bool lives(int pid)
 	return kill(pid, 0) == 0 || errno != ESRCH;
 }
 
+/* Somebody else has let it. */
+static bool goes_on(const struct tw_mirror_switch *change, const struct tw_vbd *vbd)
+{
+	struct search search = { .pid = vbd->pid, .minor = vbd->minor };
+	return find(change->tap_ctl, &search) == 0 && search.found.state == 0;
+}
+
 /* Until it goes on, or its tapdisk is gone. True: with what it was to have. */
 static bool go_on(const struct tw_mirror_switch *change, const struct tw_vbd *vbd,
 	const char *secondary)
@@ -299,6 +347,8 @@ static bool go_on(const struct tw_mirror_switch *change, const struct tw_vbd *vb
 		const char *what = i < MIRROR_TRIES ? secondary : "null";
 		if (tell(change, "unpause", vbd, what) == 0)
 			return strcmp(what, secondary) == 0;
+		if (i >= MIRROR_TRIES && goes_on(change, vbd))
+			return false;
 		sleep_ms(pause_ms);
 		pause_ms = pause_ms * 2 < RETRY_MAX_MS ? pause_ms * 2 : RETRY_MAX_MS;
 	}

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include <stdbool.h>
+#include <sys/stat.h>
 
 /* A disk that a tapdisk serves, as a line of `tap-ctl list` tells it. */
 struct tw_vbd {
@@ -36,11 +37,19 @@ bool tw_vbd_parse_target(const char *text, int *pid, int *minor);
 /* The name of the socket over which a tapdisk serves a disk, "/run/blktap-control/nbdPID.MINOR". */
 bool tw_vbd_parse_socket(const char *path, int *pid, int *minor);
 
+/* Which disk of a tapdisk a backend serves, by what xenstore says of it: by the socket that tapback has been given
+ * (device, the key physical-device-path), or, for an older one, the minor number (numbers, physical-device: "fe:1f";
+ * pid is -1 then). A number of another kind of backend than vbd3 is another driver's. False: it does not say. */
+bool tw_vbd_of_backend(const char *kind, const char *device, const char *numbers, int *pid, int *minor);
+
 /* Looks among the disks of all tapdisks: for this one; with pid -1 for the only one of this minor; with both -1 for
  * one that serves the file image. *target is "PID:MINOR", *path the raw image that it serves; the caller frees both.
  * TW_UNAVAILABLE: there is none. TW_UNSUPPORTED: it serves no raw image. Blocking. */
 struct tw_error *tw_tapctl_find(const char *tap_ctl, int pid, int minor, const char *image, char **target,
 	char **path) TW_MUST_CHECK;
+
+/* Whether path is this file, or this device under another name. */
+bool tw_tapctl_is_file(const char *path, const struct stat *file);
 
 struct tw_mirror_switch {
 	const char *tap_ctl; /* the program's path */

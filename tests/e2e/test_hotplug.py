@@ -332,6 +332,64 @@ def test_a_disk_without_the_script_has_its_image_for_itself_too(xl, heard, kind)
     assert xl.call("add", two.backend_of("xvda")) == 0
 
 
+def crowd(xl, *targets):
+    """Guests with a disk each that somebody else serves."""
+    guests = [xl.guest(100 + n, "guest-%d" % n) for n in range(len(targets))]
+    for guest, target in zip(guests, targets):
+        back = guest.attach("xvda", target, kind="qdisk", script="/etc/xen/scripts/block")
+        xl.host.xen.store.write(back + "/state", "4")
+    return guests
+
+
+def test_the_check_for_sharing_takes_no_more_processes_with_more_guests(xl, heard):
+    """And misses none of them, wherever it stands."""
+    log = xl.directory / "calls"
+    count = "1" + "".join(
+        '; xenstore-%s() { echo >>%s; command xenstore-%s "$@"; }' % (name, log, name) for name in ("read", "list"))
+
+    def calls(guest):
+        log.write_text("")
+        assert xl.add(guest, "xvda", heard.image("web-%d.img" % guest.domid), count=count) == ""
+        return log.read_text().count("\n")
+    few = calls(xl.guest(5, "five"))
+    guests = crowd(xl, *["/srv/%d.img" % n for n in range(120)])
+    assert calls(xl.guest(6, "six")) <= few + 5
+    for n in (0, 60, 119):
+        image = heard.image("taken-%d.img" % n)
+        heard.xen.store.write(guests[n].backend_of("xvda") + "/params", "aio:" + image)
+        assert "in use by domain %d" % guests[n].domid in xl.add(xl.guest(10 + n, "late"), "xvda", image)
+
+
+def test_a_disk_without_a_target_hides_none_behind_it(xl, heard):
+    guests, image = crowd(xl, *["/srv/web.img"] * 5), heard.image("web.img")
+    for n in (0, 1, 3):
+        heard.xen.store.remove(guests[n].backend_of("xvda") + "/params")
+    for n in (2, 4):
+        heard.xen.store.write(guests[n].backend_of("xvda") + "/params", "aio:" + image)
+        assert "in use by domain %d" % guests[n].domid in xl.add(xl.guest(10 + n, "late"), "xvda", image)
+        heard.xen.store.remove(guests[n].backend_of("xvda") + "/params")
+    assert xl.add(xl.guest(9, "last"), "xvda", image) == ""
+
+
+def test_a_guest_that_goes_meanwhile_hides_none_behind_it(xl, heard):
+    """Its home is there when all domains are listed, its disks are not a moment later."""
+    guests, image = crowd(xl, *["/srv/web.img"] * 5), heard.image("web.img")
+    heard.xen.store.write(guests[4].backend_of("xvda") + "/params", "aio:" + image)
+    gone = "/local/domain/0/backend/qdisk/%d" % guests[1].domid
+    before = "1; xenstore-list() { [ $# -le 2 ] || xenstore-rm %s; command xenstore-list \"$@\"; }" % gone
+    assert "in use by domain %d" % guests[4].domid in xl.add(xl.guest(9, "web"), "xvda", image, before=before)
+    assert not heard.xen.store.exists(gone)
+    del guests[1].disks["xvda"]
+
+
+@pytest.mark.parametrize("name", ["ä.img", "two words.img", "a\\nb.img", "tab\tand\nline.img"])
+def test_a_name_that_is_shown_otherwise_is_the_same_image(xl, heard, name):
+    image = heard.image("web.img")
+    os.link(image, os.path.join(heard.images, name))
+    (other,) = crowd(xl, "raw:%s/%s" % (heard.images, name))
+    assert "in use by domain %d" % other.domid in xl.add(xl.guest(5, "web"), "xvda", image)
+
+
 def test_an_image_that_is_mounted_in_dom0_is_no_guests(xl, heard):
     guests, root = [xl.guest(5 + n, "web-%d" % n) for n in range(5)], os.path.join(heard.directory, "its root")
     image = heard.image("web.img")

@@ -48,7 +48,8 @@ def test_a_disk_without_a_capture_is_listed_with_what_to_do(host):
     assert disks["xvda"]["to_do"] == \
         "disk = [ 'vdev=xvda, access=rw, format=raw, script=block-tapwire, target=aio:/srv/web.img' ]"
     assert "access=ro" in disks["xvdb"]["to_do"] and "target=aio:/dev/vg/lv'" in disks["xvdb"]["to_do"]
-    assert disks["xvdc"]["to_do"] == "tapwire attach web xvdc"
+    assert disks["xvdc"]["to_do"] == \
+        "a section [guest NAME] with domain = web and attach = yes of tapwire.conf; or tapwire attach web xvdc"
     text = host.text()
     assert "script=block-tapwire, target=aio:/srv/web.img" in text and text.count("not captured") == 3
     assert host.inspectors() == {}

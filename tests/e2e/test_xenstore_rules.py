@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from lib import dom0, endpoint, guestdisk
+from lib import dom0, endpoint, guestdisk, layout
 from lib.xenless import Domain
 
 
@@ -177,21 +177,55 @@ def test_an_empty_image_fails_the_disk(host):
     assert "empty" in host.told(back)["error"]
 
 
-def test_an_encrypted_disk_is_watched_and_named(host):
+def luks(version):
+    """The header by its on-disk format; what is not needed is zero."""
+    if version == 1:  # version 1.2.3 of the format's description
+        head = b"LUKS\xba\xbe" + struct.pack(">H32s32s32sII", 1, b"aes", b"xts-plain64", b"sha256", 4096, 64)
+        return head.ljust(168, b"\0") + b"0b5e1d2c-0000-4000-8000-000000000001"
+    uuid = b"0b5e1d2c-0000-4000-8000-000000000002"
+    fields = struct.pack(">HQQ48s32s64s40s48sQ", 2, 0x4000, 3, b"", b"sha256", bytes(64), uuid, b"", 0)
+    return b"LUKS\xba\xbe" + fields
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_encrypted_disk_is_named_and_told_of(host, version):
     image = host.image("luks.img")
-    with open(image, "r+b") as file:  # LUKS1 by its on-disk format, version 1.2.3; what is not needed is zero
-        file.write(bytes(1 << 20))
-        file.seek(0)
-        file.write(b"LUKS\xba\xbe" + struct.pack(">H32s32s32sII", 1, b"aes", b"xts-plain64", b"sha256", 4096, 64))
-        file.seek(168)
-        file.write(b"0b5e1d2c-0000-4000-8000-000000000001")
+    with open(image, "r+b") as file:
+        file.write(luks(version).ljust(1 << 20, b"\0"))
     host.start()
-    captured(host, 5, "web", image=image)
-    awaits(host, "web", "live")
+    guest = captured(host, 5, "web", image=image)
+    words = "encrypted (LUKS): not watched"
+    host.wait(lambda: host.told(guest.backend_of("xvda")).get("error") == words, "told in xenstore")
+    host.wait(lambda: host.told(guest.backend_of("xvda"))["state"] == "live", "live all the same")
     host.wait(lambda: [(place["fstype"], place["watched"]) for disk in host.status()["disks"]
                        for place in disk["inspector"].get("places", ())] == [("crypto_LUKS", False)], "named")
-    words = "file system type crypto_LUKS is not followed: it is encrypted"
-    assert words in host.text() and "not watched: " + words in host.said()
+    assert host.disks()[("web", "xvda")]["remark"] == words
+    assert words in host.text() and "it is encrypted (LUKS), and the key is the guest's" in host.text()
+    assert "not watched: it is encrypted (LUKS)" in host.said()
+    assert host.xen.store.read("/local/domain/0/tapwire/health") == "good"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_rest_of_a_disk_with_an_encrypted_partition_is_watched(host, version):
+    image = os.path.join(host.images, "parts.img")
+    with open(image, "wb") as file:
+        file.truncate(8 << 20)
+    layout.partition_table(image, "label: gpt\nstart=2048, size=4096\nstart=6144, size=4096\nstart=10240, size=2048\n")
+    with open(image, "r+b") as file:
+        for start in (2048, 10240):
+            file.seek(start * 512)
+            file.write(luks(version))
+        file.seek(6144 * 512)
+        with open(host.image("whole.img"), "rb") as whole:
+            file.write(whole.read())
+    host.start()
+    guest = captured(host, 5, "web", image=image)
+    words = "encrypted (LUKS): not watched: 1, 3"
+    host.wait(lambda: host.told(guest.backend_of("xvda")).get("error") == words, "told in xenstore")
+    host.wait(lambda: [(place["place"], place["fstype"], place["watched"]) for disk in host.status()["disks"]
+                       for place in disk["inspector"].get("places", ())] ==
+              [("1", "crypto_LUKS", False), ("2", "ext4", True), ("3", "crypto_LUKS", False)], "the rest is watched")
+    assert words in host.text()
 
 
 def test_without_xenstore_disks_of_the_ini_file_are_watched_until_there_is_one(host):
@@ -261,6 +295,60 @@ def test_guests_that_only_read_may_share_an_image(host):
         awaits(host, "guest-%d" % n, "live")
     captured(host, 9, "writer", image=image)
     awaits(host, "writer", "refused")
+
+
+def test_of_many_that_want_one_image_one_has_it_and_then_another(host):
+    host.start()
+    image = host.image("shared.img")
+    guests = {}
+    for n in range(12):
+        guests["guest-%d" % n] = captured(host, 5 + n, "guest-%d" % n, image=image)
+
+    def states():
+        return sorted(disk["state"] for disk in host.disks().values())
+    for left in range(12, 8, -1):
+        host.wait(lambda left=left: states() == ["live"] + ["refused"] * (left - 1), lambda: "states are %s" % states())
+        (holder,) = [name for (name, _), disk in host.disks().items() if disk["state"] == "live"]
+        errors = {disk["error"] for disk in host.disks().values() if disk["state"] == "refused"}
+        assert errors == {"the image is also xvda of the guest %s, and one of them may write it" % holder}
+        host.end(guests.pop(holder))
+
+
+def test_who_waits_for_an_image_has_it_when_nobody_writes_it_any_more(host):
+    host.start()
+    image, other = host.image("shared.img"), host.image("other.img")
+    writer = captured(host, 5, "writer", image=image)
+    awaits(host, "writer", "live")
+    for n in range(3):
+        captured(host, 10 + n, "reader-%d" % n, image=image, mode="r")
+        awaits(host, "reader-%d" % n, "refused")
+    back = writer.backend_of("xvda")
+    host.xen.store.write(back + "/mode", "r")
+    for n in range(3):
+        awaits(host, "reader-%d" % n, "live")
+    host.xen.store.write(back + "/mode", "w")
+    awaits(host, "writer", "refused")
+    host.xen.store.write(back + "/params", "aio:" + other)
+    awaits(host, "writer", "live")
+    for n in range(3):
+        awaits(host, "reader-%d" % n, "live")
+
+
+def test_disks_that_exchange_their_images_are_watched(host):
+    host.start()
+    one, two = host.image("one.img"), host.image("two.img")
+    guest = captured(host, 5, "web", image=one)
+    host.plug(guest, "xvdb", two)
+    awaits(host, "web", "live")
+    awaits(host, "web", "live", "xvdb")
+    tx = host.xen.store.transaction()
+    host.xen.store.write(guest.backend_of("xvda") + "/params", "aio:" + two, tx)
+    host.xen.store.write(guest.backend_of("xvdb") + "/params", "aio:" + one, tx)
+    assert host.xen.store.end(tx)
+    host.wait(lambda: {vdev: image for (_, vdev), (_, _, image) in host.inspectors().items()} ==
+              {"xvda": two, "xvdb": one}, "exchanged")
+    awaits(host, "web", "live")
+    awaits(host, "web", "live", "xvdb")
 
 
 def test_a_cdrom_is_left_alone(host):

@@ -52,6 +52,31 @@ static void an_end_without_a_word_fails_it_too(void **state)
 	assert_string_equal(report.error, "the inspector ended with status 3");
 }
 
+static void a_remark_is_kept_beside_the_rest(void **state)
+{
+	(void)state;
+	struct tw_report report = { .state = TW_REPORT_LIVE };
+	assert_true(tw_report_take(&report, "remark encrypted (LUKS): not\twatched"));
+	assert_string_equal(report.remark, "encrypted (LUKS): not?watched");
+	assert_false(tw_report_take(&report, "remark encrypted (LUKS): not\twatched"));
+	assert_true(report.state == TW_REPORT_LIVE && !*report.error);
+	assert_true(tw_report_take(&report, "remark "));
+	assert_string_equal(report.remark, "");
+}
+
+static void without_its_mirror_a_disk_has_failed(void **state)
+{
+	(void)state;
+	const struct tw_report report = { .state = TW_REPORT_LIVE, .events = 7, .error = "earlier" };
+	struct tw_report told = tw_report_with_trouble(&report, "the sink has died");
+	assert_int_equal(told.state, TW_REPORT_FAILED);
+	assert_string_equal(told.error, "the sink has died");
+	assert_true(told.events == 7);
+	told = tw_report_with_trouble(&report, NULL);
+	assert_int_equal(told.state, TW_REPORT_LIVE);
+	assert_string_equal(told.error, "earlier");
+}
+
 static void an_error_is_cut_and_made_printable(void **state)
 {
 	char line[2000] = "error \x1b[31m";
@@ -70,6 +95,8 @@ int main(void)
 		cmocka_unit_test(what_is_no_status_changes_nothing),
 		cmocka_unit_test(an_error_fails_the_disk_until_it_gets_further_than_before),
 		cmocka_unit_test(an_end_without_a_word_fails_it_too),
+		cmocka_unit_test(a_remark_is_kept_beside_the_rest),
+		cmocka_unit_test(without_its_mirror_a_disk_has_failed),
 		cmocka_unit_test(an_error_is_cut_and_made_printable),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

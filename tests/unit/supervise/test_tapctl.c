@@ -39,9 +39,10 @@ static const char script[] =
 	"	echo \"pid=$PPID minor=4 state=$(cat state) args=$(cat args)\" ;;\n"
 	"pause)\n"
 	"	while [ -e asleep ]; do sleep 0.01; done\n"
-	"	echo 0x2a >state ;;\n"
+	"	echo 0x2a >state\n"
+	"	[ ! -e hung ] || exec sleep 1000 ;;\n"
 	"stats) rm -f asleep ;;\n"
-	"unpause) echo 0 >state ;;\n"
+	"unpause) echo 0 >state; [ ! -e theirs ] ;;\n"
 	"esac\n";
 
 static char dir[] = "/tmp/tapwire-tapctl-XXXXXX";
@@ -344,6 +345,38 @@ static void a_tapdisk_that_sleeps_is_woken(void **state)
 	assert_string_equal(get("state"), "0\n");
 }
 
+/* The guest waits for it. */
+static void a_tap_ctl_that_does_not_come_back_is_ended(void **state)
+{
+	(void)state;
+	put("hung", "");
+	assert_int_equal(change("/s", "auto", NULL), 0);
+	assert_string_equal(get("state"), "0\n");
+	assert_false(exists(mark));
+}
+
+static void a_disk_that_somebody_else_has_let_go_on_is_left_so(void **state)
+{
+	(void)state;
+	put("theirs", "");
+	assert_int_equal(change("/s", "auto", NULL), TW_SWITCH_ALONE);
+	assert_string_equal(get("state"), "0\n");
+}
+
+static void a_backend_says_which_disk_it_has(void **state)
+{
+	int pid, minor;
+	(void)state;
+	assert_true(tw_vbd_of_backend("vbd", "/run/blktap-control/nbd7.3", "", &pid, &minor));
+	assert_true(pid == 7 && minor == 3);
+	assert_true(tw_vbd_of_backend("vbd3", "/dev/sm/x", "fe:1f", &pid, &minor));
+	assert_true(pid == -1 && minor == 31);
+	assert_false(tw_vbd_of_backend("vbd", "/dev/sm/x", "fe:1f", &pid, &minor));
+	assert_false(tw_vbd_of_backend("vbd3", "", "fe", &pid, &minor));
+	assert_false(tw_vbd_of_backend("vbd3", "", "fe:", &pid, &minor));
+	assert_false(tw_vbd_of_backend("vbd3", "", "fe:1g", &pid, &minor));
+}
+
 /* SIGTERM, as a service manager sends it to all, does not leave the guest paused. */
 static void the_process_comes_to_its_end(void **state)
 {
@@ -419,6 +452,7 @@ int main(void)
 		cmocka_unit_test(a_line_of_nothing_open_tells_of_none),
 		cmocka_unit_test(targets),
 		cmocka_unit_test(a_socket_tells_of_the_disk_behind_it),
+		cmocka_unit_test(a_backend_says_which_disk_it_has),
 		TEST(a_disk_is_found_by_what_is_known_of_it),
 		TEST(a_disk_that_is_not_found_is_told),
 		TEST(the_disk_is_paused_and_goes_on_with_the_mirror),
@@ -431,6 +465,8 @@ int main(void)
 		TEST(a_pause_that_fails_changes_nothing),
 		TEST(a_mirror_that_fails_leaves_a_disk_that_runs),
 		TEST(a_tapdisk_that_sleeps_is_woken),
+		TEST(a_tap_ctl_that_does_not_come_back_is_ended),
+		TEST(a_disk_that_somebody_else_has_let_go_on_is_left_so),
 		TEST(the_process_comes_to_its_end),
 		TEST(other_programs_arguments_are_not_taken),
 		TEST(an_image_with_holes_gets_no_mirror),
