@@ -140,6 +140,16 @@ static struct tw_error *read_script(struct reader *r, struct tw_guest_disk *disk
 	return NULL;
 }
 
+static struct tw_error *read_served(struct reader *r, struct tw_guest_disk *disk)
+{
+	TW_TRY(read_optional(r, TW_XS_DISK_TAPDISK, &disk->served));
+	disk->by_tapdisk = *disk->served;
+	if (disk->by_tapdisk)
+		return NULL;
+	free(TW_STEAL(disk->served));
+	return read_optional(r, TW_XS_DISK_DEVICE, &disk->served);
+}
+
 static struct tw_error *read_disk(struct reader *r, struct tw_guest_disk *disk)
 {
 	TW_AUTO_FREE char *mode = NULL;
@@ -151,7 +161,7 @@ static struct tw_error *read_disk(struct reader *r, struct tw_guest_disk *disk)
 	TW_TRY(read_key(r, TW_XS_DISK_DEVICE_TYPE, &type, &disk->problem));
 	TW_TRY(read_key(r, TW_XS_DISK_PARAMS, &disk->params, &disk->problem));
 	TW_TRY(read_script(r, disk));
-	TW_TRY(read_optional(r, TW_XS_DISK_DEVICE, &disk->served));
+	TW_TRY(read_served(r, disk));
 	TW_TRY(read_optional(r, TW_XS_DISK_NUMBERS, &disk->numbers));
 	disk->read_only = mode && *mode == 'r';
 	disk->cdrom = type && strcmp(type, "cdrom") == 0;

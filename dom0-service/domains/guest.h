@@ -13,8 +13,9 @@ struct tw_guest_disk {
 	char *vdev;   /* "" when that is the problem */
 	char *params; /* as it stands there, printable; "" when there is none */
 	char *script; /* the name of the hotplug script without its directory, "" when there is none */
-	char *served; /* the keys physical-device-path and */
+	char *served; /* the keys physical-device-path, or tapdisk, and */
 	char *numbers; /* physical-device: what the backend serves; "" when missing, or no such thing */
+	bool by_tapdisk; /* served is the key tapdisk: a mirror is to be put there */
 	char *image;  /* an absolute path, NULL: see problem */
 	bool read_only;
 	bool cdrom;

@@ -317,6 +317,7 @@ static struct tw_error *fill_instance(struct tw_instance *instance, const struct
 	instance->ids = *ids;
 	instance->seen = true;
 	instance->orphan = false;
+	instance->by_tapdisk = disk->by_tapdisk;
 	instance->read_only = disk->read_only;
 	instance->cdrom = disk->cdrom;
 	instance->found = disk->found;

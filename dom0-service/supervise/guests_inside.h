@@ -18,7 +18,7 @@ struct tw_instance {
 	char *served;
 	char *numbers;
 	char *problem;
-	bool read_only, cdrom, found;
+	bool by_tapdisk, read_only, cdrom, found;
 	uint64_t device, inode;
 	bool seen;   /* in the reading at hand */
 	bool orphan; /* xenstore has forgotten it, but its capture goes on */

@@ -22,8 +22,11 @@ bool tw_guest_wants_mirror(const struct tw_guests *guests, const struct tw_guest
 	const struct tw_instance *current = tw_guest_current(entry);
 	const struct tw_config_guest *rule =
 		tw_config_match(guests->config, current->name, entry->uuid, entry->vdev);
-	return rule && rule->watch && rule->attach && !entry->detached && strcmp(current->ids.kind, "vbd3") == 0 &&
-	       !current->read_only && !current->cdrom && strcmp(current->script, "block-tapwire") != 0;
+	if (entry->detached || current->read_only || current->cdrom || (rule && !rule->watch))
+		return false;
+	if (strcmp(current->script, "block-tapwire") == 0)
+		return current->by_tapdisk;
+	return rule && rule->attach && strcmp(current->ids.kind, "vbd3") == 0;
 }
 
 void tw_guest_tap_deinit(struct tw_guest_tap *tap)

@@ -372,3 +372,25 @@ def test_what_is_detached_by_hand_is_attached_when_it_is_plugged_again(host, tap
     host.wait(lambda: host.disks() == {}, "gone")
     guest.attach("xvda", "/dev/sm/backend/sr/vdi", kind="vbd3", script=None, physical_device_path=tap.path)
     await_mirror(host, guest, tap)
+
+
+def test_a_tapdisk_that_the_hotplug_script_has_started(tapwire, memory, hook, tap):
+    """With capture=mirror: no section is needed, as the disk line asks for it; one that says no is heeded."""
+    with dom0.Dom0(tapwire, memory, hook, settings="tap_ctl = %s\n" % tap.tap_ctl) as host:
+        host.start()
+        web = Domain(host.xen, 5, "web").create()
+        back = web.attach("xvda", "aio:%s" % tap.image, script="/etc/xen/scripts/block-tapwire",
+                          physical_device_path="/dev/nbd0")
+        time.sleep(0.3)  # xl calls the script when that is there
+        assert not tap.backend.mirrored()
+        host.xen.store.write(back + "/tapdisk", tap.path)
+        await_mirror(host, web, tap)
+        assert disk_of(host)["capture"] == "mirror"
+        with mounted(memory, tap) as write:
+            write("letter")
+            host.wait(lambda: heard(hook, "letter"), "the letter")
+        host.reload("[guest all]\nwatch = no\n")
+        await_none(host, tap)
+        web.detach("xvda")
+        web.destroy()
+        host.stop()

@@ -262,6 +262,22 @@ def test_tapdisk_has_what_its_driver_is_in(xl, heard):
     assert xl.servers(reader, "xvda") and xl.servers(plain, "xvda") and not xl.tapdisks()
 
 
+def test_a_tapdisk_without_the_driver_is_told_to_tapwired(xl, heard):
+    """Which puts a mirror there: test_attach_service. A disk that the guest only reads needs none."""
+    xl.settings["capture"] = "mirror"
+    web, image = xl.guest(5, "web"), heard.image("of web.img")
+    assert xl.add(web, "xvda", "aio:" + image) == ""
+    (socket,) = xl.tapdisks()
+    assert heard.xen.store.get(web.backend_of("xvda") + "/tapdisk") == str(socket)
+    incoming, said = migrates(xl, web, 6, image)
+    assert said == "" and heard.xen.store.get(incoming.backend_of("xvda") + "/tapdisk") == str(socket)
+    assert xl.add(web, "xvdb", heard.image("b.img"), mode="r") == ""
+    assert list(xl.tapdisks()) == [socket] and heard.xen.store.get(web.backend_of("xvdb") + "/tapdisk") is None
+    for guest, vdev in (web, "xvda"), (incoming, "xvda"), (web, "xvdb"):
+        xl.remove(guest, vdev)
+    assert xl.clean()
+
+
 def test_a_tapdisk_that_is_half_there_is_made_anew(xl, heard):
     xl.settings["capture"] = "tapdisk"
     web = xl.guest(5, "web")
@@ -629,7 +645,7 @@ def test_only_root_may():
     ({"capture": "tapdisk", "tap_ctl": "no-tap-ctl"}, "tap-ctl is missing"),
     ({"capture": "tapdisk", "tap_ctl": "/bin/false"}, "tapdisk does not open"),
     ({"capture": "tapdisk", "tap_ctl": "/bin/true"}, "does not show the tapdisk"),
-    ({"capture": "qemu"}, "auto, nbdkit or tapdisk"),
+    ({"capture": "qemu"}, "auto, nbdkit, tapdisk or mirror"),
     ({"nbd_client": "no-client"}, "apt install nbd-client"),
     ({"nbd_devices": "(/no/nbd0)"}, "modprobe nbd"),
     ({"plugin": "/no/plugin.so"}, "nbdkit does not serve"),
