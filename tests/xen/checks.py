@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -101,15 +100,17 @@ class Service:
         with open(config, "w", encoding="utf-8") as file:
             file.write("[target hook]\nurl = %s\nsecret_file = %s\n" % (url, secret))
         run("tapwire", "check-config", config)
-        with open(WORK + "/tapwired.log", "wb") as log:
-            self._proc = subprocess.Popen(
-                ["tapwired", "--config", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        run("systemctl", "start", "tapwired")
 
     def stop(self):
-        self._proc.send_signal(signal.SIGTERM)
-        status = self._proc.wait(timeout=PATIENCE)
-        if status:
-            raise Failure("exit status %d" % status)
+        run("systemctl", "stop", "tapwired")
+        result = run("systemctl", "show", "-P", "Result", "-P", "NRestarts", "tapwired").split()
+        if result != ["success", "0"]:
+            raise Failure("%s\n%s" % (result, self.said()))
+
+    @staticmethod
+    def said():
+        return output("journalctl", "-o", "cat", "-u", "tapwired")
 
 
 class Checks:
@@ -165,7 +166,7 @@ class Checks:
 
     @staticmethod
     def service_is_up():
-        until(lambda: read_text(WORK + "/tapwired.log"), lambda: store("/local/domain/0/tapwire/health") == "good")
+        until(Service.said, lambda: store("/local/domain/0/tapwire/health") == "good")
 
     @staticmethod
     def create(name, uuid, path):
@@ -293,7 +294,7 @@ def show_logs():
         for line in read_text("/var/log/xen/" + name).splitlines()[-40:]:
             print("# " + line[:300])
     print("# --- tapwired")
-    for line in read_text(WORK + "/tapwired.log").splitlines()[-60:]:
+    for line in Service.said().splitlines()[-60:]:
         print("# " + line[:300])
 
 
