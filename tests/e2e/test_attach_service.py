@@ -176,6 +176,15 @@ def test_what_no_mirror_could_tell_of_is_left_alone(host, tap, keys):
     assert tap.log.read_text() == "" and not tap.backend.mirrored()
 
 
+def test_a_section_that_does_not_say_so_attaches_nothing(host, tap):
+    host.write_config("[guest all]\nwatch = yes\n")
+    host.start()
+    plug(host, tap)
+    host.wait(lambda: disk_of(host).get("state") == "not captured", "listed")
+    time.sleep(0.5)
+    assert tap.log.read_text() == ""
+
+
 def test_another_kind_of_backend_is_left_alone(host, tap):
     host.start()
     guest = Domain(host.xen, 5, "web").create()
@@ -231,6 +240,36 @@ def test_a_guest_that_reboots_has_another_tapdisk(host, tap, memory):
     assert not tap.backend.mirrored()
 
 
+@pytest.mark.parametrize("keys", [
+    {"physical_device_path": None, "physical_device": "fe:0"},
+    {"physical_device_path": "nonsense", "physical_device": "fe:0"},
+    {"physical_device_path": None, "target": "aio:{image}"},
+    {"target": "vhd:nonsense"},
+], ids=["by minor", "of the wrong type", "by image", "whatever the target"])
+def test_the_tapdisk_is_found_by_what_xenstore_says(host, tap, keys):
+    host.start()
+    keys = {name: value and value.format(image=tap.image) for name, value in keys.items()}
+    await_mirror(host, plug(host, tap, **keys), tap)
+
+
+def test_a_disk_that_makes_no_sense_gets_no_mirror(host, tap):
+    host.start()
+    guest = plug(host, tap, mode="x")
+    await_failure(host, guest, 'the key mode is "x", expected w|r')
+    assert tap.asked("pause") == 0 and disk_of(host)["state"] == "refused"
+
+
+def test_two_guests_may_not_write_what_one_tapdisk_serves(host, tap):
+    host.start()
+    first = plug(host, tap)
+    await_mirror(host, first, tap)
+    second = plug(host, tap, 6, "mail")
+    await_failure(host, second, "the image is also xvda of the guest web")
+    assert tap.asked("pause") == 1
+    first.detach("xvda")
+    await_mirror(host, second, tap)
+
+
 def test_a_tapdisk_that_xenstore_names_later_is_waited_for(host, tap):
     host.start()
     guest = plug(host, tap, physical_device_path=None)
@@ -269,6 +308,17 @@ def test_what_fails_for_long_costs_ever_less(host, tap):
     plug(host, tap)
     time.sleep(8)
     assert 3 <= tap.asked("list") <= 5  # at once, after 1, 2 and 4 seconds
+
+
+def test_a_list_that_began_before_a_disk_came_says_nothing_of_it(host, tap, memory):
+    """It may have been served since."""
+    host.start()
+    tap.does('if mkdir %s; then sleep 2; exit; fi 2>/dev/null\nexec %s "$@"' % (memory / "once", tap.backend.tap_ctl))
+    plug(host, tap, 6, "mail", physical_device_path=SOCKET % "1.1")
+    host.wait(lambda: tap.asked("list") == 1, "asked")
+    guest = plug(host, tap)
+    await_mirror(host, guest, tap)
+    assert "mail/xvda: no mirror: no tapdisk" in host.said() and "web/xvda: no mirror" not in host.said()
 
 
 def test_hundreds_of_disks_are_looked_for_together(host, tap):
