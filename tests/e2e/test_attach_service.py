@@ -174,6 +174,7 @@ def test_what_no_mirror_could_tell_of_is_left_alone(host, tap, keys):
     host.wait(lambda: disk_of(host), "listed")
     time.sleep(0.5)
     assert tap.log.read_text() == "" and not tap.backend.mirrored()
+    assert "attach" not in disk_of(host).get("to_do", "")
 
 
 def test_a_section_that_does_not_say_so_attaches_nothing(host, tap):
@@ -372,7 +373,7 @@ def test_a_mirror_that_keeps_failing_is_given_up_until_a_reload(tapwire, memory,
         host.wait(lambda: sink(host) not in (None, pid) and tap.backend.mirrored(), "another one")
         os.kill(sink(host), signal.SIGKILL)
         await_failure(host, guest, "given up after 2 failures of the mirror in a row")
-        assert "systemctl reload tapwired" in told(host, guest)["error"] and sink(host) is None
+        assert "until the service is reloaded" in told(host, guest)["error"] and sink(host) is None
         host.reload(ATTACH)
         await_mirror(host, guest, tap)
         assert told(host, guest).get("error") is None
@@ -410,6 +411,23 @@ def test_what_is_detached_by_hand_stays_so_until_a_reload(host, tap, tapwire, by
     assert tap.asked("pause") == pauses and not tap.backend.mirrored()
     host.reload(ATTACH)
     await_mirror(host, guest, tap)
+
+
+def test_detach_goes_on_without_a_service_that_does_not_answer(host, tap, tapwire):
+    """Which does as it was asked when it comes to it."""
+    host.start()
+    guest = plug(host, tap)
+    await_mirror(host, guest, tap)
+    host.proc.send_signal(signal.SIGSTOP)
+    try:
+        done = tapwire.run("detach", "web", "xvda", "--tap-ctl", tap.tap_ctl, "--state", host.run,
+                           env={**os.environ, **host.environment})
+        assert done.returncode == 0 and b"does not answer in time; if it has put the mirror there" in done.stderr, done
+        assert not tap.backend.mirrored()
+    finally:
+        host.proc.send_signal(signal.SIGCONT)
+    host.wait(lambda: "detached by hand; systemctl reload tapwired" in host.text(), "it has heard of it")
+    assert not tap.backend.mirrored()
 
 
 def test_what_is_detached_by_hand_is_attached_when_it_is_plugged_again(host, tap, tapwire):
