@@ -383,9 +383,10 @@ int64_t tw_spool_floor(const struct tw_spool *spool)
 	return floor;
 }
 
-/* Room is needed: what is only kept goes, the oldest first. */
+/* When room is needed, what is only kept goes, the oldest first. What this transaction stored counts. */
 static struct tw_error *make_room(struct tw_spool *spool, int64_t floor)
 {
+	TW_TRY(measure_file(spool));
 	for (int i = 0; i < MAKE_ROOM_STEPS && !tw_spool_has_room(spool); i++) {
 		tw_spool_db_bind(&spool->db, TW_SQL_CHUNK_DROP_SOME, 1, floor);
 		TW_TRY(tw_spool_db_run(&spool->db, TW_SQL_CHUNK_DROP_SOME));
@@ -441,7 +442,6 @@ struct tw_error *tw_spool_commit(struct tw_spool *spool, bool tidy)
 		TW_TRY(drop_chunks(spool));
 		TW_TRY(give_back(spool));
 	} else if (spool->keep_ms) {
-		TW_TRY(measure_file(spool));
 		TW_TRY(make_room(spool, tw_spool_floor(spool)));
 	}
 	TW_TRY(tw_spool_db_commit(&spool->db));

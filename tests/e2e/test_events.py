@@ -509,17 +509,28 @@ def around(event):
 
 
 def with_content(events):
-    """A new file's content may come a transaction later, when the blocks that were claimed
-    unwritten are converted: that is no other action."""
+    """New content may come a transaction later, when the blocks that were claimed unwritten are
+    converted: that is no other action."""
     kept = []
     for event in events:
-        made = [other for other in kept if other["type"] == tree.PREFIX + "created"
-                and other["data"]["inode"] == event["data"]["inode"]]
-        if event["type"] == tree.PREFIX + "modified" and made:
-            made[0]["data"].setdefault("ranges", []).extend(event["data"]["ranges"])
+        first = next((other for other in kept if is_claim_of(other, event)), None)
+        if first:
+            told = first["data"].setdefault("ranges", [])
+            told.extend(extent for extent in event["data"]["ranges"] if extent not in told)
         else:
             kept.append(event)
     return kept
+
+
+def is_claim_of(event, later):
+    """Whether `event` tells that the blocks were claimed whose content `later` tells."""
+    one, two = event["data"], later["data"]
+    if later["type"] != tree.PREFIX + "modified" or one["inode"] != two["inode"]:
+        return False
+    if event["type"] == tree.PREFIX + "created":
+        return True
+    return event["type"] == later["type"] and one["transaction"] < two["transaction"] and \
+        one["ranges"] == two["ranges"]
 
 
 def test_events_are_of_their_transaction(recording):

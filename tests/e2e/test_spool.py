@@ -204,7 +204,7 @@ def test_what_is_only_kept_makes_room(lab):
     for fed in range(500, 6500, 500):  # no faster than it is delivered
         lab.feed(500, "--padding", "700", epoch=f"epoch-{fed}")
         lab.wait_delivered(fed)
-        wait_for(lambda: lab.status()["spool"]["events"] == 0)  # that is on the disk a moment later
+        wait_for(lambda: lab.status()["spool"]["events"] == 0)  # recorded a moment after the answer
     assert ask(lab, "spool")["spool"]["bytes"] <= 4 << 20
     assert "taking no events" not in lab.said()
 

@@ -334,6 +334,24 @@ static void the_operators_limit_is_kept(void **state)
 	assert_true(tw_spool_has_room(f->spool));
 }
 
+/* Whichever commit it is whose events need the room. */
+static void what_is_only_kept_makes_room(void **state)
+{
+	struct fixture *f = *state;
+	tw_spool_close(f->spool);
+	must(tw_spool_open(f->path, 256 << 10, &f->spool));
+	tw_spool_set_limits(f->spool, 256 << 10, 3600 * 1000);
+	struct tw_spool_lane *lane = attach_lane(f, "t", ALL);
+	for (int round = 0; round < 400; round++) {
+		store(f, "epoch", 1000, 1);
+		plan(f, lane, 1000, 100000);
+		must(tw_spool_acknowledge(f->spool, lane));
+		must(tw_spool_commit(f->spool, round / 200));
+		if (!tw_spool_has_room(f->spool))
+			fail_msg("round %d: no room", round);
+	}
+}
+
 static void a_refused_batch_is_planned_anew_under_the_next_numbers(void **state)
 {
 	struct fixture *f = *state;
@@ -510,6 +528,7 @@ int main(void)
 		TEST(a_rollback_returns_to_the_commit),
 		TEST(the_plan_has_a_bound),
 		TEST(the_operators_limit_is_kept),
+		TEST(what_is_only_kept_makes_room),
 		TEST(a_refused_batch_is_planned_anew_under_the_next_numbers),
 		TEST(what_is_held_can_be_taken_back),
 		TEST(what_is_held_is_given_up_when_a_later_event_is_accepted),
