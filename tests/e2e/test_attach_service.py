@@ -281,7 +281,7 @@ def test_a_tapdisk_that_xenstore_names_later_is_waited_for(host, tap):
     assert told(host, guest).get("error") is None
 
 
-@pytest.mark.parametrize("how", ["missing", "fails", "hangs", "other type"])
+@pytest.mark.parametrize("how", ["missing", "fails", pytest.param("hangs", marks=pytest.mark.slow), "other type"])
 def test_what_tap_ctl_cannot_do_is_told_and_tried_again(host, tap, how):
     words = {"missing": "tap-ctl-of-host: no such file or directory; install blktap, or name it with tap_ctl",
              "fails": "tap-ctl-of-host list: failed",
@@ -303,6 +303,7 @@ def test_what_tap_ctl_cannot_do_is_told_and_tried_again(host, tap, how):
     host.wait(lambda: host.xen.store.read("/local/domain/0/tapwire/health") == "good", "good again")
 
 
+@pytest.mark.slow
 def test_what_fails_for_long_costs_ever_less(host, tap):
     tap.does("exit 1")
     host.start()
