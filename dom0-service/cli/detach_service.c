@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/detach_service.h"
+#include "base/log.h"
 #include "base/scope.h"
 #include "event/json.h"
 #include "supervise/paths.h"
@@ -49,9 +50,16 @@ static struct tw_error *ask_once(const char *socket, const struct tw_buf *questi
 
 static struct tw_error *ask(const char *socket, const struct tw_buf *question, bool *done)
 {
-	bool ours, gone;
+	bool ours = false, gone;
 	for (unsigned waited = 0; waited < PATIENCE_MS; waited += LOOK_MS) {
-		TW_TRY(ask_once(socket, question, &ours, &gone));
+		struct tw_error *err = ask_once(socket, question, &ours, &gone);
+		/* A guest may wait for this: it goes on without a service that hangs. */
+		if (err && !waited)
+			tw_log(TW_LOG_WARN, "", "%s; if it has put the mirror there, it may do so again",
+				tw_error_message(err));
+		if (err && waited)
+			return err;
+		tw_error_destroy(err);
 		*done = ours && gone;
 		if (!ours || gone)
 			return NULL;

@@ -11,8 +11,6 @@
 #include <string.h>
 #include <strings.h>
 
-/* Guests come in crowds: one look for all of them. */
-#define CROWD_MS 20
 /* Between two looks for a tapdisk that was not found. */
 #define PAUSE_FIRST_MS 1000
 #define PAUSE_MAX_MS 60000
@@ -198,7 +196,7 @@ bool tw_guest_mirror_plan(struct tw_guests *guests, struct tw_guest_entry *entry
 	tw_guest_tap_deinit(&entry->tap);
 	entry->tap.asked = TW_STEAL(asked);
 	entry->tap.pause_ms = PAUSE_FIRST_MS;
-	search_in(guests, entry, CROWD_MS);
+	search_in(guests, entry, 0);
 	return captured_otherwise(guests, entry);
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Who has which image: two disks may share one only when neither may be written. A question costs the same with one
- * guest and with thousands: the disks of an image stand in a list of its own, with those that may be written first.
+ * guest and with thousands: the disks of an image stand in a list of its own, one that may be written or any number
+ * that may not; so the first other one tells of all.
  */
 #include "supervise/guests_inside.h"
 
@@ -12,7 +13,7 @@ struct tw_shared_image {
 	struct {
 		uint64_t device, inode;
 	} key;
-	struct tw_guest_entry *holders; /* that are watched; those that may be written first */
+	struct tw_guest_entry *holders; /* that are watched */
 	struct tw_guest_entry *waiters; /* that were refused because of one of them */
 	bool freed;                     /* since the waiters were looked at, a holder has gone, or writes no more */
 	UT_hash_handle hh;
@@ -95,10 +96,7 @@ void tw_guest_hold(struct tw_guests *guests, struct tw_guest_entry *entry)
 		return;
 	entry->holds = image;
 	entry->holds_to_read = current->read_only;
-	if (current->read_only)
-		DL_APPEND2(image->holders, entry, prev_holder, next_holder);
-	else
-		DL_PREPEND2(image->holders, entry, prev_holder, next_holder);
+	DL_APPEND2(image->holders, entry, prev_holder, next_holder);
 }
 
 void tw_guest_stop_waiting(struct tw_guests *guests, struct tw_guest_entry *entry)

@@ -43,6 +43,8 @@ static void put_advice(const struct tw_guest_entry *entry, const struct tw_confi
 		tw_buf_puts(&text, "detached by hand; systemctl reload tapwired attaches it again");
 	else if (entry->tap.asked)
 		tw_buf_puts(&text, "nothing; a mirror is being put under its tapdisk");
+	else if (strcmp(disk->ids.kind, "vbd3") == 0 && disk->read_only)
+		tw_buf_puts(&text, "nothing; the guest may not write it");
 	else if (strcmp(disk->ids.kind, "vbd3") == 0)
 		put_attach(&text, rule, *disk->name ? disk->name : entry->uuid, entry->vdev);
 	else

@@ -109,8 +109,8 @@ static void count_failure(struct tw_mirror *m)
 	TW_AUTO_FREE char *last = strdup(m->trouble);
 	char text[sizeof(m->trouble)];
 	snprintf(text, sizeof(text),
-		"given up after %u failures of the mirror in a row; the guest goes on without being watched; "
-		"to try again: systemctl reload tapwired; the last: %s",
+		"given up after %u failures of the mirror in a row; the guest goes on without being watched, until the "
+		"service is reloaded or started again; the last: %s",
 		m->failures, last ? last : "");
 	note_trouble(m, text);
 	if (tw_child_state(m->sink) == TW_CHILD_LIVE)

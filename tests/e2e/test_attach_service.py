@@ -174,6 +174,16 @@ def test_what_no_mirror_could_tell_of_is_left_alone(host, tap, keys):
     host.wait(lambda: disk_of(host), "listed")
     time.sleep(0.5)
     assert tap.log.read_text() == "" and not tap.backend.mirrored()
+    assert "attach" not in disk_of(host).get("to_do", "")
+
+
+def test_a_section_that_does_not_say_so_attaches_nothing(host, tap):
+    host.write_config("[guest all]\nwatch = yes\n")
+    host.start()
+    plug(host, tap)
+    host.wait(lambda: disk_of(host).get("state") == "not captured", "listed")
+    time.sleep(0.5)
+    assert tap.log.read_text() == ""
 
 
 def test_another_kind_of_backend_is_left_alone(host, tap):
@@ -231,6 +241,36 @@ def test_a_guest_that_reboots_has_another_tapdisk(host, tap, memory):
     assert not tap.backend.mirrored()
 
 
+@pytest.mark.parametrize("keys", [
+    {"physical_device_path": None, "physical_device": "fe:0"},
+    {"physical_device_path": "nonsense", "physical_device": "fe:0"},
+    {"physical_device_path": None, "target": "aio:{image}"},
+    {"target": "vhd:nonsense"},
+], ids=["by minor", "of the wrong type", "by image", "whatever the target"])
+def test_the_tapdisk_is_found_by_what_xenstore_says(host, tap, keys):
+    host.start()
+    keys = {name: value and value.format(image=tap.image) for name, value in keys.items()}
+    await_mirror(host, plug(host, tap, **keys), tap)
+
+
+def test_a_disk_that_makes_no_sense_gets_no_mirror(host, tap):
+    host.start()
+    guest = plug(host, tap, mode="x")
+    await_failure(host, guest, 'the key mode is "x", expected w|r')
+    assert tap.asked("pause") == 0 and disk_of(host)["state"] == "refused"
+
+
+def test_two_guests_may_not_write_what_one_tapdisk_serves(host, tap):
+    host.start()
+    first = plug(host, tap)
+    await_mirror(host, first, tap)
+    second = plug(host, tap, 6, "mail")
+    await_failure(host, second, "the image is also xvda of the guest web")
+    assert tap.asked("pause") == 1
+    first.detach("xvda")
+    await_mirror(host, second, tap)
+
+
 def test_a_tapdisk_that_xenstore_names_later_is_waited_for(host, tap):
     host.start()
     guest = plug(host, tap, physical_device_path=None)
@@ -241,7 +281,7 @@ def test_a_tapdisk_that_xenstore_names_later_is_waited_for(host, tap):
     assert told(host, guest).get("error") is None
 
 
-@pytest.mark.parametrize("how", ["missing", "fails", "hangs", "other type"])
+@pytest.mark.parametrize("how", ["missing", "fails", pytest.param("hangs", marks=pytest.mark.slow), "other type"])
 def test_what_tap_ctl_cannot_do_is_told_and_tried_again(host, tap, how):
     words = {"missing": "tap-ctl-of-host: no such file or directory; install blktap, or name it with tap_ctl",
              "fails": "tap-ctl-of-host list: failed",
@@ -263,12 +303,24 @@ def test_what_tap_ctl_cannot_do_is_told_and_tried_again(host, tap, how):
     host.wait(lambda: host.xen.store.read("/local/domain/0/tapwire/health") == "good", "good again")
 
 
+@pytest.mark.slow
 def test_what_fails_for_long_costs_ever_less(host, tap):
     tap.does("exit 1")
     host.start()
     plug(host, tap)
     time.sleep(8)
     assert 3 <= tap.asked("list") <= 5  # at once, after 1, 2 and 4 seconds
+
+
+def test_a_list_that_began_before_a_disk_came_says_nothing_of_it(host, tap, memory):
+    """It may have been served since."""
+    host.start()
+    tap.does('if mkdir %s; then sleep 2; exit; fi 2>/dev/null\nexec %s "$@"' % (memory / "once", tap.backend.tap_ctl))
+    plug(host, tap, 6, "mail", physical_device_path=SOCKET % "1.1")
+    host.wait(lambda: tap.asked("list") == 1, "asked")
+    guest = plug(host, tap)
+    await_mirror(host, guest, tap)
+    assert "mail/xvda: no mirror: no tapdisk" in host.said() and "web/xvda: no mirror" not in host.said()
 
 
 def test_hundreds_of_disks_are_looked_for_together(host, tap):
@@ -322,7 +374,7 @@ def test_a_mirror_that_keeps_failing_is_given_up_until_a_reload(tapwire, memory,
         host.wait(lambda: sink(host) not in (None, pid) and tap.backend.mirrored(), "another one")
         os.kill(sink(host), signal.SIGKILL)
         await_failure(host, guest, "given up after 2 failures of the mirror in a row")
-        assert "systemctl reload tapwired" in told(host, guest)["error"] and sink(host) is None
+        assert "until the service is reloaded" in told(host, guest)["error"] and sink(host) is None
         host.reload(ATTACH)
         await_mirror(host, guest, tap)
         assert told(host, guest).get("error") is None
@@ -360,6 +412,23 @@ def test_what_is_detached_by_hand_stays_so_until_a_reload(host, tap, tapwire, by
     assert tap.asked("pause") == pauses and not tap.backend.mirrored()
     host.reload(ATTACH)
     await_mirror(host, guest, tap)
+
+
+def test_detach_goes_on_without_a_service_that_does_not_answer(host, tap, tapwire):
+    """Which does as it was asked when it comes to it."""
+    host.start()
+    guest = plug(host, tap)
+    await_mirror(host, guest, tap)
+    host.proc.send_signal(signal.SIGSTOP)
+    try:
+        done = tapwire.run("detach", "web", "xvda", "--tap-ctl", tap.tap_ctl, "--state", host.run,
+                           env={**os.environ, **host.environment})
+        assert done.returncode == 0 and b"does not answer in time; if it has put the mirror there" in done.stderr, done
+        assert not tap.backend.mirrored()
+    finally:
+        host.proc.send_signal(signal.SIGCONT)
+    host.wait(lambda: "detached by hand; systemctl reload tapwired" in host.text(), "it has heard of it")
+    assert not tap.backend.mirrored()
 
 
 def test_what_is_detached_by_hand_is_attached_when_it_is_plugged_again(host, tap, tapwire):

@@ -3,10 +3,11 @@
 xenstored come and go, too."""
 import os
 import random
+import signal
 
 import pytest
 
-from lib import dom0, xenless
+from lib import dom0, guestdisk, xenless
 from lib.xenless import Domain
 
 
@@ -225,6 +226,52 @@ def test_a_guest_that_dies_without_its_toolstack_leaves_no_inspector(host):
     host.xen.store.remove(guest.home)
     host.xen.unmake(5)
     host.wait(lambda: not host.inspectors() and host.disks() == {}, "gone")
+
+
+def test_a_guest_that_dies_while_its_disk_is_crawled_holds_up_nobody(host):
+    """Its inspector stands still in the middle; the next guest has its number."""
+    host.start()
+    guest = Domain(host.xen, 5, "web").create()
+    back = host.plug(guest, "xvda")
+    pid = None
+    while pid is None or not os.path.exists("/proc/%d" % pid):
+        pid = host.inspectors().get((guest.uuid, "xvda"), (None,))[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert host.told(back).get("state") != "live"
+        host.end(guest)
+        host.wait(lambda: host.disks() == {}, "it is let go of")
+        other = Domain(host.xen, 5, "mail").create()
+        host.plug(other, "xvda")
+        live(host, other)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    host.wait(lambda: set(host.inspectors()) == {(other.uuid, "xvda")}, "its inspector ends")
+    host.wait(lambda: not [name for name in os.listdir(host.ring_dir) if name.startswith(guest.uuid)], "its ring goes")
+    assert host.told(other.backend_of("xvda"))["state"] == "live"
+
+
+def test_a_guest_that_is_saved_and_restored_has_the_same_disk(heard, hook):
+    """Hours lie between, and restarts of the service; somebody has looked at the image meanwhile."""
+    heard.start()
+    guest = Domain(heard.xen, 5, "web").create()
+    image = heard.image("web.img")
+    heard.plug(guest, "xvda", image)
+    live(heard, guest)
+    heard.end(guest)
+    heard.stop()
+    guestdisk.run("debugfs", "-w", "-R", "mkdir meanwhile", image)
+    heard.start()
+    guest = Domain(heard.xen, 9, "web", uuid=guest.uuid).create()
+    heard.plug(guest, "xvda", image)
+    live(heard, guest)
+    heard.stop()
+    events = hook.events()
+    assert [int(event["sequence"]) for event in events] == list(range(1, len(events) + 1))
+    assert len({event["id"].rpartition("-")[0] for event in events}) == 1
+    (made,) = [event for event in events if event.get("subject") == "/meanwhile"]
+    assert made["data"]["resync"] and made["data"]["domain"]["id"] == 9
+    hook.finish()
 
 
 def test_a_driver_domain_watches_the_disks_that_it_serves(asan, memory):

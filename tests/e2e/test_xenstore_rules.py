@@ -143,7 +143,8 @@ def test_a_disk_that_makes_no_sense_is_refused_and_says_why(host, keys, words):
     assert host.told(back).get("error") is None
 
 
-@pytest.mark.parametrize("name", ["two words.img", "it's \"quoted\".img", "-n.img", "a;b$(c)`d`.img", "ä.img"])
+@pytest.mark.parametrize("name", ["two words.img", "it's \"quoted\".img", "-n.img", "a;b$(c)`d`.img", "ä.img",
+                                  "../images/dots.img"])
 def test_an_odd_name_of_an_image_is_a_name(host, name):
     host.start()
     guest = Domain(host.xen, 5, "web").create()
@@ -349,6 +350,7 @@ def test_disks_that_exchange_their_images_are_watched(host):
               {"xvda": two, "xvdb": one}, "exchanged")
     awaits(host, "web", "live")
     awaits(host, "web", "live", "xvdb")
+    assert "not watched: the image is also" not in host.said()  # not for a moment
 
 
 def test_a_cdrom_is_left_alone(host):
