@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -228,11 +229,21 @@ static bool consider(struct search *search, char *line)
 	return true;
 }
 
+/* In memory: under systemd, as the unit has it, there is no /tmp to write to. */
+static FILE *make_answer(void)
+{
+	int fd = memfd_create("tap-ctl", MFD_CLOEXEC);
+	FILE *out = fd >= 0 ? fdopen(fd, "w+") : NULL;
+	if (!out && fd >= 0)
+		close(fd);
+	return out;
+}
+
 /* 0: found; else a status. */
 static int find(const char *tap_ctl, struct search *search)
 {
 	const char *const argv[] = { tap_ctl, "list", NULL };
-	FILE *out = tmpfile();
+	FILE *out = make_answer();
 	char line[PATH_MAX + 256];
 	if (!out)
 		return TW_SWITCH_FAILED;

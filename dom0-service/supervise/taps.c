@@ -110,7 +110,8 @@ static void on_exit_status(uv_process_t *process, int64_t status, int sig)
 			"%s list has not answered in %d s: a tapdisk hangs, see to its storage", taps->tap_ctl,
 			PATIENCE_MS / 1000);
 	else if (status || sig)
-		snprintf(taps->why, sizeof(taps->why), "%s list: failed%s", taps->tap_ctl,
+		snprintf(taps->why, sizeof(taps->why), "%s list: %s %d%s", taps->tap_ctl,
+			sig ? "ended by signal" : "exit status", sig ? sig : (int)status,
 			geteuid() ? "; it is for root only" : "");
 	finish(taps);
 }

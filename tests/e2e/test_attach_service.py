@@ -284,7 +284,7 @@ def test_a_tapdisk_that_xenstore_names_later_is_waited_for(host, tap):
 @pytest.mark.parametrize("how", ["missing", "fails", pytest.param("hangs", marks=pytest.mark.slow), "other type"])
 def test_what_tap_ctl_cannot_do_is_told_and_tried_again(host, tap, how):
     words = {"missing": "tap-ctl-of-host: no such file or directory; install blktap, or name it with tap_ctl",
-             "fails": "tap-ctl-of-host list: failed",
+             "fails": "tap-ctl-of-host list: exit status",
              "hangs": "has not answered in 10 s: a tapdisk hangs",
              "other type": "tapdisk %s serves vhd:/dev/vg/vdi, and only raw images are followed" % tap.backend.target}
     if how == "missing":
