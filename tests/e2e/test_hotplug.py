@@ -7,6 +7,7 @@ Not real here: nbd-client, for want of the kernel's devices (tests/lib/nbdclient
 import os
 import pathlib
 import subprocess
+import time
 
 import pytest
 
@@ -276,6 +277,24 @@ def test_a_tapdisk_without_the_driver_is_told_to_tapwired(xl, heard):
     for guest, vdev in (web, "xvda"), (incoming, "xvda"), (web, "xvdb"):
         xl.remove(guest, vdev)
     assert xl.clean()
+
+
+@pytest.mark.parametrize("health", ["good", "degraded"])
+@pytest.mark.parametrize("home", ["/local/domain/0/", ""], ids=["path", "from-home"])
+def test_the_guest_gets_its_disk_when_the_mirror_is_followed(xl, heard, home, health):
+    """Where tapwired runs; xl's paths begin at dom0's home."""
+    xl.settings["capture"] = "mirror"
+    heard.xen.store.write("/local/domain/0/tapwire/health", health)
+    web = xl.guest(5, "web")
+    back = web.attach("xvda", "aio:" + heard.image("web.img"))
+    script = xl.start("add", home + back.partition("/local/domain/0/")[2])
+    assert guestdisk.wait_until(lambda: heard.xen.store.get(back + "/tapdisk"), 10)
+    for state in "starting", "crawling":
+        heard.xen.store.write(back + "/tapwire/state", state)
+        time.sleep(0.5)
+        assert script.poll() is None and not xl.device(web, "xvda")
+    heard.xen.store.write(back + "/tapwire/state", "live")
+    assert script.wait(timeout=4) == 0 and xl.device(web, "xvda")
 
 
 def test_a_tapdisk_that_is_half_there_is_made_anew(xl, heard):
