@@ -39,6 +39,8 @@ struct part {
 
 struct tw_disk_content {
 	struct tw_content_rules *rules;
+	bool attaches; /* some events get content */
+	bool keeps;
 	struct tw_recent *recent;
 	struct tw_ring_reader *ring;
 	uint64_t told; /* number of an event */
@@ -46,6 +48,8 @@ struct tw_disk_content {
 	struct last *expected;
 	uint64_t expected_from; /* the number before the log's first record */
 	uint64_t all_before; /* a record before which nothing in the image counts */
+
+	bool broken; /* the image could not be read */
 
 	/* of the event at hand */
 	struct tw_buf bytes, stale;
@@ -67,6 +71,7 @@ struct tw_error *tw_disk_content_create(
 		return tw_error_nomem();
 	}
 	c->rules = rules;
+	c->attaches = c->keeps = tw_content_rules_has_content(rules);
 	struct tw_error *err = tw_recent_create(RECENT_BYTES, &c->recent);
 	if (err)
 		tw_disk_content_destroy(c);
@@ -89,6 +94,21 @@ void tw_disk_content_destroy(struct tw_disk_content *c)
 	free(c->missing);
 	free(c->left_out);
 	free(c);
+}
+
+void tw_disk_content_keep_all(struct tw_disk_content *c)
+{
+	c->keeps = true;
+}
+
+bool tw_disk_content_keeps(const struct tw_disk_content *c)
+{
+	return c->keeps;
+}
+
+struct tw_content_rules *tw_disk_content_rules(struct tw_disk_content *c)
+{
+	return c->rules;
 }
 
 void tw_disk_content_set_ring(struct tw_disk_content *c, struct tw_ring_reader *ring)
@@ -187,6 +207,8 @@ struct tw_error *tw_content_written(
 	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
 	struct tw_disk_content *c = disk->content;
 	struct tw_owner owner;
+	if (!c->keeps)
+		return NULL;
 	/* Most of what is written to metadata is written to the log. One write may go on behind it, in a file. */
 	bool log = tw_owners_find(tw_view_owners(volume->ops->view(volume->fs)), piece->offset >> bits, 1,
 			   &owner) &&
@@ -236,9 +258,10 @@ static void read_image(const struct reading *r, uint64_t disk_offset, size_t len
 	struct tw_disk *disk = r->volume->disk;
 	struct tw_error *err = disk->file.read(disk->file.arg, disk_offset, r->to, len);
 	if (err) {
-		tw_log(TW_LOG_WARN, r->volume->subject, "content is missing in an event: %s",
+		tw_log(TW_LOG_WARN, r->volume->subject, "what a file holds is not known: %s",
 			tw_error_message(err));
 		tw_error_destroy(err);
+		disk->content->broken = true;
 		memset(r->stale, 1, len >> TW_SECTOR_SHIFT);
 		return;
 	}
@@ -476,7 +499,7 @@ struct tw_error *tw_content_attach(struct tw_volume *volume, struct tw_event *ev
 {
 	struct tw_disk_content *c = volume->disk->content;
 	bool whole;
-	if (event->sequence <= c->told)
+	if (!c->attaches || event->sequence <= c->told)
 		return NULL;
 	struct tw_content_wish wish = wish_for(c, event, &whole);
 	if (wish.mode == TW_CONTENT_NONE)
@@ -506,9 +529,26 @@ static void keep_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
 struct tw_error *tw_content_logged(
 	struct tw_volume *volume, uint64_t offset, const void *data, size_t len)
 {
-	if (!volume->disk->content)
+	if (!volume->disk->content || !volume->disk->content->keeps)
 		return NULL;
 	struct logged l = {volume->disk->content->recent, data, NULL};
 	tw_segments_each(&volume->place.segments, offset, len, keep_piece, &l);
 	return l.err;
+}
+
+struct tw_error *tw_content_read(struct tw_volume *volume, const struct tw_inode *inode, uint64_t offset,
+	uint64_t length, const struct tw_content_sink *sink, enum tw_content_found *found)
+{
+	struct tw_disk_content *c = volume->disk->content;
+	tw_buf_reset(&c->bytes);
+	c->nparts = c->nmissing = c->nleft_out = 0;
+	c->broken = false;
+	TW_TRY(take_range(c, volume, inode, offset, length));
+	*found = !c->nmissing ? TW_CONTENT_EXACT : c->broken || !c->ring ? TW_CONTENT_NEVER : TW_CONTENT_LATER;
+	for (size_t i = 0; !c->nmissing && i < c->nparts; i++) {
+		const struct part *part = &c->parts[i];
+		const uint8_t *data = part->zeroes ? NULL : (const uint8_t *)c->bytes.data + part->at;
+		TW_TRY(sink->take(data, part->length, sink->arg));
+	}
+	return NULL;
 }

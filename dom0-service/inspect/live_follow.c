@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "inspect/attach.h"
+#include "inspect/digest.h"
 #include "trace.h"
 
 #include <poll.h>
@@ -83,7 +84,8 @@ void tw_live_need_crawl(struct tw_live *live, const char *reason)
 static struct tw_error *log_record(struct tw_live *live, const struct tw_record *record)
 {
 	struct tw_record rest = *record;
-	if (rest.payload && !tw_disk_wants(live->disk, record)) {
+	/* Zeroes have no other content; and a note in the log looks like some that have. */
+	if (rest.payload && (rest.flags & TW_RECORD_ZEROES || !tw_disk_wants(live->disk, record))) {
 		rest.payload = NULL;
 		rest.flags &= ~(uint32_t)TW_RECORD_PAYLOAD;
 	}
@@ -150,6 +152,8 @@ struct tw_error *tw_live_replay_record(const struct tw_record *record, void *arg
 	struct tw_live *live = arg;
 	if (tw_statefile_is_resync(record))
 		return replay_resync(live, record);
+	if (tw_statefile_is_note(record))
+		return tw_live_replay_note(live, record);
 	if (!(record->flags & TW_RECORD_GAP) && !live->resync)
 		return tw_live_feed(live, record);
 	tw_live_need_resync(live, "writes were missed before a restart");
@@ -165,6 +169,8 @@ struct tw_error *tw_live_pass_record(const struct tw_record *record, void *arg)
 		return NULL;
 	if (live->content)
 		tw_disk_content_forget(live->content);
+	if (live->disk)
+		tw_disk_digest_restart(live->disk);
 	TW_TRY(tw_missed_add(&live->missed, record));
 	struct tw_record gap = *record;
 	gap.flags = TW_RECORD_GAP;
@@ -197,7 +203,7 @@ static void pass_gap(uint64_t sector, uint64_t nsectors, void *arg)
 struct tw_error *tw_live_expect_record(const struct tw_record *record, void *arg)
 {
 	struct tw_live *live = arg;
-	return live->content ? tw_disk_content_expect(live->content, record) : NULL;
+	return live->content && !tw_statefile_is_note(record) ? tw_disk_content_expect(live->content, record) : NULL;
 }
 
 void tw_live_caught_up(struct tw_live *live)

@@ -357,6 +357,34 @@ struct tw_error *tw_statefile_resync(
 	return NULL;
 }
 
+/* A record that no write makes: of one sector that is zeroes and has a payload. */
+#define NOTE_FLAGS (TW_RECORD_PAYLOAD | TW_RECORD_DISCARD | TW_RECORD_ZEROES)
+#define NOTE_HEADER 2u
+
+struct tw_error *tw_statefile_log_note(
+	struct tw_statefile *state, const struct tw_record *record, struct tw_span note)
+{
+	uint8_t sector[TW_SECTOR_SIZE] = {(uint8_t)note.len, (uint8_t)(note.len >> 8)};
+	struct tw_record mark = *record;
+	memcpy(sector + NOTE_HEADER, note.data, note.len);
+	mark.flags = NOTE_FLAGS;
+	mark.sector = 0;
+	mark.nsectors = 1;
+	mark.payload = sector;
+	return tw_statefile_log(state, &mark);
+}
+
+bool tw_statefile_is_note(const struct tw_record *record)
+{
+	return record->flags == NOTE_FLAGS;
+}
+
+struct tw_span tw_statefile_note(const struct tw_record *record)
+{
+	struct tw_span sector = tw_span(record->payload, TW_SECTOR_SIZE);
+	return tw_span_sub(sector, NOTE_HEADER, tw_le16(sector, 0));
+}
+
 bool tw_statefile_wants_snapshot(const struct tw_statefile *state)
 {
 	uint64_t limit = 2 * state->snapshot_bytes;

@@ -83,6 +83,8 @@ struct tw_fs_ops {
 	/* Appends the content of a file whose inode holds it; false when it is not known. While an event about
 	 * it is emitted. */
 	bool (*inline_data)(void *fs, uint32_t ino, struct tw_buf *out);
+	/* True while the file has been written to, and no event has told of it yet. */
+	bool (*data_waits)(void *fs, uint32_t ino);
 	const char *(*uuid)(void *fs); /* lives as long as the instance */
 	struct tw_view *(*view)(void *fs);
 	void (*destroy)(void *fs); /* NULL is fine */
