@@ -30,6 +30,7 @@ class Daemon:
                 file.write("[disk %s]\nimage = %s\nring = %s\nvdev = xvd%s\n%s\n" % (
                     name, its_image, its_ring, name, disk))
         self._wait = wait
+        self._config = config
         self._argv = [os.path.join(tapwire.build, "tapwired"), "--config", config]
 
     def __enter__(self):
@@ -49,6 +50,15 @@ class Daemon:
                 self.stop()
         finally:
             self._end()
+
+    def reload(self, old, new):
+        """With another text in the configuration."""
+        with open(self._config, encoding="utf-8") as file:
+            text = file.read()
+        assert old in text
+        with open(self._config, "w", encoding="utf-8") as file:
+            file.write(text.replace(old, new))
+        self._proc.send_signal(signal.SIGHUP)
 
     def stop(self):
         """In order; leaving it does this, too."""
