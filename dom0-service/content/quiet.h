@@ -19,6 +19,7 @@ struct tw_quiet_file {
 	uint32_t ino;
 	uint32_t transaction; /* that changed it last; 0: none, or not known */
 	uint64_t quiet_ms;    /* to be waited for; at least 1 */
+	uint32_t tries;       /* how often it has been put off since it changed */
 	bool known;           /* sha256 is that of its content, which cannot be read later */
 	uint8_t sha256[TW_SHA256_BYTES];
 };

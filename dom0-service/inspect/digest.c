@@ -22,6 +22,9 @@
 #define MAX_LOOKED 256u
 #define MAX_TOLD 16u
 
+/* What cannot be read so often, in a file that does not change, is told to be unreadable. */
+#define MAX_TRIES 100u
+
 #define END_OF_FILES UINT32_MAX
 
 enum outcome { HASHED, TOO_LARGE, ENCRYPTED, UNREADABLE, DETACHED, OUTCOMES };
@@ -377,6 +380,15 @@ static struct tw_error *note_result(
 	return r->note->failed ? tw_error_nomem() : NULL;
 }
 
+/* The write that has touched it comes, or what a log has of it is put in its place. */
+static struct tw_error *put_off(struct tw_digests *d, const struct tw_quiet_file *file)
+{
+	struct tw_quiet_file next = *file;
+	next.tries++;
+	restart(d, file->ino);
+	return tw_quiet_put(d->quiet, &next, now_ms());
+}
+
 /* The content of a file that can be read. */
 static struct tw_error *hash(struct tw_volume *volume, const struct tw_inode *inode, const struct result *r)
 {
@@ -387,12 +399,11 @@ static struct tw_error *hash(struct tw_volume *volume, const struct tw_inode *in
 	if (!d->file.ino)
 		TW_TRY(begin(d, r->file, size));
 	TW_TRY(read_on(volume, inode, r->turn, &found));
-	if (found == TW_CONTENT_NEVER || (found == TW_CONTENT_LATER && r->turn->last))
+	if (found == TW_CONTENT_NEVER || (found == TW_CONTENT_LATER && (r->turn->last || r->file->tries >= MAX_TRIES)))
 		return note_result(r, d, UNREADABLE, NULL);
-	/* The write that has touched it comes, or the log's content is put in its place. */
 	if (found == TW_CONTENT_LATER)
-		again(d, r->file->ino);
-	if (found != TW_CONTENT_EXACT || d->done < d->size)
+		return put_off(d, r->file);
+	if (d->done < d->size)
 		return NULL;
 	if (!EVP_DigestFinal_ex(d->sha256, sha256, NULL))
 		return tw_error_nomem();
@@ -475,14 +486,17 @@ int64_t tw_disk_digest_next(const struct tw_disk *disk)
 	return next;
 }
 
-uint64_t tw_disk_digests_waiting(const struct tw_disk *disk)
+uint64_t tw_disk_digests_waiting(const struct tw_disk *disk, uint64_t *late)
 {
-	uint64_t n = 0;
+	uint64_t n = 0, nlate = 0;
 	for (size_t i = 0; i < disk->nvolumes; i++) {
 		const struct tw_digests *d = disk->volumes[i]->digests;
-		n += d ? tw_quiet_count(d->quiet) + tw_quiet_late(d->quiet) : 0;
+		n += d ? tw_quiet_count(d->quiet) : 0;
+		nlate += d ? tw_quiet_late(d->quiet) : 0;
 	}
-	return n;
+	if (late)
+		*late = nlate;
+	return n + nlate;
 }
 
 /* --- telling --- */

@@ -31,7 +31,7 @@ void tw_disk_digest_restart(struct tw_disk *disk);
 /* Emits the events of a note. TW_BAD_DATA: it is of another disk. */
 struct tw_error *tw_disk_settled(
 	struct tw_disk *disk, struct tw_span note, struct tw_time now) TW_MUST_CHECK;
-/* Files that are waited for. */
-uint64_t tw_disk_digests_waiting(const struct tw_disk *disk);
+/* Files that are waited for; *late: how many of them wait for a place. NULL is fine. */
+uint64_t tw_disk_digests_waiting(const struct tw_disk *disk, uint64_t *late);
 
 #endif

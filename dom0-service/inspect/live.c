@@ -87,7 +87,7 @@ static void update_status(struct tw_live *live)
 	live->status.captured_bytes = ring.payload_bytes;
 	live->status.spared_bytes = ring.spared_bytes;
 	live->status.lag_bytes = tw_ring_reader_backlog(live->ring);
-	live->status.digests = tw_disk_digests_waiting(live->disk);
+	live->status.digests = tw_disk_digests_waiting(live->disk, &live->status.late_digests);
 	live->status.waiting_bytes = tw_outbox_bytes(live->box);
 	live->status.courier = tw_uplink_up(live->link);
 	tw_live_status_write(&live->status, live->state);

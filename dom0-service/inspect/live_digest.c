@@ -64,7 +64,7 @@ struct tw_error *tw_live_digest_rest(struct tw_live *live)
 	const int64_t end = tw_live_now_ms() + REST_MS;
 	if (!tw_disk_wants_digests(live->disk) || live->resync)
 		return NULL;
-	while (tw_disk_digests_waiting(live->disk)) {
+	while (tw_disk_digests_waiting(live->disk, NULL)) {
 		struct tw_digest_turn turn = {.budget = REST_BYTES, .last = true};
 		turn.give_up = tw_live_now_ms() >= end;
 		TW_TRY(take_turn(live, &turn));

@@ -84,8 +84,7 @@ void tw_live_need_crawl(struct tw_live *live, const char *reason)
 static struct tw_error *log_record(struct tw_live *live, const struct tw_record *record)
 {
 	struct tw_record rest = *record;
-	/* Zeroes have no other content; and a note in the log looks like some that have. */
-	if (rest.payload && (rest.flags & TW_RECORD_ZEROES || !tw_disk_wants(live->disk, record))) {
+	if (rest.payload && !tw_disk_wants(live->disk, record)) {
 		rest.payload = NULL;
 		rest.flags &= ~(uint32_t)TW_RECORD_PAYLOAD;
 	}
@@ -203,7 +202,7 @@ static void pass_gap(uint64_t sector, uint64_t nsectors, void *arg)
 struct tw_error *tw_live_expect_record(const struct tw_record *record, void *arg)
 {
 	struct tw_live *live = arg;
-	return live->content && !tw_statefile_is_note(record) ? tw_disk_content_expect(live->content, record) : NULL;
+	return live->content ? tw_disk_content_expect(live->content, record) : NULL;
 }
 
 void tw_live_caught_up(struct tw_live *live)

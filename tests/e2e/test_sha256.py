@@ -5,6 +5,7 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 import time
 
 import pytest
@@ -156,6 +157,8 @@ def test_a_file_that_changes_while_it_is_read_is_never_told_as_a_mixture(tapwire
 
 def test_other_events_do_not_wait_for_a_large_file(tapwire, memory):
     with watched(tapwire, memory, SOON, size="1G") as (disk, daemon, endpoint):
+        write(disk, "/first", b"")  # while the log is empty, all content is wanted
+        assert guestdisk.wait_until(lambda: of(endpoint, "created", "/first"), 30)
         write(disk, "/large", random.Random(4).randbytes(64 << 20))
         number, slowest = 0, 0
         while not settled(endpoint, "/large"):
@@ -167,7 +170,53 @@ def test_other_events_do_not_wait_for_a_large_file(tapwire, memory):
             assert number < 500
         print("%d events meanwhile, the slowest after %.3f s" % (number, slowest))
         assert number > 10 and slowest < 2
+        # It is read from the image: nothing of it has to come through the ring.
+        assert daemon.status()["inspector"]["spared_bytes"] > 60 << 20
         assert is_told(disk, endpoint, "/large")
+
+
+def test_following_comes_first(tapwire, memory):
+    """A file's time is over while the inspector is far behind."""
+    with watched(tapwire, memory, SOON) as (disk, daemon, endpoint):
+        write(disk, "/quiet", b"quiet")
+        assert guestdisk.wait_until(lambda: of(endpoint, "created", "/quiet"), 30)
+        assert daemon.signal_inspectors(signal.SIGSTOP) == 1
+        try:
+            for number in range(250):
+                write(disk, "/f%d" % number, b"x" * 5000)
+            time.sleep(1.5)
+        finally:
+            daemon.signal_inspectors(signal.SIGCONT)
+        await_told(disk, daemon, endpoint, "/quiet")
+        assert guestdisk.wait_until(lambda: of(endpoint, "created", "/f249"), 30)
+        at = int(settled(endpoint, "/quiet")[0]["sequence"])
+        before = [number for number in range(250) if int(of(endpoint, "created", "/f%d" % number)[0]["sequence"]) < at]
+        assert len(before) > 200
+
+
+@pytest.mark.slow
+def test_more_files_than_have_a_place_are_all_told(tapwire, memory):
+    number = 66000
+    with watched(tapwire, memory, ASKS + "batch_events = 2000\n", size="1G", mkfs=("-N", "100000")) as (
+            disk, daemon, endpoint):
+        for top in range(66):
+            os.mkdir(disk.root + "/d%d" % top)
+            for name in range(number // 66):
+                with open(disk.root + "/d%d/f%d" % (top, name), "wb"):
+                    pass
+        disk.sync("written")
+        late = set()
+
+        def done():
+            said = daemon.status()["inspector"]
+            late.add(said["digests_late"])
+            return daemon.caught_up() and not said["digests_waiting"]
+        assert guestdisk.wait_until(done, 200), daemon.status()
+        assert guestdisk.wait_until(lambda: len(settled(endpoint)) == number, 60), len(settled(endpoint))
+        told = settled(endpoint)
+        assert {event["data"]["sha256"] for event in told} == {hashlib.sha256(b"").hexdigest()}
+        assert len({event["subject"] for event in told}) == number
+        print("at most %d late" % max(late))
 
 
 def test_what_becomes_of_a_file_that_is_waited_for(tapwire, memory):

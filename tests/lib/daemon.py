@@ -101,9 +101,13 @@ class Daemon:
 
     def kill_inspectors(self):
         """SIGKILL for all of them; returns how many there were."""
+        return self.signal_inspectors(signal.SIGKILL)
+
+    def signal_inspectors(self, number):
+        """Returns how many there were."""
         pids = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and self._is_inspector(pid)]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         return len(pids)
 
     def _is_inspector(self, pid):

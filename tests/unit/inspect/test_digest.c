@@ -161,13 +161,13 @@ static void a_file_is_told_when_it_has_been_quiet(void **state)
 	assert_false(turn(&s, MUCH));
 	written(&s, 0, 'a');
 	settle(&s);
-	assert_int_equal(tw_disk_digests_waiting(s.disk), 1);
+	assert_int_equal(tw_disk_digests_waiting(s.disk, NULL), 1);
 	assert_in_range(tw_disk_digest_next(s.disk), later(0), later(3));
 	assert_false(turn_by(&s, (struct tw_digest_turn){ .now_ms = later(0), .budget = MUCH }));
 	assert_true(turn(&s, MUCH));
 	told(&s, BOTH(WITH_A));
 	assert_false(turn(&s, MUCH));
-	assert_int_equal(tw_disk_digests_waiting(s.disk), 0);
+	assert_int_equal(tw_disk_digests_waiting(s.disk, NULL), 0);
 	end(&s);
 }
 
@@ -229,11 +229,42 @@ static void what_is_written_later_is_waited_for(void **state)
 	tw_ring_publish(s.ring, TW_RECORD_ZEROES, (s.at + SIZE / 2) >> TW_SECTOR_SHIFT, 1, NULL);
 	assert_false(turn(&s, SLICE));
 	assert_false(turn(&s, SLICE));
-	assert_int_equal(tw_disk_digests_waiting(s.disk), 1);
+	assert_int_equal(tw_disk_digests_waiting(s.disk, NULL), 1);
 	assert_in_range(tw_disk_digest_next(s.disk), later(0), later(3));
-	/* The guest is gone, and this never came. */
+	/* It never comes. */
+	for (unsigned i = 0; i < 99; i++) {
+		assert_false(turn(&s, SLICE));
+		assert_false(turn(&s, SLICE));
+	}
+	assert_false(turn(&s, SLICE));
+	assert_true(turn(&s, SLICE));
+	told(&s, "/big unreadable;");
+	/* The guest is gone. */
+	written(&s, 0, 'b');
+	settle(&s);
 	assert_true(turn_by(&s, (struct tw_digest_turn){ .budget = MUCH, .last = true }));
 	told(&s, "/big unreadable;");
+	end(&s);
+}
+
+static void a_change_that_is_told_by_another_name_counts(void **state)
+{
+	struct scene s;
+	char data[SECTOR];
+	begin(&s, *state, ALL "\npath /big");
+	written(&s, 0, 'a');
+	settle(&s);
+	assert_false(turn(&s, SLICE));
+	memset(data, 'b', sizeof(data));
+	image_write(s.d, s.at, data, sizeof(data));
+	const struct tw_event event = { .type = TW_EVENT_FILE_TRUNCATED,
+		.kind = TW_KIND_FILE,
+		.path = { "/elsewhere", 10 },
+		.inode = s.ino,
+		.nlink = 1 };
+	ok(tw_digest_event(s.disk->volumes[0], &event));
+	assert_true(turn(&s, MUCH));
+	told(&s, "/big " WITH_B ";");
 	end(&s);
 }
 
@@ -311,13 +342,13 @@ static void who_is_not_asked_about_is_not_waited_for(void **state)
 	begin(&s, *state, ALL "\npath /srv/**");
 	written(&s, 0, 'a');
 	settle(&s);
-	assert_int_equal(tw_disk_digests_waiting(s.disk), 0);
+	assert_int_equal(tw_disk_digests_waiting(s.disk, NULL), 0);
 	end(&s);
 	shell(s.d->dir, "rm -f ring*");
 	begin(&s, *state, "rule full 1000 ffff");
 	written(&s, 0, 'b');
 	settle(&s);
-	assert_int_equal(tw_disk_digests_waiting(s.disk), 0);
+	assert_int_equal(tw_disk_digests_waiting(s.disk, NULL), 0);
 	end(&s);
 }
 
@@ -335,7 +366,7 @@ static void a_saved_disk_goes_on_waiting(void **state)
 		ok(tw_disk_create(s.d->image, "test", take_event, &s, &s.disk));
 		attach(&s, i ? ALL "\npath /big" : ALL "\npath /srv/**");
 		ok(tw_disk_load(s.disk, tw_span(saved.data, saved.len)));
-		assert_int_equal(tw_disk_digests_waiting(s.disk), i);
+		assert_int_equal(tw_disk_digests_waiting(s.disk, NULL), i);
 		if (i)
 			break;
 		tw_disk_destroy(s.disk);
@@ -384,6 +415,7 @@ int main(void)
 		DISK_TEST(one_that_changes_meanwhile_is_read_anew),
 		DISK_TEST(what_was_passed_over_makes_it_begin_anew),
 		DISK_TEST(what_is_written_later_is_waited_for),
+		DISK_TEST(a_change_that_is_told_by_another_name_counts),
 		DISK_TEST(what_can_never_be_read_is_told),
 		DISK_TEST(a_file_may_be_too_large_or_encrypted),
 		DISK_TEST(who_is_gone_is_told_at_once),
