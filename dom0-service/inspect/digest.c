@@ -217,22 +217,6 @@ struct tw_error *tw_digest_event(struct tw_volume *volume, const struct tw_event
 	}
 }
 
-/* Before an event tells of it, what was written over is not what the last one told. */
-void tw_digest_written(struct tw_volume *volume, const struct tw_piece *piece)
-{
-	if (!volume->digests || !tw_quiet_count(volume->digests->quiet))
-		return;
-	const uint32_t bits = tw_view_blockbits(view_of(volume));
-	const uint64_t end = ((piece->offset + piece->bytes - 1) >> bits) + 1;
-	struct tw_owner owner;
-	for (uint64_t at = piece->offset >> bits; at < end; at = owner.block + owner.count) {
-		if (!tw_owners_find(tw_view_owners(view_of(volume)), at, end - at, &owner))
-			return;
-		if (owner.kind == TW_OWNER_DATA || owner.kind == TW_OWNER_UNWRITTEN)
-			again(volume->digests, owner.ino);
-	}
-}
-
 void tw_disk_digest_restart(struct tw_disk *disk)
 {
 	for (size_t i = 0; i < disk->nvolumes; i++)
@@ -424,7 +408,8 @@ static struct tw_error *work_on(struct tw_volume *volume, const struct tw_inode 
 		return note_result(r, d, UNREADABLE, NULL);
 	if (r->turn->give_up)
 		return note_result(r, d, DETACHED, NULL);
-	/* Else the digest would be of more than has been told. */
+	/* Else the digest would be of more than has been told. It also sees that a block was written over which has
+	 * been read already: its event begins anew, too. */
 	if (!r->turn->last && volume->ops->data_waits(volume->fs, r->file->ino)) {
 		again(d, r->file->ino);
 		return NULL;

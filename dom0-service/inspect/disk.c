@@ -236,7 +236,6 @@ static struct tw_error *feed_volume(struct tw_volume *volume, const struct tw_re
 				volume->subject, MAX_PIECES);
 		if (volume->disk->content)
 			TW_TRY(tw_content_written(volume->disk, volume, &piece, write.payload));
-		tw_digest_written(volume, &piece);
 		TW_TRY(tw_error_context(
 			volume->ops->write(volume->fs, &write), "%s", volume->subject));
 	}

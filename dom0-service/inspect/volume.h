@@ -93,8 +93,6 @@ struct tw_error *tw_content_read(struct tw_volume *volume, const struct tw_inode
 
 /* An event of the volume is told now. */
 struct tw_error *tw_digest_event(struct tw_volume *volume, const struct tw_event *event) TW_MUST_CHECK;
-/* A part of a record that is the volume's, before it is followed. */
-void tw_digest_written(struct tw_volume *volume, const struct tw_piece *piece);
 void tw_digests_destroy(struct tw_digests *digests); /* NULL is fine */
 /* The files of all volumes that are waited for, as bytes, and back. */
 void tw_disk_save_digests(const struct tw_disk *disk, struct tw_buf *out);

@@ -55,6 +55,8 @@ static void a_change_begins_it_again(void **state)
 	struct tw_quiet *quiet = new_quiet(10);
 	put(quiet, 1, 100, 0);
 	put(quiet, 2, 100, 10);
+	assert_true(tw_quiet_again(quiet, 1, 20));
+	assert_int_equal(tw_quiet_next(quiet), 110);
 	put(quiet, 1, 100, 50);
 	assert_int_equal(take(quiet, 109), 0);
 	assert_int_equal(take(quiet, 110), 2);

@@ -281,7 +281,7 @@ static void what_can_never_be_read_is_told(void **state)
 	written(&s, 0, 'a');
 	settle(&s);
 	s.disk->file.read = bad_sector;
-	assert_true(turn(&s, MUCH));
+	assert_true(turn(&s, SLICE));
 	told(&s, "/big unreadable;");
 	end(&s);
 	shell(s.d->dir, "rm -f ring*");
@@ -289,7 +289,7 @@ static void what_can_never_be_read_is_told(void **state)
 	tw_disk_content_set_ring(s.content, NULL);
 	written(&s, 0, 'b');
 	settle(&s);
-	assert_true(turn(&s, MUCH));
+	assert_true(turn(&s, SLICE));
 	told(&s, "/etc/same unreadable;");
 	end(&s);
 }
