@@ -328,7 +328,7 @@ static void a_digest_is_hexadecimal_or_left_out(void **state)
 	(void)state;
 	const uint8_t sha256[TW_SHA256_BYTES] = { 0x01, 0xff, 0xa0, [31] = 0x9e };
 	assert_digest(sha256, NULL,
-		",\"sha256\":\"01ffa00000000000000000000000000000000000000000000000000000000009e\"}}");
+		",\"sha256\":\"01ffa0000000000000000000000000000000000000000000000000000000009e\"}}");
 	assert_digest(NULL, "too_large", ",\"sha256_left_out\":\"too_large\"}}");
 }
 
