@@ -14,6 +14,8 @@
 /* What was written is kept until a transaction says whose it is: of a guest that writes a lot, the last
  * seconds. */
 #define RECENT_BYTES (64u << 20)
+/* Where the image is of before, nothing else has it: of a trace that is read, a good part. */
+#define BASE_RECENT_BYTES (1u << 30)
 /* Of a log that is followed again: units of so many bytes are remembered, ... */
 #define UNIT_SHIFT 12
 /* ... and a write of more than so many of them, or one that comes when there are so many, counts for the
@@ -49,6 +51,8 @@ struct tw_disk_content {
 	uint64_t expected_from; /* the number before the log's first record */
 	uint64_t all_before; /* a record before which nothing in the image counts */
 
+	uint8_t *written; /* a bit for each sector that the image has as it was; NULL: it goes on */
+	uint64_t nwritten; /* bytes */
 	bool broken; /* the image could not be read */
 
 	/* of the event at hand */
@@ -87,6 +91,7 @@ void tw_disk_content_destroy(struct tw_disk_content *c)
 	tw_disk_content_caught_up(c);
 	tw_content_rules_destroy(c->rules);
 	tw_recent_destroy(c->recent);
+	free(c->written);
 	tw_buf_deinit(&c->bytes);
 	tw_buf_deinit(&c->stale);
 	free(c->parts);
@@ -114,6 +119,17 @@ struct tw_content_rules *tw_disk_content_rules(struct tw_disk_content *c)
 void tw_disk_content_set_ring(struct tw_disk_content *c, struct tw_ring_reader *ring)
 {
 	c->ring = ring;
+}
+
+struct tw_error *tw_disk_content_set_base(struct tw_disk_content *c, uint64_t disk_bytes)
+{
+	struct tw_recent *recent;
+	TW_TRY(tw_recent_create(BASE_RECENT_BYTES, &recent));
+	tw_recent_destroy(c->recent);
+	c->recent = recent;
+	c->nwritten = (disk_bytes >> UNIT_SHIFT) + 1;
+	c->written = calloc(c->nwritten, 1);
+	return c->written ? NULL : tw_error_nomem();
 }
 
 void tw_disk_content_set_told(struct tw_disk_content *c, uint64_t sequence)
@@ -201,6 +217,12 @@ static void mark_expected(
 
 /* --- what the stream brings --- */
 
+/* Of a sector among those of its unit. */
+static uint8_t bit_of(uint64_t offset)
+{
+	return (uint8_t)(1u << (offset >> TW_SECTOR_SHIFT) % UNIT_SECTORS);
+}
+
 struct tw_error *tw_content_written(
 	struct tw_disk *disk, const struct tw_volume *volume, const struct tw_piece *piece, const void *payload)
 {
@@ -209,6 +231,8 @@ struct tw_error *tw_content_written(
 	struct tw_owner owner;
 	if (!c->keeps)
 		return NULL;
+	for (uint64_t at = piece->disk; c->written && at < piece->disk + piece->bytes; at += TW_SECTOR_SIZE)
+		c->written[at >> UNIT_SHIFT] |= bit_of(at);
 	/* Most of what is written to metadata is written to the log. One write may go on behind it, in a file. */
 	bool log = tw_owners_find(tw_view_owners(volume->ops->view(volume->fs)), piece->offset >> bits, 1,
 			   &owner) &&
@@ -228,6 +252,12 @@ static void mark_touched(
 {
 	const struct tw_disk_content *c = disk->content;
 	const uint64_t at = c->at > disk->told ? c->at : disk->told;
+	for (uint32_t i = 0; c->written && i < n; i++) {
+		const uint64_t offset = (sector + i) << TW_SECTOR_SHIFT;
+		stale[i] |= (c->written[offset >> UNIT_SHIFT] & bit_of(offset)) != 0;
+	}
+	if (c->written)
+		return;
 	mark_expected(c, at, sector, n, stale);
 	/* Where nobody can tell, all may be. */
 	if (!c->ring || tw_ring_touched(c->ring, at, sector, n, stale) < 0)

@@ -284,6 +284,22 @@ static void where_nobody_can_tell_the_image_is_not_read(void **state)
 	end(&s);
 }
 
+/* As a trace is read: nobody else writes, and the image is of before. */
+static void of_an_image_from_before_what_was_not_written_counts(void **state)
+{
+	struct scene s;
+	begin(&s, *state, WHOLE);
+	tw_disk_content_set_ring(s.content, NULL);
+	ok(tw_disk_content_set_base(s.content, DISK_BYTES));
+	written(&s, 0, 1, 'a');
+	told(&s, "content 0+512 a 512+2488 o");
+	written(&s, 3, 1, 0);
+	told(&s, "content missing 0+3000");
+	written(&s, 3, 1, 'c');
+	told(&s, "content 0+512 a 512+1024 o 1536+512 c 2048+952 o");
+	end(&s);
+}
+
 static bool nothing_is(void *fs, uint64_t block)
 {
 	(void)fs, (void)block;
@@ -367,6 +383,7 @@ int main(void)
 		DISK_TEST(what_cannot_be_read_is_missing),
 		DISK_TEST(a_whole_file_is_never_a_mixture),
 		DISK_TEST(where_nobody_can_tell_the_image_is_not_read),
+		DISK_TEST(of_an_image_from_before_what_was_not_written_counts),
 		DISK_TEST(what_is_not_in_its_place_yet_is_not_read_there),
 		DISK_TEST(a_write_that_begins_in_the_log_may_end_in_a_file),
 		DISK_TEST(there_is_a_limit),
