@@ -140,6 +140,7 @@ struct tw_event {
 	uint32_t transaction; /* 0: none */
 	bool resync;
 	bool exchange;
+	uint32_t exchanged; /* with exchange: the inode that has the old path now; not told */
 	bool encrypted;     /* names (shown in base64) or content are what is on disk, not what the
 			       guest sees */
 	const char *reason; /* volume and disk events: plain text, or NULL */

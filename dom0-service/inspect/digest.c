@@ -140,63 +140,72 @@ static void again(struct tw_digests *d, uint32_t ino)
 }
 
 /* What lies in the inode can be had while its event is told, and not later. */
-static struct tw_error *hash_inline(
-	struct tw_volume *volume, const struct tw_event *event, struct tw_quiet_file *file)
+static struct tw_error *hash_inline(struct tw_volume *volume, struct tw_quiet_file *file)
 {
 	const struct tw_inode *inode = tw_view_inode(view_of(volume), file->ino);
 	if (!inode || !(tw_view_flags(view_of(volume), inode) & TW_FLAG_INLINE))
 		return NULL;
+	const uint64_t size = tw_view_attr(view_of(volume), inode).size;
 	struct tw_buf bytes = TW_BUF_INIT;
-	file->known = volume->ops->inline_data(volume->fs, file->ino, &bytes) && bytes.len >= event->size;
-	bool failed = file->known && !EVP_Digest(bytes.data ? bytes.data : "", event->size, file->sha256, NULL,
+	file->known = volume->ops->inline_data(volume->fs, file->ino, &bytes) && bytes.len >= size;
+	bool failed = file->known && !EVP_Digest(bytes.data ? bytes.data : "", size, file->sha256, NULL,
 					     EVP_sha256(), NULL);
 	tw_buf_deinit(&bytes);
 	return failed ? tw_error_nomem() : NULL;
 }
 
 static struct tw_error *wait_for(
-	struct tw_volume *volume, const struct tw_event *event, uint64_t quiet_ms)
+	struct tw_volume *volume, uint32_t ino, uint32_t transaction, uint64_t quiet_ms)
 {
-	struct tw_quiet_file file = {.ino = (uint32_t)event->inode,
-		.transaction = event->transaction,
-		.quiet_ms = quiet_ms};
+	struct tw_quiet_file file = {.ino = ino, .transaction = transaction, .quiet_ms = quiet_ms};
 	struct tw_digests *d;
 	TW_TRY(get_digests(volume, &d));
-	restart(d, file.ino);
-	TW_TRY(hash_inline(volume, event, &file));
+	restart(d, ino);
+	TW_TRY(hash_inline(volume, &file));
 	return tw_quiet_put(d->quiet, &file, now_ms());
 }
 
 /* An event is told by one name, and another one may be wanted. */
 static struct tw_error *changed(struct tw_volume *volume, const struct tw_event *event)
 {
+	const uint32_t ino = (uint32_t)event->inode;
 	struct tw_digest_wish wish = wish_for(volume, event->path);
-	const struct tw_inode *inode = tw_view_inode(view_of(volume), (uint32_t)event->inode);
+	const struct tw_inode *inode = tw_view_inode(view_of(volume), ino);
 	struct names names;
 	if (!wish.quiet_ms && event->nlink > 1 && inode) {
 		TW_TRY(find_names(volume, inode, &names));
 		wish = names.wish;
 	}
 	if (wish.quiet_ms)
-		return wait_for(volume, event, wish.quiet_ms);
+		return wait_for(volume, ino, event->transaction, wish.quiet_ms);
 	if (volume->digests)
-		again(volume->digests, (uint32_t)event->inode);
+		again(volume->digests, ino);
 	return NULL;
 }
 
 /* What comes in from elsewhere is new to whoever watches the place. What only gets another name there is not. */
-static struct tw_error *arrived(struct tw_volume *volume, const struct tw_event *event)
+static struct tw_error *arrived(struct tw_volume *volume, const struct tw_event *event, uint32_t ino,
+	struct tw_bytes from, struct tw_bytes to)
 {
-	const bool known = event->old_path.data && wish_for(volume, event->old_path).quiet_ms;
-	const uint64_t quiet_ms = wish_for(volume, event->path).quiet_ms;
-	if (!quiet_ms || known || (volume->digests && tw_quiet_has(volume->digests->quiet, (uint32_t)event->inode)))
+	const struct tw_inode *inode = tw_view_inode(view_of(volume), ino);
+	const uint64_t quiet_ms = wish_for(volume, to).quiet_ms;
+	if (!inode || tw_mode_kind(tw_view_attr(view_of(volume), inode).mode) != TW_KIND_FILE || !quiet_ms ||
+		(from.data && wish_for(volume, from).quiet_ms) ||
+		(volume->digests && tw_quiet_has(volume->digests->quiet, ino)))
 		return NULL;
-	return wait_for(volume, event, quiet_ms);
+	return wait_for(volume, ino, event->transaction, quiet_ms);
+}
+
+static struct tw_error *renamed(struct tw_volume *volume, const struct tw_event *event)
+{
+	TW_TRY(arrived(volume, event, (uint32_t)event->inode, event->old_path, event->path));
+	return event->exchange ? arrived(volume, event, event->exchanged, event->path, event->old_path) : NULL;
 }
 
 struct tw_error *tw_digest_event(struct tw_volume *volume, const struct tw_event *event)
 {
-	if (event->kind != TW_KIND_FILE || !tw_disk_wants_digests(volume->disk))
+	const bool renames = event->type == TW_EVENT_FILE_RENAMED; /* perhaps two, and the other one is a file */
+	if ((event->kind != TW_KIND_FILE && !renames) || !tw_disk_wants_digests(volume->disk))
 		return NULL;
 	switch (event->type) {
 	case TW_EVENT_FILE_CREATED:
@@ -205,7 +214,7 @@ struct tw_error *tw_digest_event(struct tw_volume *volume, const struct tw_event
 		return changed(volume, event);
 	case TW_EVENT_FILE_RENAMED:
 	case TW_EVENT_FILE_LINKED:
-		return arrived(volume, event);
+		return renamed(volume, event);
 	case TW_EVENT_FILE_DELETED:
 		if (volume->digests) {
 			restart(volume->digests, (uint32_t)event->inode);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The SHA-256 of files that have been quiet: of what they held at that event, told once, and never of a mixture."""
 import contextlib
+import ctypes
 import hashlib
 import os
 import random
@@ -39,6 +40,12 @@ def of(endpoint, kind, path):
 def digest(disk, path):
     with open(disk.root + path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
+
+
+def exchange(one, other):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) != 0:
+        raise OSError(ctypes.get_errno(), "renameat2")
 
 
 def write(disk, path, data, mode="wb"):
@@ -248,13 +255,21 @@ def test_what_becomes_of_a_file_that_is_waited_for(tapwire, memory):
         await_told(disk, daemon, endpoint, "/in/comes")
         await_told(disk, daemon, endpoint, "/in/link")
         assert len(settled(endpoint)) == 6
+        write(disk, "/out/swaps", b"from elsewhere")
+        exchange(disk.root + "/in/again", disk.root + "/out/swaps")
+        write(disk, "/out/other", b"from elsewhere, too")
+        exchange(disk.root + "/out/other", disk.root + "/in/comes")
+        disk.sync("exchanged")
+        await_told(disk, daemon, endpoint, "/in/again")
+        await_told(disk, daemon, endpoint, "/in/comes", 2)
+        assert len(settled(endpoint)) == 8
         # An event is told by the first name; a file has a digest by each that is wanted.
         write(disk, "/out/linked", b"changed")
         os.truncate(disk.root + "/in/truncated", 0)
         disk.sync("changed")
         await_told(disk, daemon, endpoint, "/in/link", 2)
         await_told(disk, daemon, endpoint, "/in/truncated", 2)
-        assert len(settled(endpoint)) == 8
+        assert len(settled(endpoint)) == 10
 
 
 def test_what_is_too_large_is_said(tapwire, memory):
