@@ -264,14 +264,28 @@ static void mark_touched(
 		memset(stale, 1, n);
 }
 
+/* Whether the image has at a block's place what the log has of it: it was put there unseen. */
+static bool is_put_home(const struct tw_volume *volume, uint64_t block, uint32_t bits)
+{
+	uint8_t data[65536]; /* no block is larger */
+	struct tw_error *err = tw_segments_read(&volume->place.segments, &volume->disk->file, block << bits, data,
+		(size_t)1 << bits);
+	const bool same = !err && volume->ops->is_logged(volume->fs, block, data);
+	tw_error_destroy(err);
+	return same;
+}
+
 /* Marks what a log has newer than the place that was read. */
 static void mark_out_of_place(
 	const struct tw_volume *volume, uint64_t offset, uint64_t len, uint8_t *stale)
 {
 	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
-	for (uint64_t at = offset; at < offset + len; at += TW_SECTOR_SIZE)
-		if (!volume->ops->in_place(volume->fs, at >> bits))
-			stale[(at - offset) >> TW_SECTOR_SHIFT] = 1;
+	for (uint64_t at = offset, next; at < offset + len; at = next) {
+		const uint64_t block = at >> bits;
+		next = (block + 1) << bits < offset + len ? (block + 1) << bits : offset + len;
+		if (!volume->ops->in_place(volume->fs, block) && !is_put_home(volume, block, bits))
+			memset(stale + ((at - offset) >> TW_SECTOR_SHIFT), 1, (next - at) >> TW_SECTOR_SHIFT);
+	}
 }
 
 struct reading {
@@ -295,8 +309,9 @@ static void read_image(const struct reading *r, uint64_t disk_offset, size_t len
 		memset(r->stale, 1, len >> TW_SECTOR_SHIFT);
 		return;
 	}
-	mark_touched(disk, disk_offset >> TW_SECTOR_SHIFT, (uint32_t)(len >> TW_SECTOR_SHIFT), r->stale);
+	/* Last comes what can be said of all that was read. */
 	mark_out_of_place(r->volume, r->offset, len, r->stale);
+	mark_touched(disk, disk_offset >> TW_SECTOR_SHIFT, (uint32_t)(len >> TW_SECTOR_SHIFT), r->stale);
 }
 
 static void read_piece(uint64_t disk_offset, uint64_t bytes, void *arg)

@@ -121,8 +121,18 @@ def test_a_quiet_file_is_told_with_its_digest(tapwire, memory, name):
 
 @pytest.mark.slow
 def test_with_its_content_in_the_journal_a_file_is_told_when_it_is_in_its_place(tapwire, memory):
+    """Also when that came through the ring before anybody knew that it would count."""
     with watched(tapwire, memory, options="data=journal") as (disk, daemon, endpoint):
         write(disk, "/file", random.Random(1).randbytes(300000))
+        await_last(disk, daemon, endpoint, "/file", seconds=120)
+    with watched(tapwire, memory, options="data=journal") as (disk, daemon, endpoint):
+        assert daemon.signal_inspectors(signal.SIGSTOP) == 1
+        try:
+            write(disk, "/file", random.Random(1).randbytes(300000))
+            disk.sync("written")
+            time.sleep(1)
+        finally:
+            daemon.signal_inspectors(signal.SIGCONT)
         await_last(disk, daemon, endpoint, "/file", seconds=120)
 
 

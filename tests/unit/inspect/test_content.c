@@ -327,6 +327,27 @@ static void what_is_not_in_its_place_yet_is_not_read_there(void **state)
 	end(&s);
 }
 
+static bool is_a_run_of_n(void *fs, uint64_t block, const void *data)
+{
+	(void)fs, (void)block;
+	return *(const char *)data == 'n';
+}
+
+static void what_was_put_in_its_place_unseen_is_read_there(void **state)
+{
+	struct scene s;
+	begin(&s, *state, ALL);
+	struct tw_volume *volume = s.disk->volumes[0];
+	struct tw_fs_ops ops = *volume->ops;
+	ops.in_place = nothing_is;
+	ops.is_logged = is_a_run_of_n;
+	volume->ops = &ops;
+	image_has(&s, 0, 2, 'n');
+	written(&s, 0, 4, 0);
+	told(&s, "content 0+1024 n missing 1024+1024");
+	end(&s);
+}
+
 /* Neighbours are written in one request, whatever they are. */
 static void a_write_that_begins_in_the_log_may_end_in_a_file(void **state)
 {
@@ -385,6 +406,7 @@ int main(void)
 		DISK_TEST(where_nobody_can_tell_the_image_is_not_read),
 		DISK_TEST(of_an_image_from_before_what_was_not_written_counts),
 		DISK_TEST(what_is_not_in_its_place_yet_is_not_read_there),
+		DISK_TEST(what_was_put_in_its_place_unseen_is_read_there),
 		DISK_TEST(a_write_that_begins_in_the_log_may_end_in_a_file),
 		DISK_TEST(there_is_a_limit),
 		DISK_TEST(who_is_not_asked_about_says_nothing),
