@@ -6,8 +6,9 @@
     file-integrity.py --secret-file SECRET --baseline baseline.ndjson [--watch /etc --watch /srv] [--port 8080]
 
 One line of JSON an alert: what it was, what it is now. A file that comes back to what the baseline says is an alert of
-its own ("restored"). Content counts by the ranges that were written. One guest an instance: give the target
-domains = NAME and paths = /etc/**, /usr/bin/**, /boot/** in tapwire.conf."""
+its own ("restored"). Content counts by the ranges that were written; with --digests, the output of sha256sum over the
+baseline's files, and sha256 = yes, a file that holds again what it held is restored, too. One guest an instance: give
+the target domains = NAME and paths = /etc/**, /usr/bin/**, /boot/** in tapwire.conf."""
 import argparse
 import base64
 import hashlib
@@ -37,8 +38,9 @@ def facts(data):
 class Monitor:
     """What is under the watched directories: as the baseline has it, and as it is now."""
 
-    def __init__(self, watched, baseline):
+    def __init__(self, watched, baseline, digests=()):
         self.watched = watched
+        self.digests = {path: digest for digest, path in (line.rstrip("\n").split("  ", 1) for line in digests)}
         self.baseline = {}
         self.seen = set()
         for line in baseline:
@@ -76,6 +78,12 @@ class Monitor:
             del self.now[name]
         return gone
 
+    def is_again(self, path, data):
+        """Whether a file that was written to holds what the baseline has."""
+        again = path in self.written and data.get("sha256", "") == self.digests.get(path)
+        self.written -= {path} if again else set()
+        return again
+
     def take(self, event):
         if event["id"] in self.seen or not event["type"].startswith("org.tapwire.file."):
             return
@@ -88,7 +96,7 @@ class Monitor:
                     self.now[path + name[len(old):]] = known
             if self.watches(old):
                 self.settle(old, event)
-        if not self.watches(path):
+        if not self.watches(path) or kind == "settled" and not self.is_again(path, data):
             return
         if kind in ("deleted", "unlinked"):
             self.leave(path)
@@ -122,6 +130,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--secret-file", required=True)
     parser.add_argument("--baseline", required=True, help="what tapwire crawl printed")
+    parser.add_argument("--digests", help="what sha256sum printed of its files, by their paths there")
     parser.add_argument("--watch", action="append",
                         help="a directory; may be repeated (default: %s)" % ", ".join(WATCHED))
     parser.add_argument("--port", type=int, default=8080)
@@ -129,8 +138,8 @@ def main():
     server = ThreadingHTTPServer(("127.0.0.1", args.port), Handler)
     with open(args.secret_file, encoding="ascii") as file:
         server.key = base64.b64decode(file.read().strip().removeprefix("whsec_"))
-    with open(args.baseline, encoding="utf-8") as file:
-        server.monitor = Monitor(args.watch or WATCHED, file)
+    with open(args.baseline, encoding="utf-8") as file, open(args.digests or "/dev/null", encoding="utf-8") as digests:
+        server.monitor = Monitor(args.watch or WATCHED, file, digests)
     server.lock = threading.Lock()
     server.serve_forever()
 

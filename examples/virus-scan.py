@@ -86,7 +86,7 @@ class Scanner:
     def take(self, batch, event):
         if (batch, event["id"]) in self.seen:
             return
-        if event["data"].get("kind") == "file":
+        if event["data"].get("kind") == "file" and not event["type"].endswith(".settled"):
             self.look_at(event, event["data"])
         self.seen[batch, event["id"]] = True
         if len(self.seen) > REMEMBERED:

@@ -77,6 +77,9 @@ static void finish_section(struct parser *p)
 	if (target->bearer_token && target->basic_auth)
 		complain(p, p->section_line, tw_error_create(TW_CONFIG,
 			"bearer_token_file and basic_auth_file, expected one of them"));
+	if (target->sha256 && !(target->events >> TW_EVENT_FILE_SETTLED & 1))
+		complain(p, p->section_line, tw_error_create(TW_CONFIG,
+			"sha256 comes with the event file.settled, expected it in events"));
 	if (target->retry_min_ms > target->retry_max_ms)
 		complain(p, p->section_line, tw_error_create(TW_CONFIG,
 			"retry_min_ms is greater than retry_max_ms, expected it to be less"));

@@ -39,6 +39,9 @@ enum tw_compression { TW_COMPRESSION_NONE, TW_COMPRESSION_GZIP, TW_COMPRESSION_Z
 /* Of content in an event, as base64 and with all else, less than a frame takes (link/frame.h). */
 #define TW_CONTENT_MAX_BYTES (4u << 20)
 
+/* How long a file may have to be quiet before its digest is told. */
+#define TW_SHA256_QUIET_MAX_MS 86400000
+
 /* One HTTP endpoint. Strings are owned by the config; optional ones are NULL when not given. */
 struct tw_config_target {
 	char *name;
@@ -54,6 +57,9 @@ struct tw_config_target {
 	struct tw_config_list paths;
 	enum tw_content_mode content; /* that its events carry */
 	uint64_t content_max;	      /* bytes an event */
+	bool sha256;		      /* of files that have been quiet */
+	uint64_t sha256_quiet_ms;     /* for so long */
+	uint64_t sha256_max;	      /* bytes a file */
 	uint64_t batch_events;
 	uint64_t batch_bytes;
 	uint64_t batch_delay_ms;

@@ -13,11 +13,15 @@
 enum kind {
 	PATH, TEXT, LEVEL, BYTES, MS, WAIT, STALL, AGE, COUNT, LANES, YESNO, EVENTS, URL, SECRET, TOKEN, AUTH, HEADER,
 	READABLE, PATTERNS, PROXY, PIN, TLS, HTTP, COMPRESSION, FORMAT, INDEX, TABLE, XENSTORE, GLOBS, NICE, TAPDISK,
-	CONTENT, CONTENT_MAX
+	CONTENT, CONTENT_MAX, QUIET, SHA256_MAX
 };
 
 /* A watchdog that knows less of the sink's heart would take a busy host for a dead sink. */
 #define STALL_MIN_MS 200
+/* Shorter than what a guest takes to write a file, each part of it would be one. */
+#define QUIET_MIN_MS 1000
+/* What may be hashed for one event. */
+#define SHA256_MAX_BYTES (UINT64_C(1) << 40)
 
 static const char *const expectations[] = {
 	[PATH] = "an absolute path",
@@ -53,6 +57,8 @@ static const char *const expectations[] = {
 	[NICE] = "a number from 0 to 19",
 	[CONTENT] = "none, append, changed or full",
 	[CONTENT_MAX] = "a size from 1 to 4MiB",
+	[QUIET] = "a time from 1s to 24h, such as 10s or 5min",
+	[SHA256_MAX] = "a size from 1 to 1TiB",
 };
 
 struct key {
@@ -95,6 +101,9 @@ static const struct key keys[] = {
 	{ TARGET(paths), NULL, PATTERNS, IN_TARGET(paths), false },
 	{ TARGET(content), "none", CONTENT, IN_TARGET(content), false },
 	{ TARGET(content_max), "1MiB", CONTENT_MAX, IN_TARGET(content_max), false },
+	{ TARGET(sha256), "no", YESNO, IN_TARGET(sha256), false },
+	{ TW_SECTION_TARGET, "sha256_quiet", "10s", QUIET, IN_TARGET(sha256_quiet_ms), false },
+	{ TARGET(sha256_max), "1GiB", SHA256_MAX, IN_TARGET(sha256_max), false },
 	{ TARGET(batch_events), "100", COUNT, IN_TARGET(batch_events), false },
 	{ TARGET(batch_bytes), "1MiB", BYTES, IN_TARGET(batch_bytes), false },
 	{ TARGET(batch_delay_ms), "100", MS, IN_TARGET(batch_delay_ms), false },
@@ -366,6 +375,11 @@ static bool set_plain(enum kind kind, void *field, const char *value)
 	case CONTENT_MAX:
 		return tw_value_bytes(value, field) && *(uint64_t *)field > 0 &&
 			*(uint64_t *)field <= TW_CONTENT_MAX_BYTES;
+	case QUIET:
+		return tw_value_age(value, field) && *(uint64_t *)field >= QUIET_MIN_MS &&
+			*(uint64_t *)field <= TW_SHA256_QUIET_MAX_MS;
+	case SHA256_MAX:
+		return tw_value_bytes(value, field) && *(uint64_t *)field <= SHA256_MAX_BYTES;
 	case NICE:
 		return tw_value_nice(value, field);
 	case TLS:

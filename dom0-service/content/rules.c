@@ -33,10 +33,30 @@ static struct tw_error *is_of_domain(const struct tw_config_list *domains, const
 	return err;
 }
 
-static void put_patterns(struct tw_buf *out, const char *word, const struct tw_config_list *list)
+static void put_list(struct tw_buf *out, const char *word, const struct tw_config_list *list)
 {
 	for (size_t i = 0; i < list->n; i++)
 		tw_buf_printf(out, "%s %s\n", word, list->items[i]);
+}
+
+static void put_patterns(struct tw_buf *out, const struct tw_config_target *target)
+{
+	put_list(out, "path", &target->paths);
+	put_list(out, "volume", &target->volumes);
+}
+
+static void put_rules(struct tw_buf *out, const struct tw_config_target *target)
+{
+	if (target->content != TW_CONTENT_NONE) {
+		tw_buf_printf(out, "rule %s %" PRIu64 " %" PRIx64 "\n", mode_names[target->content],
+			target->content_max, target->events);
+		put_patterns(out, target);
+	}
+	if (target->sha256) {
+		tw_buf_printf(out, "sha256 %" PRIu64 " %" PRIu64 "\n", target->sha256_quiet_ms,
+			target->sha256_max);
+		put_patterns(out, target);
+	}
 }
 
 struct tw_error *tw_content_plan(
@@ -48,14 +68,10 @@ struct tw_error *tw_content_plan(
 	for (size_t i = 0; !err && i < config->ntargets; i++) {
 		const struct tw_config_target *target = &config->targets[i];
 		bool here = false;
-		if (target->content != TW_CONTENT_NONE)
+		if (target->content != TW_CONTENT_NONE || target->sha256)
 			err = is_of_domain(&target->domains, domain_name, domain_uuid, &here);
-		if (!here)
-			continue;
-		tw_buf_printf(&text, "rule %s %" PRIu64 " %" PRIx64 "\n", mode_names[target->content],
-			target->content_max, target->events);
-		put_patterns(&text, "path", &target->paths);
-		put_patterns(&text, "volume", &target->volumes);
+		if (here)
+			put_rules(&text, target);
 	}
 	if (!err && text.len)
 		tw_buf_append(&text, "", 1);
@@ -70,7 +86,8 @@ struct tw_error *tw_content_plan(
 /* --- of a disk --- */
 
 struct rule {
-	struct tw_content_wish wish;
+	struct tw_content_wish wish; /* NONE: it is about digests */
+	struct tw_digest_wish digest;
 	uint64_t events;
 	struct tw_patterns paths, volumes;
 };
@@ -96,6 +113,14 @@ void tw_content_rules_destroy(struct tw_content_rules *rules)
 	free(rules);
 }
 
+static struct tw_error *add_rule(struct tw_content_rules *rules, const struct rule *rule)
+{
+	if (!TW_GROW(rules->all, rules->n, rules->cap))
+		return tw_error_nomem();
+	rules->all[rules->n++] = *rule;
+	return NULL;
+}
+
 static struct tw_error *take_rule(struct tw_content_rules *rules, const char *line)
 {
 	struct rule rule = {0};
@@ -108,10 +133,17 @@ static struct tw_error *take_rule(struct tw_content_rules *rules, const char *li
 			rule.wish.mode = (enum tw_content_mode)i;
 	if (!rule.wish.mode)
 		return tw_error_create(TW_USAGE, "\"%s\" is no mode of content", mode);
-	if (!TW_GROW(rules->all, rules->n, rules->cap))
-		return tw_error_nomem();
-	rules->all[rules->n++] = rule;
-	return NULL;
+	return add_rule(rules, &rule);
+}
+
+static struct tw_error *take_digest(struct tw_content_rules *rules, const char *line)
+{
+	struct rule rule = {0};
+	char more;
+	if (sscanf(line, "%" SCNu64 " %" SCNu64 " %c", &rule.digest.quiet_ms, &rule.digest.max_bytes, &more) != 2 ||
+		!rule.digest.quiet_ms || rule.digest.quiet_ms > TW_SHA256_QUIET_MAX_MS)
+		return tw_error_create(TW_USAGE, "\"sha256 %s\" is no rule for digests", line);
+	return add_rule(rules, &rule);
 }
 
 static struct tw_error *take_line(struct tw_content_rules *rules, const char *line)
@@ -119,6 +151,8 @@ static struct tw_error *take_line(struct tw_content_rules *rules, const char *li
 	struct rule *last = rules->n ? &rules->all[rules->n - 1] : NULL;
 	if (!strncmp(line, "rule ", 5))
 		return take_rule(rules, line + 5);
+	if (!strncmp(line, "sha256 ", 7))
+		return take_digest(rules, line + 7);
 	if (last && !strncmp(line, "path ", 5))
 		return tw_patterns_add(&last->paths, line + 5);
 	if (last && !strncmp(line, "volume ", 7))
@@ -161,11 +195,9 @@ static void name_volume(struct tw_content_rules *rules, const char *volume)
 		'\0');
 }
 
-static bool applies(const struct tw_content_rules *rules, const struct rule *rule,
-	enum tw_event_type type, struct tw_bytes path)
+static bool applies(
+	const struct tw_content_rules *rules, const struct rule *rule, struct tw_bytes path)
 {
-	if (!(rule->events >> type & 1))
-		return false;
 	if (rule->volumes.n &&
 		!tw_patterns_match_any(&rule->volumes, rules->names.data, rules->names.len))
 		return false;
@@ -179,7 +211,7 @@ struct tw_content_wish tw_content_rules_match(struct tw_content_rules *rules,
 	name_volume(rules, volume);
 	for (size_t i = 0; !rules->names.failed && path.data && i < rules->n; i++) {
 		const struct rule *rule = &rules->all[i];
-		if (!applies(rules, rule, type, path))
+		if (!rule->wish.mode || !(rule->events >> type & 1) || !applies(rules, rule, path))
 			continue;
 		if (rule->wish.mode > wish.mode)
 			wish.mode = rule->wish.mode;
@@ -187,4 +219,37 @@ struct tw_content_wish tw_content_rules_match(struct tw_content_rules *rules,
 			wish.max_bytes = rule->wish.max_bytes;
 	}
 	return wish;
+}
+
+struct tw_digest_wish tw_content_rules_digest(
+	struct tw_content_rules *rules, const char *volume, struct tw_bytes path)
+{
+	struct tw_digest_wish wish = {0, 0};
+	name_volume(rules, volume);
+	for (size_t i = 0; !rules->names.failed && path.data && i < rules->n; i++) {
+		const struct rule *rule = &rules->all[i];
+		if (!rule->digest.quiet_ms || !applies(rules, rule, path))
+			continue;
+		if (!wish.quiet_ms || rule->digest.quiet_ms < wish.quiet_ms)
+			wish.quiet_ms = rule->digest.quiet_ms;
+		if (rule->digest.max_bytes > wish.max_bytes)
+			wish.max_bytes = rule->digest.max_bytes;
+	}
+	return wish;
+}
+
+bool tw_content_rules_has_content(const struct tw_content_rules *rules)
+{
+	for (size_t i = 0; i < rules->n; i++)
+		if (rules->all[i].wish.mode)
+			return true;
+	return false;
+}
+
+bool tw_content_rules_has_digests(const struct tw_content_rules *rules)
+{
+	for (size_t i = 0; i < rules->n; i++)
+		if (rules->all[i].digest.quiet_ms)
+			return true;
+	return false;
 }

@@ -13,6 +13,9 @@
 #define LEVEL (-5)
 #define DECODED_MAX (TW_CHUNK_BYTES + TW_FRAME_MAX_BODY + 4096)
 
+/* A digest, or why there is none, begins at most so far from an event's end. */
+#define SHA256_TAIL 128u
+
 struct entry {
 	uint32_t end;
 	uint32_t type;
@@ -143,16 +146,19 @@ struct tw_error *tw_chunk_check(const struct tw_chunk *chunk)
 	return NULL;
 }
 
-bool tw_chunk_content(const char *body, size_t len, size_t *cut, size_t *rest)
+bool tw_chunk_strip(const char *body, size_t len, unsigned int keep, size_t *cut, size_t *rest)
 {
-	static const char key[] = ",\"content\":[";
+	static const char content[] = ",\"content\":[", sha256[] = ",\"sha256";
 	static const char closing[] = "}}";
 	const size_t n = sizeof(closing) - 1;
-	/* Of an event without it, what comes last is the domain. */
+	/* Of an event without extras, what comes last is the domain. */
 	if (len < 3 || body[len - 3] == '}' || memcmp(body + len - n, closing, n) != 0)
 		return false;
 	/* In a string, its quotes would be escaped. */
-	const char *at = memmem(body, len, key, sizeof(key) - 1);
+	const char *at = keep & TW_CHUNK_CONTENT ? NULL : memmem(body, len, content, sizeof(content) - 1);
+	const size_t tail = len < SHA256_TAIL ? len : SHA256_TAIL;
+	if (!at && !(keep & TW_CHUNK_SHA256))
+		at = memmem(body + len - tail, tail, sha256, sizeof(sha256) - 1);
 	if (!at)
 		return false;
 	*cut = (size_t)(at - body);

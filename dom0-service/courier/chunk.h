@@ -39,9 +39,12 @@ unsigned int tw_chunk_type(const struct tw_chunk *chunk, uint32_t i);
 /* The text of n events from i on, with commas between. */
 const char *tw_chunk_text(const struct tw_chunk *chunk, uint32_t i, uint32_t n, size_t *len);
 
-/* The text of an event without the content of its file (event/encode.c): the first *cut of its bytes, and the last
- * *rest. False: it has none. */
-bool tw_chunk_content(const char *body, size_t len, size_t *cut, size_t *rest);
+/* What comes last in an event, for targets that ask for it (event/encode.c). */
+enum tw_chunk_extra { TW_CHUNK_CONTENT = 1, TW_CHUNK_SHA256 = 2, TW_CHUNK_EXTRAS = 3 };
+
+/* The text of an event without the extras that are not in keep: the first *cut of its bytes, and the last *rest.
+ * False: it has none of them. */
+bool tw_chunk_strip(const char *body, size_t len, unsigned int keep, size_t *cut, size_t *rest);
 
 /* How a column of a row is coded. */
 enum { TW_CHUNK_PLAIN, TW_CHUNK_ZSTD };

@@ -213,6 +213,11 @@ static const event_fn writers[] = {
 	[TW_FORMAT_SPLUNK_HEC] = write_splunk,
 };
 
+static unsigned int extras_of(const struct tw_config_target *config)
+{
+	return (config->content != TW_CONTENT_NONE ? TW_CHUNK_CONTENT : 0) | (config->sha256 ? TW_CHUNK_SHA256 : 0);
+}
+
 static void take(void *arg, const struct tw_chunk *chunk, uint32_t i, uint32_t n)
 {
 	struct writer *writer = arg;
@@ -220,7 +225,7 @@ static void take(void *arg, const struct tw_chunk *chunk, uint32_t i, uint32_t n
 		size_t len;
 		const char *body = tw_chunk_text(chunk, i, 1, &len);
 		size_t cut, rest;
-		if (writer->config->content == TW_CONTENT_NONE && tw_chunk_content(body, len, &cut, &rest)) {
+		if (tw_chunk_strip(body, len, extras_of(writer->config), &cut, &rest)) {
 			tw_buf_reset(&writer->cut);
 			tw_buf_append(&writer->cut, body, cut);
 			tw_buf_append(&writer->cut, body + len - rest, rest);
@@ -237,7 +242,7 @@ struct tw_error *tw_format_body(struct tw_spool *spool, const struct tw_config_t
 	const struct tw_picks *picks, struct tw_buf *out)
 {
 	if (config->format == TW_FORMAT_CLOUDEVENTS)
-		return tw_spool_read_array(spool, picks, config->content != TW_CONTENT_NONE, out);
+		return tw_spool_read_array(spool, picks, extras_of(config), out);
 	struct writer writer = { .config = config, .out = out, .first = true };
 	if (config->format == TW_FORMAT_LOKI)
 		tw_buf_puts(out, "{\"streams\":[");

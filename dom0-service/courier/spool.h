@@ -187,8 +187,8 @@ uint64_t tw_spool_backlog(const struct tw_spool *spool, const struct tw_spool_la
 typedef void (*tw_spool_take_fn)(void *arg, const struct tw_chunk *chunk, uint32_t i, uint32_t n);
 struct tw_error *tw_spool_read(struct tw_spool *spool, const struct tw_picks *picks, tw_spool_take_fn take,
 	void *arg) TW_MUST_CHECK;
-/* Appends the batch as a JSON array; content: with what its events say of files' content. */
-struct tw_error *tw_spool_read_array(struct tw_spool *spool, const struct tw_picks *picks, bool content,
+/* Appends the batch as a JSON array; keep: the extras that its events keep (enum tw_chunk_extra). */
+struct tw_error *tw_spool_read_array(struct tw_spool *spool, const struct tw_picks *picks, unsigned int keep,
 	struct tw_buf *out) TW_MUST_CHECK;
 
 /* --- dead letters (spool_dead.c) --- */

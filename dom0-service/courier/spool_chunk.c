@@ -182,7 +182,7 @@ struct tw_error *tw_spool_read(struct tw_spool *spool, const struct tw_picks *pi
 
 struct array {
 	struct tw_buf *out;
-	bool content;
+	unsigned int keep;
 	bool some;
 };
 
@@ -200,9 +200,9 @@ static void append_text(void *arg, const struct tw_chunk *chunk, uint32_t i, uin
 	const uint32_t end = i + n;
 	size_t len, cut, rest;
 	uint32_t whole = i; /* from here on, events go as they are */
-	for (; !array->content && i < end; i++) {
+	for (; array->keep != TW_CHUNK_EXTRAS && i < end; i++) {
 		const char *text = tw_chunk_text(chunk, i, 1, &len);
-		if (!tw_chunk_content(text, len, &cut, &rest))
+		if (!tw_chunk_strip(text, len, array->keep, &cut, &rest))
 			continue;
 		if (whole < i) {
 			size_t before;
@@ -219,10 +219,10 @@ static void append_text(void *arg, const struct tw_chunk *chunk, uint32_t i, uin
 	append_some(array, text, len);
 }
 
-struct tw_error *tw_spool_read_array(struct tw_spool *spool, const struct tw_picks *picks, bool content,
+struct tw_error *tw_spool_read_array(struct tw_spool *spool, const struct tw_picks *picks, unsigned int keep,
 	struct tw_buf *out)
 {
-	struct array array = { .out = out, .content = content };
+	struct array array = { .out = out, .keep = keep };
 	tw_buf_append(out, "[", 1);
 	TW_TRY(tw_spool_read(spool, picks, append_text, &array));
 	tw_buf_append(out, "]", 1);

@@ -234,7 +234,8 @@ static void base64(struct tw_put *put, const char *key, struct tw_bytes value)
 
 static bool about_a_file(const struct tw_event *event)
 {
-	return event->type >= TW_EVENT_FILE_CREATED && event->type <= TW_EVENT_FILE_ATTRIBUTES;
+	return (event->type >= TW_EVENT_FILE_CREATED && event->type <= TW_EVENT_FILE_ATTRIBUTES) ||
+	       event->type == TW_EVENT_FILE_SETTLED;
 }
 
 /* The names; where one of them is not UTF-8, the bytes of all as well. */
@@ -354,7 +355,7 @@ static void put_piece(struct tw_put *put, const struct tw_content_piece *piece)
 }
 
 /* The last members of the data, and all keys begin in the same way: so the courier cuts them off for a
- * target that has not asked for them (courier/format.c). */
+ * target that has not asked for them (courier/chunk.c). */
 static void put_content(struct tw_put *put, const struct tw_content *content)
 {
 	if (!content)
@@ -369,6 +370,23 @@ static void put_content(struct tw_put *put, const struct tw_content *content)
 	mark_if(put, ",\"content_whole\":true", content->whole);
 	put_pairs(put, ",\"content_missing\":[", content->missing, content->nmissing);
 	put_pairs(put, ",\"content_left_out\":[", content->left_out, content->nleft_out);
+}
+
+/* In the same place, for the same reason; no event has both. */
+static void put_sha256(struct tw_put *put, const struct tw_event *event)
+{
+	char hex[2 * TW_SHA256_BYTES];
+	if (event->sha256_left_out) {
+		tw_put_literal(put, ",\"sha256_left_out\":");
+		tw_put_string(put, event->sha256_left_out, strlen(event->sha256_left_out));
+	}
+	if (!event->sha256)
+		return;
+	for (size_t i = 0; i < sizeof(hex); i++)
+		hex[i] = "0123456789abcdef"[event->sha256[i / 2] >> (i & 1 ? 0 : 4) & 15];
+	tw_put_literal(put, ",\"sha256\":\"");
+	tw_put_text(put, hex, sizeof(hex));
+	tw_put_literal(put, "\"");
 }
 
 /* Only the end of a path that is longer than Linux can name. */
@@ -419,6 +437,7 @@ static void put_data(struct tw_encoder *encoder, struct tw_put *put, const struc
 	text_if(put, ",\"reason\":", event->reason);
 	tw_put_text(put, encoder->end.data, encoder->end.len);
 	put_content(put, event->content);
+	put_sha256(put, event);
 	tw_put_literal(put, "}}");
 }
 

@@ -24,6 +24,7 @@ enum tw_event_type {
 	TW_EVENT_DISK_DETACHED,
 	TW_EVENT_DISK_RESYNCED,
 	TW_EVENT_SPOOL_DROPPED, /* by the courier alone */
+	TW_EVENT_FILE_SETTLED,  /* no change for a while: tells what the file holds, and changes nothing */
 	TW_EVENT_TYPE_END
 	/* Spools hold these numbers: new types go to the end, and stay below 64. */
 };
@@ -59,6 +60,8 @@ struct tw_range {
 	uint64_t offset; /* bytes */
 	uint64_t length;
 };
+
+#define TW_SHA256_BYTES 32
 
 /* How much of a file's content its events carry. */
 enum tw_content_mode {
@@ -132,9 +135,12 @@ struct tw_event {
 		*xattrs; /* full names: first those that came or changed, then those that went */
 	size_t nxattrs_set, nxattrs_removed;
 	const struct tw_content *content; /* NULL: not wanted */
+	const uint8_t *sha256;       /* file.settled: 32 bytes; NULL: not told, since ... */
+	const char *sha256_left_out; /* ... of this: one word; NULL: it is told */
 	uint32_t transaction; /* 0: none */
 	bool resync;
 	bool exchange;
+	uint32_t exchanged; /* with exchange: the inode that has the old path now; not told */
 	bool encrypted;     /* names (shown in base64) or content are what is on disk, not what the
 			       guest sees */
 	const char *reason; /* volume and disk events: plain text, or NULL */

@@ -19,6 +19,7 @@ static const char *const types[TW_EVENT_TYPE_END] = {
 	[TW_EVENT_DISK_DETACHED] = "org.tapwire.disk.detached",
 	[TW_EVENT_DISK_RESYNCED] = "org.tapwire.disk.resynced",
 	[TW_EVENT_SPOOL_DROPPED] = "org.tapwire.spool.dropped",
+	[TW_EVENT_FILE_SETTLED] = "org.tapwire.file.settled",
 };
 
 static const char *const kinds[] = {

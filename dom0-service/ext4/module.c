@@ -56,6 +56,20 @@ static bool ext4_in_place(void *arg, uint64_t block)
 	return !ext4_block_find(fs->recent, block);
 }
 
+static bool ext4_is_logged(void *arg, uint64_t block, const void *data)
+{
+	const struct ext4 *fs = arg;
+	const struct ext4_block *recent = ext4_block_find(fs->recent, block);
+	return recent && recent->digest == ext4_digest(data, fs->geo.blocksize);
+}
+
+static bool ext4_data_waits(void *arg, uint32_t ino)
+{
+	const struct ext4 *fs = arg;
+	const struct tw_change *change = tw_changeset_find(fs->set, ino);
+	return (change && change->nranges) || ext4_block_find(fs->held, ino);
+}
+
 static const char *ext4_uuid(void *arg)
 {
 	const struct ext4 *fs = arg;
@@ -85,7 +99,9 @@ const struct tw_fs_ops tw_fs_ext4 = {
 	.mend = ext4_mend,
 	.xattrs = ext4_attrs_names,
 	.in_place = ext4_in_place,
+	.is_logged = ext4_is_logged,
 	.inline_data = ext4_inline_data,
+	.data_waits = ext4_data_waits,
 	.uuid = ext4_uuid,
 	.view = ext4_view,
 	.destroy = ext4_destroy,

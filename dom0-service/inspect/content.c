@@ -14,6 +14,8 @@
 /* What was written is kept until a transaction says whose it is: of a guest that writes a lot, the last
  * seconds. */
 #define RECENT_BYTES (64u << 20)
+/* Where the image is of before, nothing else has it: of a trace that is read, a good part. */
+#define BASE_RECENT_BYTES (1u << 30)
 /* Of a log that is followed again: units of so many bytes are remembered, ... */
 #define UNIT_SHIFT 12
 /* ... and a write of more than so many of them, or one that comes when there are so many, counts for the
@@ -39,6 +41,8 @@ struct part {
 
 struct tw_disk_content {
 	struct tw_content_rules *rules;
+	bool attaches; /* some events get content */
+	bool keeps;
 	struct tw_recent *recent;
 	struct tw_ring_reader *ring;
 	uint64_t told; /* number of an event */
@@ -46,6 +50,10 @@ struct tw_disk_content {
 	struct last *expected;
 	uint64_t expected_from; /* the number before the log's first record */
 	uint64_t all_before; /* a record before which nothing in the image counts */
+
+	uint8_t *written; /* a bit for each sector that the image has as it was; NULL: it goes on */
+	uint64_t nwritten; /* bytes */
+	bool broken; /* the image could not be read */
 
 	/* of the event at hand */
 	struct tw_buf bytes, stale;
@@ -67,6 +75,7 @@ struct tw_error *tw_disk_content_create(
 		return tw_error_nomem();
 	}
 	c->rules = rules;
+	c->attaches = c->keeps = tw_content_rules_has_content(rules);
 	struct tw_error *err = tw_recent_create(RECENT_BYTES, &c->recent);
 	if (err)
 		tw_disk_content_destroy(c);
@@ -82,6 +91,7 @@ void tw_disk_content_destroy(struct tw_disk_content *c)
 	tw_disk_content_caught_up(c);
 	tw_content_rules_destroy(c->rules);
 	tw_recent_destroy(c->recent);
+	free(c->written);
 	tw_buf_deinit(&c->bytes);
 	tw_buf_deinit(&c->stale);
 	free(c->parts);
@@ -91,9 +101,35 @@ void tw_disk_content_destroy(struct tw_disk_content *c)
 	free(c);
 }
 
+void tw_disk_content_keep_all(struct tw_disk_content *c)
+{
+	c->keeps = true;
+}
+
+bool tw_disk_content_keeps(const struct tw_disk_content *c)
+{
+	return c->keeps;
+}
+
+struct tw_content_rules *tw_disk_content_rules(struct tw_disk_content *c)
+{
+	return c->rules;
+}
+
 void tw_disk_content_set_ring(struct tw_disk_content *c, struct tw_ring_reader *ring)
 {
 	c->ring = ring;
+}
+
+struct tw_error *tw_disk_content_set_base(struct tw_disk_content *c, uint64_t disk_bytes)
+{
+	struct tw_recent *recent;
+	TW_TRY(tw_recent_create(BASE_RECENT_BYTES, &recent));
+	tw_recent_destroy(c->recent);
+	c->recent = recent;
+	c->nwritten = (disk_bytes >> UNIT_SHIFT) + 1;
+	c->written = calloc(c->nwritten, 1);
+	return c->written ? NULL : tw_error_nomem();
 }
 
 void tw_disk_content_set_told(struct tw_disk_content *c, uint64_t sequence)
@@ -181,12 +217,22 @@ static void mark_expected(
 
 /* --- what the stream brings --- */
 
+/* Of a sector among those of its unit. */
+static uint8_t bit_of(uint64_t offset)
+{
+	return (uint8_t)(1u << (offset >> TW_SECTOR_SHIFT) % UNIT_SECTORS);
+}
+
 struct tw_error *tw_content_written(
 	struct tw_disk *disk, const struct tw_volume *volume, const struct tw_piece *piece, const void *payload)
 {
 	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
 	struct tw_disk_content *c = disk->content;
 	struct tw_owner owner;
+	if (!c->keeps)
+		return NULL;
+	for (uint64_t at = piece->disk; c->written && at < piece->disk + piece->bytes; at += TW_SECTOR_SIZE)
+		c->written[at >> UNIT_SHIFT] |= bit_of(at);
 	/* Most of what is written to metadata is written to the log. One write may go on behind it, in a file. */
 	bool log = tw_owners_find(tw_view_owners(volume->ops->view(volume->fs)), piece->offset >> bits, 1,
 			   &owner) &&
@@ -206,10 +252,27 @@ static void mark_touched(
 {
 	const struct tw_disk_content *c = disk->content;
 	const uint64_t at = c->at > disk->told ? c->at : disk->told;
+	for (uint32_t i = 0; c->written && i < n; i++) {
+		const uint64_t offset = (sector + i) << TW_SECTOR_SHIFT;
+		stale[i] |= (c->written[offset >> UNIT_SHIFT] & bit_of(offset)) != 0;
+	}
+	if (c->written)
+		return;
 	mark_expected(c, at, sector, n, stale);
 	/* Where nobody can tell, all may be. */
 	if (!c->ring || tw_ring_touched(c->ring, at, sector, n, stale) < 0)
 		memset(stale, 1, n);
+}
+
+/* Whether the image has at a block's place what the log has of it: it was put there unseen. */
+static bool is_put_home(const struct tw_volume *volume, uint64_t block, uint32_t bits)
+{
+	uint8_t data[65536]; /* no block is larger */
+	struct tw_error *err = tw_segments_read(&volume->place.segments, &volume->disk->file, block << bits, data,
+		(size_t)1 << bits);
+	const bool same = !err && volume->ops->is_logged(volume->fs, block, data);
+	tw_error_destroy(err);
+	return same;
 }
 
 /* Marks what a log has newer than the place that was read. */
@@ -217,9 +280,12 @@ static void mark_out_of_place(
 	const struct tw_volume *volume, uint64_t offset, uint64_t len, uint8_t *stale)
 {
 	const uint32_t bits = tw_view_blockbits(volume->ops->view(volume->fs));
-	for (uint64_t at = offset; at < offset + len; at += TW_SECTOR_SIZE)
-		if (!volume->ops->in_place(volume->fs, at >> bits))
-			stale[(at - offset) >> TW_SECTOR_SHIFT] = 1;
+	for (uint64_t at = offset, next; at < offset + len; at = next) {
+		const uint64_t block = at >> bits;
+		next = (block + 1) << bits < offset + len ? (block + 1) << bits : offset + len;
+		if (!volume->ops->in_place(volume->fs, block) && !is_put_home(volume, block, bits))
+			memset(stale + ((at - offset) >> TW_SECTOR_SHIFT), 1, (next - at) >> TW_SECTOR_SHIFT);
+	}
 }
 
 struct reading {
@@ -236,14 +302,16 @@ static void read_image(const struct reading *r, uint64_t disk_offset, size_t len
 	struct tw_disk *disk = r->volume->disk;
 	struct tw_error *err = disk->file.read(disk->file.arg, disk_offset, r->to, len);
 	if (err) {
-		tw_log(TW_LOG_WARN, r->volume->subject, "content is missing in an event: %s",
+		tw_log(TW_LOG_WARN, r->volume->subject, "what a file holds is not known: %s",
 			tw_error_message(err));
 		tw_error_destroy(err);
+		disk->content->broken = true;
 		memset(r->stale, 1, len >> TW_SECTOR_SHIFT);
 		return;
 	}
-	mark_touched(disk, disk_offset >> TW_SECTOR_SHIFT, (uint32_t)(len >> TW_SECTOR_SHIFT), r->stale);
+	/* Last comes what can be said of all that was read. */
 	mark_out_of_place(r->volume, r->offset, len, r->stale);
+	mark_touched(disk, disk_offset >> TW_SECTOR_SHIFT, (uint32_t)(len >> TW_SECTOR_SHIFT), r->stale);
 }
 
 static void read_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
@@ -476,7 +544,7 @@ struct tw_error *tw_content_attach(struct tw_volume *volume, struct tw_event *ev
 {
 	struct tw_disk_content *c = volume->disk->content;
 	bool whole;
-	if (event->sequence <= c->told)
+	if (!c->attaches || event->sequence <= c->told)
 		return NULL;
 	struct tw_content_wish wish = wish_for(c, event, &whole);
 	if (wish.mode == TW_CONTENT_NONE)
@@ -506,9 +574,26 @@ static void keep_piece(uint64_t disk_offset, uint64_t bytes, void *arg)
 struct tw_error *tw_content_logged(
 	struct tw_volume *volume, uint64_t offset, const void *data, size_t len)
 {
-	if (!volume->disk->content)
+	if (!volume->disk->content || !volume->disk->content->keeps)
 		return NULL;
 	struct logged l = {volume->disk->content->recent, data, NULL};
 	tw_segments_each(&volume->place.segments, offset, len, keep_piece, &l);
 	return l.err;
+}
+
+struct tw_error *tw_content_read(struct tw_volume *volume, const struct tw_inode *inode, uint64_t offset,
+	uint64_t length, const struct tw_content_sink *sink, enum tw_content_found *found)
+{
+	struct tw_disk_content *c = volume->disk->content;
+	tw_buf_reset(&c->bytes);
+	c->nparts = c->nmissing = c->nleft_out = 0;
+	c->broken = false;
+	TW_TRY(take_range(c, volume, inode, offset, length));
+	*found = !c->nmissing ? TW_CONTENT_EXACT : c->broken || !c->ring ? TW_CONTENT_NEVER : TW_CONTENT_LATER;
+	for (size_t i = 0; !c->nmissing && i < c->nparts; i++) {
+		const struct part *part = &c->parts[i];
+		const uint8_t *data = part->zeroes ? NULL : (const uint8_t *)c->bytes.data + part->at;
+		TW_TRY(sink->take(data, part->length, sink->arg));
+	}
+	return NULL;
 }

@@ -19,9 +19,20 @@ struct tw_error *tw_disk_content_create(
 	struct tw_content_rules *rules, struct tw_disk_content **out) TW_MUST_CHECK;
 void tw_disk_content_destroy(struct tw_disk_content *content); /* NULL is fine */
 
+/* Whatever the rules say: what is written is kept. Of a mirror there is nothing else to read. */
+void tw_disk_content_keep_all(struct tw_disk_content *content);
+/* Whether it keeps what is written: else the inspector needs the content of no file's writes. */
+bool tw_disk_content_keeps(const struct tw_disk_content *content);
+/* Borrowed. */
+struct tw_content_rules *tw_disk_content_rules(struct tw_disk_content *content);
+
 /* The ring whose records come next, borrowed; NULL: nobody can tell what was written since, so nothing
  * is read from the image. */
 void tw_disk_content_set_ring(struct tw_disk_content *content, struct tw_ring_reader *ring);
+/* There is no ring, and the image stays the disk as it was before the first record: what no record has
+ * written to is read from it. */
+struct tw_error *tw_disk_content_set_base(
+	struct tw_disk_content *content, uint64_t disk_bytes) TW_MUST_CHECK;
 /* Events up to this number need no content: they have been told. */
 void tw_disk_content_set_told(struct tw_disk_content *content, uint64_t sequence);
 

@@ -150,7 +150,8 @@ static struct tw_error *update_volume(struct tw_interest *interest, struct tw_ri
 	struct known *known = &interest->known[i];
 	if (!volume->ops)
 		return NULL;
-	const bool all = volume->ops->wants_all(volume->fs) || disk->content;
+	const bool all = volume->ops->wants_all(volume->fs) ||
+			 (disk->content && tw_disk_content_keeps(disk->content));
 	const bool same = interest->built && known->fs == volume->fs && known->all == all;
 	*known = (struct known){volume->fs, all};
 	if (!same)

@@ -2,6 +2,7 @@
 #include "inspect/live_inside.h"
 
 #include "base/log.h"
+#include "inspect/digest.h"
 
 #include <poll.h>
 #include <string.h>
@@ -24,7 +25,7 @@ int64_t tw_live_now_ms(void)
 }
 
 /* The last drain takes everything: what the courier does not take goes into the snapshot. */
-static bool is_full(const struct tw_live *live)
+bool tw_live_is_full(const struct tw_live *live)
 {
 	return !live->draining && tw_outbox_bytes(live->box) >= TW_LIVE_MAX_WAITING;
 }
@@ -35,7 +36,7 @@ static struct tw_error *step(struct tw_live *live, unsigned *n)
 	struct tw_record record;
 	int ret = 0;
 	*n = 0;
-	while (*n < MAX_STEP && !live->resync && !is_full(live) &&
+	while (*n < MAX_STEP && !live->resync && !tw_live_is_full(live) &&
 		(ret = tw_ring_next(live->ring, &record)) > 0) {
 		++*n;
 		TW_TRY(record.flags & TW_RECORD_GAP ? tw_live_take_gap(live, &record)
@@ -48,7 +49,7 @@ static struct tw_error *step(struct tw_live *live, unsigned *n)
 	else if (!live->resync)
 		TW_TRY(tw_live_next_session(live));
 	bool may = false;
-	if (live->resync && !is_full(live))
+	if (live->resync && !tw_live_is_full(live))
 		TW_TRY(tw_live_may_crawl(live, &may));
 	if (may) {
 		TW_TRY(tw_live_crawl(live));
@@ -86,6 +87,7 @@ static void update_status(struct tw_live *live)
 	live->status.captured_bytes = ring.payload_bytes;
 	live->status.spared_bytes = ring.spared_bytes;
 	live->status.lag_bytes = tw_ring_reader_backlog(live->ring);
+	live->status.digests = tw_disk_digests_waiting(live->disk, &live->status.late_digests);
 	live->status.waiting_bytes = tw_outbox_bytes(live->box);
 	live->status.courier = tw_uplink_up(live->link);
 	tw_live_status_write(&live->status, live->state);
@@ -100,7 +102,7 @@ static void sleep_until_work(struct tw_live *live, int stop_fd, int timeout_ms, 
 		{tw_ring_bell_fd(live->ring), POLLIN, 0},
 	};
 	/* Nor is there anything to do for a record while a mirror's next session is waited for. */
-	bool full = is_full(live) || (live->resync && live->options.mirror);
+	bool full = tw_live_is_full(live) || (live->resync && live->options.mirror);
 	if (tw_outbox_unsent(live->box).len && tw_uplink_up(live->link))
 		fds[1].events |= POLLOUT;
 	if (!full && tw_ring_arm(live->ring))
@@ -109,6 +111,12 @@ static void sleep_until_work(struct tw_live *live, int stop_fd, int timeout_ms, 
 	if (!full)
 		tw_ring_disarm(live->ring);
 	*stop = fds[0].revents != 0;
+}
+
+/* -1: never. */
+static int sooner(int a, int b)
+{
+	return b < 0 || (a >= 0 && a < b) ? a : b;
 }
 
 static struct tw_error *farewell(struct tw_live *live)
@@ -128,6 +136,7 @@ static struct tw_error *farewell(struct tw_live *live)
 	bool gone = !tw_ring_reader_producer_alive(live->ring);
 	TW_TRY(tw_disk_settle(live->disk, tw_live_clock(), gone));
 	if (gone) {
+		TW_TRY(tw_live_digest_rest(live));
 		TW_TRY(tw_disk_detached(live->disk, tw_live_clock()));
 		/* Whoever takes the ring over, it is another life of the disk: nobody saw what lies between. */
 		memset(live->position.ring, 0, sizeof(live->position.ring));
@@ -160,6 +169,7 @@ struct tw_error *tw_live_run(struct tw_live *live, int stop_fd)
 	while (!stop) {
 		unsigned n;
 		TW_TRY(step(live, &n));
+		TW_TRY(tw_live_digest(live));
 		int64_t now = tw_live_now_ms();
 		if (n)
 			last_record = now;
@@ -182,8 +192,9 @@ struct tw_error *tw_live_run(struct tw_live *live, int stop_fd)
 		bool waits = live->unsettled || tw_disk_layout_written(live->disk);
 		if (waits && (timeout < 0 || timeout > IDLE_MS))
 			timeout = IDLE_MS;
+		timeout = sooner(timeout, tw_live_digest_due(live));
 		if (!tw_uplink_up(live->link))
-			timeout = TW_LIVE_RECONNECT_MS;
+			timeout = sooner(timeout, TW_LIVE_RECONNECT_MS);
 		if (live->options.mirror && (timeout < 0 || timeout > SESSION_MS))
 			timeout = SESSION_MS;
 		if (n == MAX_STEP || (tw_uplink_up(live->link) && n) ||

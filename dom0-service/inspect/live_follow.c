@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "inspect/attach.h"
+#include "inspect/digest.h"
 #include "trace.h"
 
 #include <poll.h>
@@ -150,6 +151,8 @@ struct tw_error *tw_live_replay_record(const struct tw_record *record, void *arg
 	struct tw_live *live = arg;
 	if (tw_statefile_is_resync(record))
 		return replay_resync(live, record);
+	if (tw_statefile_is_note(record))
+		return tw_live_replay_note(live, record);
 	if (!(record->flags & TW_RECORD_GAP) && !live->resync)
 		return tw_live_feed(live, record);
 	tw_live_need_resync(live, "writes were missed before a restart");
@@ -165,6 +168,8 @@ struct tw_error *tw_live_pass_record(const struct tw_record *record, void *arg)
 		return NULL;
 	if (live->content)
 		tw_disk_content_forget(live->content);
+	if (live->disk)
+		tw_disk_digest_restart(live->disk);
 	TW_TRY(tw_missed_add(&live->missed, record));
 	struct tw_record gap = *record;
 	gap.flags = TW_RECORD_GAP;

@@ -33,6 +33,7 @@ struct tw_live {
 	struct tw_disk_content *content; /* NULL: events carry none */
 	struct tw_encoder *encoder; /* from when the epoch is known */
 	struct tw_buf json;         /* the event at hand */
+	struct tw_buf note;         /* what a digest came to */
 	struct tw_missed
 		missed;     /* ranges of which writes were not followed, until the next resync */
 	const char *resync; /* the reason why one is due, or NULL */
@@ -48,6 +49,8 @@ struct tw_live {
 };
 
 int64_t tw_live_now_ms(void);
+/* As much waits for the courier as may. */
+bool tw_live_is_full(const struct tw_live *live);
 struct tw_time tw_live_clock(void);
 /* A tw_disk_emit_fn: encodes the event into the outbox. */
 struct tw_error *tw_live_take_event(const struct tw_event *event, void *live) TW_MUST_CHECK;
@@ -102,6 +105,18 @@ struct tw_error *tw_live_pass_record(const struct tw_record *record, void *live)
 struct tw_error *tw_live_keep_log(void *live) TW_MUST_CHECK;
 /* Looks at the disk, for the first time or for the resync that is due. */
 struct tw_error *tw_live_crawl(struct tw_live *live) TW_MUST_CHECK;
+
+/* --- live_digest.c --- */
+
+/* Reads some of the files that have been quiet, when all that came has been followed, and tells what comes of
+ * it. */
+struct tw_error *tw_live_digest(struct tw_live *live) TW_MUST_CHECK;
+/* Milliseconds until there is more; -1: nothing is waited for. */
+int tw_live_digest_due(const struct tw_live *live);
+/* The guest is gone: what waits is told now. */
+struct tw_error *tw_live_digest_rest(struct tw_live *live) TW_MUST_CHECK;
+/* A note of the log. */
+struct tw_error *tw_live_replay_note(struct tw_live *live, const struct tw_record *record) TW_MUST_CHECK;
 
 /* --- live_mend.c --- */
 

@@ -193,7 +193,10 @@ static struct tw_error *create_content(struct tw_live *live)
 	if (!live->options.content)
 		return NULL;
 	TW_TRY(tw_content_rules_parse(live->options.content, live->options.id.vdev, &rules));
-	return tw_disk_content_create(rules, &live->content);
+	TW_TRY(tw_disk_content_create(rules, &live->content));
+	if (live->options.mirror)
+		tw_disk_content_keep_all(live->content);
+	return NULL;
 }
 
 struct tw_error *tw_live_create(const struct tw_live_options *options, struct tw_live **out)
@@ -237,5 +240,6 @@ void tw_live_destroy(struct tw_live *live)
 	tw_missed_clear(&live->missed);
 	tw_encoder_destroy(live->encoder);
 	tw_buf_deinit(&live->json);
+	tw_buf_deinit(&live->note);
 	free(live);
 }

@@ -27,10 +27,12 @@ static void render(const struct tw_live_status *s, char *out, size_t size)
 		"{\"state\":\"%s\",\"volumes\":%" PRIu64 ",\"files\":%" PRIu64
 		",\"events\":%" PRIu64 ",\"sequence\":%" PRIu64 ",\"gaps\":%" PRIu64
 		",\"resyncs\":%" PRIu64 ",\"lag_bytes\":%" PRIu64 ",\"waiting_bytes\":%" PRIu64
+		",\"digests_waiting\":%" PRIu64 ",\"digests_late\":%" PRIu64
 		",\"read_bytes\":%" PRIu64 ",\"captured_bytes\":%" PRIu64
 		",\"spared_bytes\":%" PRIu64 ",\"courier\":%s",
 		s->state, s->volumes, s->files, s->events, s->events, s->gaps, s->resyncs,
-		s->lag_bytes, s->waiting_bytes, s->read_bytes, s->captured_bytes, s->spared_bytes,
+		s->lag_bytes, s->waiting_bytes, s->digests, s->late_digests, s->read_bytes, s->captured_bytes,
+		s->spared_bytes,
 		s->courier ? "true" : "false");
 }
 

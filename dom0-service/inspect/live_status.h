@@ -11,6 +11,7 @@
 struct tw_live_status {
 	const char *state; /* starting crawling live resync stopped, "waiting for the courier" */
 	uint64_t volumes, files, events, gaps, resyncs, lag_bytes, waiting_bytes;
+	uint64_t digests, late_digests; /* files that are waited for until they have been quiet */
 	uint64_t read_bytes;  /* from the image, since the start */
 	uint64_t captured_bytes, spared_bytes; /* content that the ring has carried, and that it was
 						  spared */

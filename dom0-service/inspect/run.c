@@ -2,6 +2,7 @@
 #include "inspect/run.h"
 
 #include "event/encode.h"
+#include "inspect/content.h"
 #include "inspect/disk.h"
 #include "trace.h"
 
@@ -207,23 +208,40 @@ static struct tw_error *infer(struct tw_disk *disk, const char *image,
 	return err;
 }
 
-struct tw_error *tw_run_infer(const char *image, const char *trace, const struct tw_disk_id *id,
-	int out, enum tw_run_summary summary)
+/* Events without content are the same, so none is read for those that are only counted. */
+static struct tw_error *want_content(
+	const struct tw_infer *job, struct tw_disk *disk, struct tw_disk_content **out)
+{
+	struct tw_content_rules *rules;
+	*out = NULL;
+	if (!job->content || job->summary == TW_RUN_SUMMARY_ONLY)
+		return NULL;
+	TW_TRY(tw_content_rules_parse(job->content, job->id.vdev, &rules));
+	TW_TRY(tw_disk_content_create(rules, out));
+	tw_disk_set_content(disk, *out);
+	return tw_disk_content_set_base(*out, tw_disk_bytes(disk));
+}
+
+struct tw_error *tw_run_infer(const struct tw_infer *job, int out)
 {
 	static const tw_disk_emit_fn emit[] = {print_event, print_event, no_event};
 	int summary_fd[] = {-1, STDERR_FILENO, out};
 	struct printer p;
 	struct tw_trace_reader *reader;
+	struct tw_disk_content *content = NULL;
 	struct tw_disk *disk;
-	TW_TRY(tw_disk_create(image, id->vdev, emit[summary], &p, &disk));
-	struct tw_error *err = printer_init(&p, out, id);
-	int ret = err ? 0 : tw_trace_reader_open(trace, &reader);
+	TW_TRY(tw_disk_create(job->disk, job->id.vdev, emit[job->summary], &p, &disk));
+	struct tw_error *err = printer_init(&p, out, &job->id);
+	if (!err)
+		err = want_content(job, disk, &content);
+	int ret = err ? 0 : tw_trace_reader_open(job->trace, &reader);
 	if (ret < 0)
-		err = trace_error(ret, trace, 0);
+		err = trace_error(ret, job->trace, 0);
 	if (!err) {
-		err = infer(disk, image, reader, trace, summary_fd[summary]);
+		err = infer(disk, job->disk, reader, job->trace, summary_fd[job->summary]);
 		tw_trace_reader_destroy(reader);
 	}
 	tw_disk_destroy(disk);
+	tw_disk_content_destroy(content);
 	return finish(&p, err);
 }

@@ -18,9 +18,15 @@ enum tw_run_summary {
 	TW_RUN_SUMMARY_ONLY, /* on out, in place of the events, which are made and not encoded */
 };
 
-/* Writes the events of a trace ("-": standard input) to the descriptor out, one CloudEvent a line.
- * disk is the image as it was before the trace's first record; neither file is written to. */
-struct tw_error *tw_run_infer(const char *disk, const char *trace, const struct tw_disk_id *id,
-	int out, enum tw_run_summary summary) TW_MUST_CHECK;
+struct tw_infer {
+	const char *disk;  /* the image as it was before the trace's first record */
+	const char *trace; /* "-": standard input */
+	struct tw_disk_id id;
+	const char *content; /* of which files events carry content (content/rules.h); NULL: of none */
+	enum tw_run_summary summary;
+};
+
+/* Writes the events of a trace to the descriptor out, one CloudEvent a line. Neither file is written to. */
+struct tw_error *tw_run_infer(const struct tw_infer *infer, int out) TW_MUST_CHECK;
 
 #endif

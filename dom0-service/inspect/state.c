@@ -46,6 +46,7 @@ struct tw_error *tw_disk_save(struct tw_disk *disk, struct tw_buf *out)
 	tw_pack64(out, disk->nvolumes);
 	for (size_t i = 0; i < disk->nvolumes; i++)
 		TW_TRY(save_volume(disk->volumes[i], out));
+	tw_disk_save_digests(disk, out);
 	return out->failed ? tw_error_nomem() : NULL;
 }
 
@@ -109,5 +110,7 @@ struct tw_error *tw_disk_load(struct tw_disk *disk, struct tw_span state)
 	disk->told = told;
 	for (uint64_t i = 0; i < n; i++)
 		TW_TRY(load_volume(disk, &in));
+	if (!in.failed)
+		TW_TRY(tw_disk_load_digests(disk, &in));
 	return in.failed ? tw_error_create(TW_BAD_DATA, "the saved state is cut off") : NULL;
 }

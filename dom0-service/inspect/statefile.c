@@ -300,9 +300,29 @@ bool tw_statefile_has_log(const struct tw_statefile *state)
 	return state->log != NULL;
 }
 
-struct tw_error *tw_statefile_log(struct tw_statefile *state, const struct tw_record *record)
+static struct tw_error *append(struct tw_statefile *state, const struct tw_record *record)
 {
 	return log_error(tw_trace_write(state->log, record), state->dir);
+}
+
+/* A record that no write makes: of one sector that is zeroes and has a payload. */
+#define NOTE_FLAGS (TW_RECORD_PAYLOAD | TW_RECORD_DISCARD | TW_RECORD_ZEROES)
+#define NOTE_HEADER 2u
+
+bool tw_statefile_is_note(const struct tw_record *record)
+{
+	return record->flags == NOTE_FLAGS;
+}
+
+struct tw_error *tw_statefile_log(struct tw_statefile *state, const struct tw_record *record)
+{
+	/* Whoever fills the ring makes no notes; and zeroes need no payload. */
+	struct tw_record plain = *record;
+	if (!tw_statefile_is_note(record))
+		return append(state, record);
+	plain.flags &= ~(uint32_t)TW_RECORD_PAYLOAD;
+	plain.payload = NULL;
+	return append(state, &plain);
 }
 
 struct tw_error *tw_statefile_flush(struct tw_statefile *state)
@@ -355,6 +375,25 @@ struct tw_error *tw_statefile_resync(
 	tw_buf_consume(out, 8);
 	state->resync_bytes += out->len;
 	return NULL;
+}
+
+struct tw_error *tw_statefile_log_note(
+	struct tw_statefile *state, const struct tw_record *record, struct tw_span note)
+{
+	uint8_t sector[TW_SECTOR_SIZE] = {(uint8_t)note.len, (uint8_t)(note.len >> 8)};
+	struct tw_record mark = *record;
+	memcpy(sector + NOTE_HEADER, note.data, note.len);
+	mark.flags = NOTE_FLAGS;
+	mark.sector = 0;
+	mark.nsectors = 1;
+	mark.payload = sector;
+	return append(state, &mark);
+}
+
+struct tw_span tw_statefile_note(const struct tw_record *record)
+{
+	struct tw_span sector = tw_span(record->payload, TW_SECTOR_SIZE);
+	return tw_span_sub(sector, NOTE_HEADER, tw_le16(sector, 0));
 }
 
 bool tw_statefile_wants_snapshot(const struct tw_statefile *state)

@@ -62,6 +62,13 @@ struct tw_error *tw_statefile_log_resync(struct tw_statefile *state,
 bool tw_statefile_is_resync(const struct tw_record *record);
 struct tw_error *tw_statefile_resync(struct tw_statefile *state, const struct tw_record *record,
 	struct tw_buf *out) TW_MUST_CHECK;
+/* Keeps a note in the log: bytes that a replay has to go by, at this place. At most TW_NOTE_BYTES. */
+#define TW_NOTE_BYTES 510u
+struct tw_error *tw_statefile_log_note(struct tw_statefile *state, const struct tw_record *record,
+	struct tw_span note) TW_MUST_CHECK;
+/* True for such a record; and the bytes, borrowed from it. */
+bool tw_statefile_is_note(const struct tw_record *record);
+struct tw_span tw_statefile_note(const struct tw_record *record);
 /* True when the log has grown so long that a new snapshot is cheaper than its replay. */
 bool tw_statefile_wants_snapshot(const struct tw_statefile *state);
 

@@ -24,6 +24,7 @@ static struct tw_error *number_event(struct tw_event *event, void *arg)
 	event->volume = volume->place.uuid;
 	if (volume->disk->content)
 		TW_TRY(tw_content_attach(volume, event));
+	TW_TRY(tw_digest_event(volume, event));
 	return volume->disk->emit(event, volume->disk->arg);
 }
 
@@ -157,6 +158,7 @@ void tw_volume_destroy(struct tw_volume *volume)
 		return;
 	if (volume->ops)
 		volume->ops->destroy(volume->fs);
+	tw_digests_destroy(volume->digests);
 	tw_volume_place_deinit(&volume->place);
 	free(volume->why);
 	free(volume);

@@ -14,6 +14,7 @@ struct tw_volume {
 	char subject[320];           /* the disk's and the place's name; stays where it is */
 	const struct tw_fs_ops *ops; /* NULL: not watched */
 	void *fs;
+	struct tw_digests *digests; /* digest.c's; NULL: none was wanted */
 	char *why; /* not watched: the reason */
 	enum tw_code why_code;
 };
@@ -76,6 +77,27 @@ struct tw_error *tw_content_logged(
 	struct tw_volume *volume, uint64_t offset, const void *data, size_t len) TW_MUST_CHECK;
 /* Gives a numbered event of the volume its content, if that is wanted; valid until the next event. */
 struct tw_error *tw_content_attach(struct tw_volume *volume, struct tw_event *event) TW_MUST_CHECK;
+/* What of a file can be read: all of it, as it is at this place of the stream; not now, as it has been written
+ * again, or is only in a log; or never. */
+enum tw_content_found { TW_CONTENT_EXACT, TW_CONTENT_LATER, TW_CONTENT_NEVER };
+/* Takes bytes of a file, in order; data NULL: zeroes. */
+struct tw_content_sink {
+	struct tw_error *(*take)(const uint8_t *data, uint64_t length, void *arg);
+	void *arg;
+};
+/* Hands over what a file, not of inline data, holds; nothing unless it is exact. */
+struct tw_error *tw_content_read(struct tw_volume *volume, const struct tw_inode *inode, uint64_t offset,
+	uint64_t length, const struct tw_content_sink *sink, enum tw_content_found *found) TW_MUST_CHECK;
+
+/* --- digest.c; nothing happens where no digests are wanted --- */
+
+/* An event of the volume is told now. */
+struct tw_error *tw_digest_event(struct tw_volume *volume, const struct tw_event *event) TW_MUST_CHECK;
+void tw_digests_destroy(struct tw_digests *digests); /* NULL is fine */
+/* The files of all volumes that are waited for, as bytes, and back. */
+void tw_disk_save_digests(const struct tw_disk *disk, struct tw_buf *out);
+struct tw_error *tw_disk_load_digests(struct tw_disk *disk, struct tw_unpack *in) TW_MUST_CHECK;
+
 /* Emits an event about a volume or, with volume NULL, the disk. */
 struct tw_error *tw_disk_tell(struct tw_disk *disk, const struct tw_volume *volume,
 	enum tw_event_type type, struct tw_time now, const char *reason) TW_MUST_CHECK;

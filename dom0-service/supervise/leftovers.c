@@ -2,6 +2,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/scope.h"
+#include "content/rules.h"
 #include "ring.h"
 #include "supervise/guests_inside.h"
 #include "supervise/paths.h"
@@ -131,6 +132,8 @@ static struct tw_error *drain(struct tw_guests *guests, const char *file)
 		remove_unknown(ring);
 		return NULL;
 	}
+	TW_AUTO_FREE char *content = NULL;
+	TW_TRY(tw_content_plan(guests->config, note.name, uuid, &content));
 	const struct tw_disk_spec spec = {
 		.name = vdev,
 		.image = note.image,
@@ -139,6 +142,7 @@ static struct tw_error *drain(struct tw_guests *guests, const char *file)
 		.courier_socket = guests->courier_socket,
 		.id = { .host = guests->host, .domain_uuid = uuid, .domain_name = note.name, .domid = note.domid,
 			.vdev = vdev },
+		.content = content,
 	};
 	tw_log(TW_LOG_INFO, "", "%s: of a guest that is gone; reading what is left in it", ring);
 	TW_TRY(tw_fleet_put(guests->fleet, &spec));

@@ -218,6 +218,7 @@ struct tw_error *tw_tell_exchange(
 	if (!known)
 		return NULL;
 	event.exchange = true;
+	event.exchanged = b->ino;
 	event.path = bytes_of(&set->path);
 	event.old_path = bytes_of(&set->old_path);
 	return send_inode(set, &event, tw_view_inode(set->view, a->ino));

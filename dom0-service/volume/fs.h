@@ -80,9 +80,13 @@ struct tw_fs_ops {
 	struct tw_error *(*xattrs)(void *fs, uint64_t old, uint64_t now, struct tw_event *event);
 	/* False while what a log holds of a block is newer than what is at its place. */
 	bool (*in_place)(void *fs, uint64_t block);
+	/* True when data is what the log holds of such a block. */
+	bool (*is_logged)(void *fs, uint64_t block, const void *data);
 	/* Appends the content of a file whose inode holds it; false when it is not known. While an event about
 	 * it is emitted. */
 	bool (*inline_data)(void *fs, uint32_t ino, struct tw_buf *out);
+	/* True while the file has been written to, and no event has told of it yet. */
+	bool (*data_waits)(void *fs, uint32_t ino);
 	const char *(*uuid)(void *fs); /* lives as long as the instance */
 	struct tw_view *(*view)(void *fs);
 	void (*destroy)(void *fs); /* NULL is fine */

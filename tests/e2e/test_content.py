@@ -214,3 +214,43 @@ def test_who_does_not_ask_gets_none(tapwire, memory):
         assert not [data for data in told.values() if "content" in data]
         assert told["/etc/hosts"] == {key: value for key, value in ours["/etc/hosts"].items() if key != "content"}
         plain.finish()
+
+
+@pytest.mark.parametrize("name", ("ordered", "journal", "inline"))
+def test_a_trace_is_read_with_content(tapwire, memory, name):
+    """Files that were there before, too: what the trace has not written is the image's."""
+    mkfs, options = MODES[name]
+    image, top = memory / "disk.img", memory / "top"
+    os.mkdir(top)
+    (top / "old").write_bytes(random.Random(1).randbytes(50000))
+    guestdisk.make_image(image, "64M", (*mkfs, "-d", top))
+    with guestdisk.GuestDisk(memory, image, plugin=tapwire.plugin, options=options) as disk:
+        with open(disk.root + "/old", "r+b") as file:
+            os.pwrite(file.fileno(), b"new", 20001)
+        logs, rng = Logs(disk.root, 3), random.Random(4)
+        logs.work(100)
+        overwrite(disk.root, rng, 40)
+        logs.close()
+        disk.sync("end")
+        plain = tapwire.infer(disk.base, disk.trace)
+        for mode, most in (("append", "1MiB"), ("full", "4MiB")):
+            contents = Contents()
+            told = tapwire.infer(disk.base, disk.trace, "--content", mode, "--content-max", most)
+            for event in told:
+                file = contents.apply(event)
+                if mode == "append" and event.get("subject") == "/old" and event["type"].endswith(".modified"):
+                    # It is not from its first byte on that this one is told: the rest is known from before.
+                    file.data[:] = (top / "old").read_bytes()
+                    contents.apply(event)
+            assert contents.check(disk.root) > 8
+            assert contents.missing == contents.left_out == 0
+            for event in told:
+                event["data"] = {key: value for key, value in event["data"].items()
+                                 if not key.startswith("content")}
+            assert told == plain
+        tight = tapwire.infer(disk.base, disk.trace, "--content", "full", "--content-max", "100")
+        assert [event for event in tight if "content_left_out" in event["data"]]
+    done = tapwire.run("infer", "--disk", disk.base, "--trace", disk.trace, "--content", "much")
+    assert done.returncode == 64 and "none, append, changed or full" in done.stderr.decode()
+    done = tapwire.run("infer", "--disk", disk.base, "--trace", disk.trace, "--content-max", "5MiB")
+    assert done.returncode == 64 and "4MiB" in done.stderr.decode()

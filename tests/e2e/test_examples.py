@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The receivers in examples/: short, and they do what they say."""
+import hashlib
 import json
 import os
 import pathlib
@@ -160,6 +161,27 @@ def test_file_integrity(lab, baseline):
         ("restored", "/boot/vmlinuz", None),
     ]
     assert alerts[0]["was"]["mode"] == "0644" and alerts[0]["is"]["mode"] == "0666"
+
+
+def test_file_integrity_knows_a_file_by_its_digest(lab, baseline):
+    """It is written to, is something else, and then what it was."""
+    was = hashlib.sha256(FILES["etc/passwd"].encode()).hexdigest()
+    digests = lab.dir / "digests"
+    digests.write_text("%s  /etc/passwd\n%s  /boot/vmlinuz\n" % (was, "0" * 64))
+    out = start(lab, "file-integrity.py", "--baseline", baseline, "--digests", digests)
+    lab.configure(sha256="yes")
+    lab.start_courier()
+    guest = Guest(lab)
+    facts = {"kind": "file", "mode": "0644", "uid": 0, "gid": 0, "size": len(FILES["etc/passwd"])}
+    guest.says("settled", "/etc/passwd", **facts, sha256=was)
+    guest.says("modified", "/etc/passwd", **facts, ranges=[[0, 10]])
+    guest.says("settled", "/etc/passwd", **facts, sha256="1" * 64)
+    guest.says("modified", "/etc/passwd", **facts, ranges=[[0, 10]])
+    guest.says("settled", "/etc/passwd", **facts, sha256_left_out="too_large")
+    guest.says("settled", "/etc/passwd", **facts, sha256=was)
+    wait_for(lambda: lab.target()["backlog"] == 0)
+    said = [(alert["alert"], alert["path"]) for alert in map(json.loads, lines(out))]
+    assert said == [("changed", "/etc/passwd"), ("changed", "/etc/passwd"), ("restored", "/etc/passwd")]
 
 
 def test_file_integrity_alerts_once_when_a_batch_comes_twice(lab, build, baseline):

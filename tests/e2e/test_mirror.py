@@ -2,6 +2,7 @@
 """A guest that is watched through the mirror of its tapdisk, which a stand-in plays here: it has each write in
 the mirror first and in the image later. tests/tapdisk has the real one."""
 import functools
+import hashlib
 import os
 import signal
 
@@ -43,6 +44,37 @@ def test_tapwired_mirrors_the_disks_of_its_file(tapwire, memory, tapdisk):
         events = check_end(tapwire, disk, endpoint)
         assert count(events, "disk.detached") == 1
     assert not [name for name in os.listdir(memory) if name.startswith("disk.ring")]
+
+
+@pytest.mark.slow
+def test_the_digest_of_a_file_needs_all_of_it_in_the_mirror(tapwire, memory, tapdisk):
+    """The image is not read: it may be behind."""
+    image, top = memory / "disk.img", memory / "top"
+    os.mkdir(top)
+    (top / "old").write_bytes(b"o" * 50000)
+    guestdisk.make_image(image, "64M", ("-d", top))
+    mirror.allocate(image)
+    with Endpoint(memory) as endpoint:
+        backend = tapdisk(memory, image)
+        daemon = Daemon(tapwire, memory, image, memory / "disk.ring", endpoint, disk="tapdisk = auto", wait=False,
+                        service="tap_ctl = %s" % backend.tap_ctl, target="sha256 = yes\nsha256_quiet = 2s\n")
+        with daemon, backend:
+            assert guestdisk.wait_until(lambda: daemon.status().get("live"), 60), daemon.said()
+            with guestdisk.GuestDisk(memory, image, socket=backend.socket, record=False) as disk:
+                with open(disk.root + "/old", "r+b") as file:
+                    file.write(b"new")
+                with open(disk.root + "/new", "wb") as file:
+                    file.write(b"n" * 50000)
+                disk.sync("written")
+
+                def said():
+                    return {event["subject"]: event["data"] for event in endpoint.events()
+                            if event["type"] == "org.tapwire.file.settled"}
+                assert guestdisk.wait_until(lambda: len(said()) == 2, 30), daemon.said()
+                assert said()["/new"]["sha256"] == hashlib.sha256(b"n" * 50000).hexdigest()
+                assert said()["/old"]["sha256_left_out"] == "unreadable"
+            daemon.stop()
+        endpoint.finish()
 
 
 @pytest.mark.slow

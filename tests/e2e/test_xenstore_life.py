@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A guest's whole life through a real xenstored: reboot, rename, migration, destruction, while tapwired and
 xenstored come and go, too."""
+import hashlib
 import os
 import random
 import signal
@@ -272,6 +273,41 @@ def test_a_guest_that_is_saved_and_restored_has_the_same_disk(heard, hook):
     (made,) = [event for event in events if event.get("subject") == "/meanwhile"]
     assert made["data"]["resync"] and made["data"]["domain"]["id"] == 9
     hook.finish()
+
+
+def test_what_is_left_of_a_guest_that_is_gone_is_told_with_its_content(asan, tapwire, memory, hook, mountable):
+    """It went while nobody looked, and its ring has its last words."""
+    with dom0.Dom0(asan, memory, hook, sections="content = changed\nsha256 = yes\nsha256_quiet = 1h\n") as host:
+        host.start()
+        guest = Domain(host.xen, 5, "web").create()
+        image = host.image("web.img")
+        guestdisk.make_image(image, "64M")
+        host.plug(guest, "xvda", image, captured=False)
+        os.makedirs(host.ring_dir, exist_ok=True)
+        with guestdisk.GuestDisk(memory, image, plugin=tapwire.plugin, record=False,
+                                 plugin_args=("ring=" + host.ring(guest, "xvda"),)) as disk:
+            guest.connect("xvda")
+            live(host, guest)
+            with open(disk.root + "/log", "w") as file:
+                file.write("first\n")
+            guestdisk.settle(disk.root)
+            host.wait(lambda: of_type(hook, "file.created"), "the first words")
+            host.kill()
+            host.wait(lambda: not host.inspectors(), "nobody looks")
+            with open(disk.root + "/log", "a") as file:
+                file.write("last\n")
+            guestdisk.settle(disk.root)
+        guest.detach("xvda")
+        guest.destroy()
+        host.start()
+        host.wait(lambda: of_type(hook, "disk.detached"), "the last words")
+        texts = [piece["text"] for event in hook.events() for piece in event["data"].get("content", ())
+                 if event["subject"] == "/log"]
+        assert "".join(texts) == "first\nfirst\nlast\n", texts  # what changes is told in blocks
+        (settled,) = of_type(hook, "file.settled")
+        assert settled["data"]["sha256"] == hashlib.sha256(b"first\nlast\n").hexdigest()
+        host.wait(lambda: os.listdir(host.ring_dir) == [], "no ring is left")
+        host.stop()
 
 
 def test_a_driver_domain_watches_the_disks_that_it_serves(asan, memory):

@@ -30,6 +30,7 @@ class Daemon:
                 file.write("[disk %s]\nimage = %s\nring = %s\nvdev = xvd%s\n%s\n" % (
                     name, its_image, its_ring, name, disk))
         self._wait = wait
+        self._config = config
         self._argv = [os.path.join(tapwire.build, "tapwired"), "--config", config]
 
     def __enter__(self):
@@ -49,6 +50,15 @@ class Daemon:
                 self.stop()
         finally:
             self._end()
+
+    def reload(self, old, new):
+        """With another text in the configuration."""
+        with open(self._config, encoding="utf-8") as file:
+            text = file.read()
+        assert old in text
+        with open(self._config, "w", encoding="utf-8") as file:
+            file.write(text.replace(old, new))
+        self._proc.send_signal(signal.SIGHUP)
 
     def stop(self):
         """In order; leaving it does this, too."""
@@ -91,9 +101,13 @@ class Daemon:
 
     def kill_inspectors(self):
         """SIGKILL for all of them; returns how many there were."""
+        return self.signal_inspectors(signal.SIGKILL)
+
+    def signal_inspectors(self, number):
+        """Returns how many there were."""
         pids = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and self._is_inspector(pid)]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         return len(pids)
 
     def _is_inspector(self, pid):

@@ -41,9 +41,9 @@ class Tapwire:
     def crawl(self, image):
         return tree.Tree.from_crawl(self._lines("crawl", image))
 
-    def infer(self, base, trace):
+    def infer(self, base, trace, *options):
         """The events of a trace, as the CloudEvents that a target would get."""
-        return [json.loads(line) for line in self._lines("infer", "--disk", base, "--trace", trace)]
+        return [json.loads(line) for line in self._lines("infer", "--disk", base, "--trace", trace, *options)]
 
 
 def expect_equal(expected, actual, what):

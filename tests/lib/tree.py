@@ -304,6 +304,12 @@ class Tree:
     def _on_modified(self, path, _old_path, key, data):
         self._update(self._known(self.lookup(path), key, path), data)
 
+    def _on_settled(self, path, _old_path, key, data):
+        """It says what there is."""
+        inode = self._known(self.lookup(path), key, path)
+        if inode.size != data["size"]:
+            raise Violation("%d bytes settled, of %d" % (data["size"], inode.size))
+
     _on_truncated = _on_modified
     _on_attributes = _on_modified
 

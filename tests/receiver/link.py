@@ -11,7 +11,7 @@ HELLO, WELCOME, EVENT, ACK, TAIL, STATUS = range(1, 7)
 HEADER = struct.Struct("<IHHQ")
 TYPES = ["?", "file.created", "file.modified", "file.truncated", "file.renamed", "file.linked", "file.unlinked",
          "file.deleted", "file.attributes", "volume.found", "volume.formatted", "volume.lost", "disk.attached",
-         "disk.detached", "disk.resynced", "spool.dropped"]
+         "disk.detached", "disk.resynced", "spool.dropped", "file.settled"]
 
 
 def frame(kind, body=b"", sequence=0, event_type=0):

@@ -288,6 +288,14 @@ static void mistakes_of_targets_have_their_line(void **state)
 		{ TARGET "pinned_key = sha256//abc\n", 3, "abc", "digest" },
 		{ TARGET "concurrency = 65\n", 3, "65", "from 1 to 64" },
 		{ TARGET "max_age = 5\n", 3, "5", "7d" },
+		{ TARGET "sha256 = maybe\n", 3, "\"maybe\"", "yes or no" },
+		{ TARGET "sha256_quiet = 10\n", 3, "\"10\"", "1s to 24h" },
+		{ TARGET "sha256_quiet = 0\n", 3, "\"0\"", "1s to 24h" },
+		{ TARGET "sha256_quiet = 500ms\n", 3, "500ms", "1s to 24h" },
+		{ TARGET "sha256_quiet = 25h\n", 3, "25h", "1s to 24h" },
+		{ TARGET "sha256_max = 0\n", 3, "\"0\"", "1TiB" },
+		{ TARGET "sha256_max = 2TiB\n", 3, "2TiB", "1TiB" },
+		{ TARGET "sha256 = yes\nevents = file.created, volume.*\n", 1, "file.settled", "in events" },
 		{ TARGET "client_key_file = /etc/passwd\n", 1, "client_key_file", "both" },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)

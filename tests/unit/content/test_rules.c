@@ -52,11 +52,45 @@ static void a_rule_without_patterns_is_for_all(void **state)
 	tw_content_rules_destroy(rules);
 }
 
+static void assert_digest(struct tw_content_rules *rules, const char *path, uint64_t quiet, uint64_t max)
+{
+	struct tw_digest_wish wish =
+		tw_content_rules_digest(rules, VOLUME, (struct tw_bytes){ path, strlen(path) });
+	if (wish.quiet_ms != quiet || wish.max_bytes != max)
+		fail_msg("%s: %llu ms, %llu bytes", path, (unsigned long long)wish.quiet_ms,
+			(unsigned long long)wish.max_bytes);
+}
+
+static void digests_have_rules_of_their_own(void **state)
+{
+	(void)state;
+	struct tw_content_rules *rules = parse("rule full 10 ffff\npath /etc/**\n"
+					       "sha256 2000 500\npath /etc/**\npath /usr/**\n"
+					       "sha256 9000 700\npath /usr/bin/*\nvolume xvda\n"
+					       "sha256 1 9000\nvolume xvdb\n");
+	assert_digest(rules, "/etc/passwd", 2000, 500);
+	assert_digest(rules, "/usr/bin/env", 2000, 700);
+	assert_digest(rules, "/srv/x", 0, 0);
+	assert_wish(rules, TW_EVENT_FILE_CREATED, "/etc/passwd", TW_CONTENT_FULL, 10);
+	assert_wish(rules, TW_EVENT_FILE_CREATED, "/usr/bin/env", TW_CONTENT_NONE, 0);
+	assert_true(tw_content_rules_has_content(rules) && tw_content_rules_has_digests(rules));
+	tw_content_rules_destroy(rules);
+	rules = parse("sha256 86400000 1");
+	assert_true(!tw_content_rules_has_content(rules) && tw_content_rules_has_digests(rules));
+	tw_content_rules_destroy(rules);
+	rules = parse("rule full 1 1");
+	assert_true(tw_content_rules_has_content(rules) && !tw_content_rules_has_digests(rules));
+	assert_digest(rules, "/x", 0, 0);
+	tw_content_rules_destroy(rules);
+}
+
 static void what_is_no_rule_is_refused(void **state)
 {
 	(void)state;
 	static const char *const wrong[] = { "path /x", "rule", "rule none 1 1", "rule full", "rule full x 1",
-		"rule full 1 1 1", "rule much 1 1", "rule full 1 ff\npath [a", "rule full 1 ff\nwhat ever" };
+		"rule full 1 1 1", "rule much 1 1", "rule full 1 ff\npath [a", "rule full 1 ff\nwhat ever",
+		"sha256", "sha256 1", "sha256 0 1", "sha256 86400001 1",
+		"sha256 1 1 1", "sha256 x 1", "sha256 1 1\npath [a" };
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		struct tw_content_rules *rules;
 		struct tw_error *err = tw_content_rules_parse(wrong[i], "xvda", &rules);
@@ -102,6 +136,13 @@ static void a_disk_gets_the_rules_of_its_domain(void **state)
 	assert_wish(rules, TW_EVENT_FILE_CREATED, "/etc/mtab", TW_CONTENT_NONE, 0);
 	tw_content_rules_destroy(rules);
 	free(text);
+	targets[1].sha256 = true;
+	targets[1].sha256_quiet_ms = 1000;
+	targets[1].sha256_max = 8;
+	text = plan(&config, "web1");
+	assert_string_equal(text, "rule full 5 6\npath /etc/**\npath !/etc/mtab\nsha256 1000 8\npath /etc/**\n"
+		"path !/etc/mtab\nrule changed 7 2\nvolume web*\n");
+	free(text);
 }
 
 int main(void)
@@ -109,6 +150,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_most_that_a_rule_asks_for_counts),
 		cmocka_unit_test(a_rule_without_patterns_is_for_all),
+		cmocka_unit_test(digests_have_rules_of_their_own),
 		cmocka_unit_test(what_is_no_rule_is_refused),
 		cmocka_unit_test(a_disk_gets_the_rules_of_its_domain),
 	};

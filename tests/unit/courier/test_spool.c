@@ -77,7 +77,7 @@ static void store(struct fixture *f, const char *epoch, unsigned int n, unsigned
 static void expect_batch(struct fixture *f, const struct tw_spool_batch *batch, const char *want)
 {
 	struct tw_buf body = TW_BUF_INIT;
-	must(tw_spool_read_array(f->spool, &batch->picks, true, &body));
+	must(tw_spool_read_array(f->spool, &batch->picks, TW_CHUNK_EXTRAS, &body));
 	tw_buf_append(&body, "", 1);
 	assert_string_equal(body.data, want);
 	tw_buf_deinit(&body);

@@ -87,7 +87,7 @@ static struct tw_error *plan(struct run *run, uint64_t events)
 static struct tw_error *numbers(struct run *run, const struct tw_picks *picks, char *out, size_t size)
 {
 	struct tw_buf body = TW_BUF_INIT;
-	struct tw_error *err = tw_spool_read_array(run->spool, picks, true, &body);
+	struct tw_error *err = tw_spool_read_array(run->spool, picks, TW_CHUNK_EXTRAS, &body);
 	tw_buf_append(&body, "", 1);
 	size_t at = 0;
 	for (const char *n = err ? NULL : strstr(body.data, "\"n\":"); n; n = strstr(n + 1, "\"n\":")) {

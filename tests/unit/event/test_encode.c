@@ -306,6 +306,32 @@ static void assert_content(const struct tw_content *content, const char *want)
 	free(text);
 }
 
+/* The data of a file.settled, from its last fixed member on. */
+static void assert_digest(const uint8_t *sha256, const char *left_out, const char *want)
+{
+	struct tw_event event = file_event();
+	event.type = TW_EVENT_FILE_SETTLED;
+	event.sha256 = sha256;
+	event.sha256_left_out = left_out;
+	char *text = encode(&event);
+	const char *at = strstr(text, "\"domain\":");
+	assert_non_null(strstr(text, "\"type\":\"org.tapwire.file.settled\""));
+	assert_non_null(strstr(text, "\"inode\":12,"));
+	at = at ? strstr(at, "\"}") : NULL;
+	assert_non_null(at);
+	assert_string_equal(at + 2, want);
+	free(text);
+}
+
+static void a_digest_is_hexadecimal_or_left_out(void **state)
+{
+	(void)state;
+	const uint8_t sha256[TW_SHA256_BYTES] = { 0x01, 0xff, 0xa0, [31] = 0x9e };
+	assert_digest(sha256, NULL,
+		",\"sha256\":\"01ffa0000000000000000000000000000000000000000000000000000000009e\"}}");
+	assert_digest(NULL, "too_large", ",\"sha256_left_out\":\"too_large\"}}");
+}
+
 static void content_is_text_or_base64_or_zeroes(void **state)
 {
 	(void)state;
@@ -543,6 +569,7 @@ int main(void)
 		cmocka_unit_test(attributes_are_named),
 		cmocka_unit_test(attributes_that_are_not_utf8_come_twice),
 		cmocka_unit_test(control_characters_and_quotes_are_escaped),
+		cmocka_unit_test(a_digest_is_hexadecimal_or_left_out),
 		cmocka_unit_test(content_is_text_or_base64_or_zeroes),
 		cmocka_unit_test(what_content_lacks_is_said),
 		cmocka_unit_test(an_entry_is_path_and_inode),

@@ -284,6 +284,22 @@ static void where_nobody_can_tell_the_image_is_not_read(void **state)
 	end(&s);
 }
 
+/* As a trace is read: nobody else writes, and the image is of before. */
+static void of_an_image_from_before_what_was_not_written_counts(void **state)
+{
+	struct scene s;
+	begin(&s, *state, WHOLE);
+	tw_disk_content_set_ring(s.content, NULL);
+	ok(tw_disk_content_set_base(s.content, DISK_BYTES));
+	written(&s, 0, 1, 'a');
+	told(&s, "content 0+512 a 512+2488 o");
+	written(&s, 3, 1, 0);
+	told(&s, "content missing 0+3000");
+	written(&s, 3, 1, 'c');
+	told(&s, "content 0+512 a 512+1024 o 1536+512 c 2048+952 o");
+	end(&s);
+}
+
 static bool nothing_is(void *fs, uint64_t block)
 {
 	(void)fs, (void)block;
@@ -308,6 +324,27 @@ static void what_is_not_in_its_place_yet_is_not_read_there(void **state)
 	ok(tw_content_logged(volume, s.at + BLOCK, data, sizeof(data)));
 	written(&s, 2, 2, 'w');
 	told(&s, "content 1024+1024 w");
+	end(&s);
+}
+
+static bool is_a_run_of_n(void *fs, uint64_t block, const void *data)
+{
+	(void)fs, (void)block;
+	return *(const char *)data == 'n';
+}
+
+static void what_was_put_in_its_place_unseen_is_read_there(void **state)
+{
+	struct scene s;
+	begin(&s, *state, ALL);
+	struct tw_volume *volume = s.disk->volumes[0];
+	struct tw_fs_ops ops = *volume->ops;
+	ops.in_place = nothing_is;
+	ops.is_logged = is_a_run_of_n;
+	volume->ops = &ops;
+	image_has(&s, 0, 2, 'n');
+	written(&s, 0, 4, 0);
+	told(&s, "content 0+1024 n missing 1024+1024");
 	end(&s);
 }
 
@@ -367,7 +404,9 @@ int main(void)
 		DISK_TEST(what_cannot_be_read_is_missing),
 		DISK_TEST(a_whole_file_is_never_a_mixture),
 		DISK_TEST(where_nobody_can_tell_the_image_is_not_read),
+		DISK_TEST(of_an_image_from_before_what_was_not_written_counts),
 		DISK_TEST(what_is_not_in_its_place_yet_is_not_read_there),
+		DISK_TEST(what_was_put_in_its_place_unseen_is_read_there),
 		DISK_TEST(a_write_that_begins_in_the_log_may_end_in_a_file),
 		DISK_TEST(there_is_a_limit),
 		DISK_TEST(who_is_not_asked_about_says_nothing),

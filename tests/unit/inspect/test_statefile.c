@@ -181,6 +181,54 @@ static void the_log_is_replayed_and_goes_on(void **state)
 	tw_statefile_destroy(file);
 }
 
+struct noted {
+	char text[64];
+	unsigned others;
+};
+
+static struct tw_error *take_note(const struct tw_record *record, void *arg)
+{
+	struct noted *noted = arg;
+	if (!tw_statefile_is_note(record)) {
+		noted->others++;
+		return NULL;
+	}
+	struct tw_span note = tw_statefile_note(record);
+	snprintf(noted->text + strlen(noted->text), sizeof(noted->text) - strlen(noted->text), "%llu:%llu:%.*s ",
+		(unsigned long long)record->sequence, (unsigned long long)record->time_ns, (int)note.len,
+		(const char *)note.data);
+	return NULL;
+}
+
+static void notes_come_back_and_no_write_is_one(void **state)
+{
+	struct disks *d = *state;
+	struct tw_statefile *file = open_state(d);
+	struct noted noted = { "", 0 };
+	struct loaded l;
+	uint8_t payload[512] = { 1, 0, 'x' };
+	const struct tw_record at = { .sequence = 11, .time_ns = 5 };
+	const struct tw_record write = { .sequence = 12,
+		.nsectors = 1,
+		.flags = TW_RECORD_PAYLOAD | TW_RECORD_DISCARD | TW_RECORD_ZEROES,
+		.payload = payload };
+	snapshot(d, file);
+	append(file, 11, 11);
+	ok(tw_statefile_log_note(file, &at, tw_span("first", 5)));
+	ok(tw_statefile_log_note(file, &at, tw_span("second", 6)));
+	ok(tw_statefile_log(file, &write));
+	ok(tw_statefile_flush(file));
+	struct tw_statefile *next = open_state(d);
+	ok(load(d, next, &l));
+	ok(tw_statefile_replay(next, DISK_BYTES, &l.position, take_note, &noted));
+	assert_string_equal(noted.text, "11:5:first 11:5:second ");
+	assert_int_equal(noted.others, 2);
+	assert_int_equal(l.position.record, 12);
+	unload(&l);
+	tw_statefile_destroy(next);
+	tw_statefile_destroy(file);
+}
+
 static void a_new_snapshot_begins_a_new_log(void **state)
 {
 	struct disks *d = *state;
@@ -408,6 +456,7 @@ int main(void)
 		DISK_TEST(an_empty_directory_has_no_state),
 		DISK_TEST(a_snapshot_comes_back),
 		DISK_TEST(the_log_is_replayed_and_goes_on),
+		DISK_TEST(notes_come_back_and_no_write_is_one),
 		DISK_TEST(a_new_snapshot_begins_a_new_log),
 		DISK_TEST(a_torn_log_is_cut_off),
 		DISK_TEST(a_missing_log_is_an_empty_one),
