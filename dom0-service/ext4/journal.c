@@ -55,6 +55,16 @@ static bool holds_data(const struct ext4 *fs, const struct ext4_blockset *blocks
 	return false;
 }
 
+/* Fast commits count until a commit ends them, and for so long what a recovery may have written in
+ * place is kept. None has: what is still to be checkpointed is what the log says. */
+static void drop_stale(struct ext4 *fs)
+{
+	struct ext4_block *direct, *next;
+	HASH_ITER (hh, fs->direct, direct, next)
+		if (ext4_block_find(fs->recent, direct->block))
+			ext4_block_drop(&fs->direct, direct->block);
+}
+
 static struct tw_error *apply_transaction(
 	struct ext4 *fs, const struct tw_jbd2_transaction *txn, struct tw_time now)
 {
@@ -78,6 +88,8 @@ static struct tw_error *apply_transaction(
 	struct tw_commit commit = {txn->time, now, txn->sequence, false};
 	if (!err)
 		err = superblock_committed(fs, blocks);
+	if (fs->fast_applied)
+		drop_stale(fs);
 	fs->fast_ends = fs->fast_applied;
 	if (!err)
 		err = ext4_apply(fs, blocks, &commit);

@@ -186,6 +186,31 @@ static void a_checkpoint_comes_over_what_waits_for_a_recovery(void **state)
 	assert_int_equal(uid_of(g, ino), 9);
 }
 
+/* A cache below the guest's file system writes what it has of a block once more, before its checkpoint. */
+static void what_is_stale_is_forgotten_with_the_commit(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint32_t ino = owner_of(g->fs, block_of(g->fs, "sparse", TW_OWNER_DATA)).ino;
+	uint64_t table = g->fs->geo.itable[0] + (uint64_t)(ino - 1) * FAST_INODE / BLOCK;
+	uint8_t before[BLOCK], raw[FAST_INODE];
+	memcpy(before, g->disk.bytes + table * BLOCK, BLOCK);
+	change(g, "set_inode_field sparse uid 9");
+	f->log = (struct fastlog){ .tid = g->sequence };
+	fast_head(&f->log, 0);
+	read_inode(g, EXT4_ROOT_INO, raw);
+	fast_le32(raw + I_MTIME, 1234567890);
+	fast_inode(&f->log, EXT4_ROOT_INO, raw, FAST_INODE);
+	commit_fast(f);
+	tw_buf_reset(&g->events);
+	see(g, table, before, false);
+	assert_non_null(g->fs->direct);
+	change(g, "set_inode_field / uid 5");
+	ok(ext4_settle(g->fs, (struct tw_time){ 10, 0 }, true));
+	assert_int_equal(uid_of(g, ino), 9);
+	told(g, "attributes /\n");
+}
+
 static void new_inode(struct fast_guest *f, uint32_t ino, uint32_t like, unsigned links)
 {
 	uint8_t raw[FAST_INODE];
@@ -235,6 +260,7 @@ int main(void)
 		TEST(a_number_reused_in_a_fast_commit_begins_without_ranges),
 		TEST(a_recovery_of_fast_commits_is_looked_at_when_it_is_done),
 		TEST(a_checkpoint_comes_over_what_waits_for_a_recovery),
+		TEST(what_is_stale_is_forgotten_with_the_commit),
 		TEST(a_name_in_a_directory_without_one_waits_for_the_commit),
 		TEST(names_in_new_directories_need_no_order),
 	};
