@@ -115,6 +115,7 @@ bool ext4_fast_counts(const struct ext4 *fs)
 
 struct tw_error *ext4_fast_take(struct ext4 *fs, struct tw_time now)
 {
+	/* While the log is empty, a recovery would not look at them: there is nothing to recover. */
 	if (!fs->fast || !tw_jbd2_position(fs->journal).head)
 		return NULL;
 	uint32_t sequence = tw_jbd2_position(fs->journal).sequence;
@@ -148,12 +149,8 @@ struct tw_error *ext4_fast_open(struct ext4 *fs)
 static struct tw_error *fast_block(
 	struct ext4 *fs, uint32_t index, const uint8_t *data, struct tw_time now)
 {
-	struct tw_jbd2_position position = tw_jbd2_position(fs->journal);
-	/* A recovery would not look at them: there is nothing to recover. */
-	if (!position.head)
-		return NULL;
 	TW_TRY(ext4_fast_open(fs));
-	TW_TRY(ext4_fc_write(fs->fast, position.sequence, index, data));
+	TW_TRY(ext4_fc_write(fs->fast, tw_jbd2_position(fs->journal).sequence, index, data));
 	return ext4_fast_take(fs, now);
 }
 
@@ -170,6 +167,32 @@ static struct tw_error *check_recovered(const struct ext4 *fs)
 	return NULL;
 }
 
+struct early {
+	struct ext4 *fs;
+	struct tw_error *err;
+};
+
+static void take_early(uint32_t log_block, const uint8_t *data, void *arg)
+{
+	struct early *e = arg;
+	uint32_t index, sequence = tw_jbd2_position(e->fs->journal).sequence;
+	if (!e->err && tw_jbd2_fast_place(e->fs->journal, log_block, &index))
+		e->err = ext4_fc_write(e->fs->fast, sequence, index, data);
+}
+
+/* Linux makes some in a log that it has emptied (a frozen file system), and says with the next commit that
+ * the log is in use and has an area for them. */
+static struct tw_error *early_fast_commits(struct ext4 *fs, struct tw_time now)
+{
+	struct early e = {fs, NULL};
+	if (!tw_jbd2_position(fs->journal).head || !tw_jbd2_fast_blocks(fs->journal))
+		return NULL;
+	TW_TRY(ext4_fast_open(fs));
+	tw_jbd2_pending(fs->journal, take_early, &e);
+	TW_TRY(e.err);
+	return ext4_fast_take(fs, now);
+}
+
 /* A recovery has replayed the fast commits in place, and then begun the log anew. */
 static struct tw_error *superblock_of_log(struct ext4 *fs, const uint8_t *data, struct tw_time now)
 {
@@ -178,10 +201,10 @@ static struct tw_error *superblock_of_log(struct ext4 *fs, const uint8_t *data, 
 	if (tw_jbd2_same(was, tw_jbd2_position(fs->journal)))
 		return NULL;
 	TW_TRY(check_recovered(fs));
-	if (!fs->fast_applied)
-		return NULL;
-	fs->fast_ends = true;
-	return ext4_direct_apply(fs, now);
+	fs->fast_ends = fs->fast_applied;
+	if (fs->fast_ends)
+		TW_TRY(ext4_direct_apply(fs, now));
+	return early_fast_commits(fs, now);
 }
 
 /* After a resync the stream is behind the log: it brings what is known, up to the first block that

@@ -35,6 +35,27 @@ static void data_waits_for_its_fast_commit(void **state)
 	told(g, "modified /sparse\n");
 }
 
+/* After a freeze Linux says that the log is in use with the next commit. */
+static void a_fast_commit_in_an_empty_log_counts_when_the_log_is_in_use(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint32_t ino = owner_of(g->fs, block_of(g->fs, "sparse", TW_OWNER_DATA)).ino;
+	uint8_t raw[FAST_INODE];
+	uint8_t *sb = g->disk.bytes + (size_t)g->place[0] * BLOCK;
+	be32(sb + 0x28, 0);
+	write_superblock(g, 0, g->sequence);
+	read_inode(g, ino, raw);
+	fast_le16(raw + I_LINKS, 2);
+	fast_name(&f->log, EXT4_FC_LINK, EXT4_ROOT_INO, ino, "quick");
+	fast_inode(&f->log, ino, raw, FAST_INODE);
+	commit_fast(f);
+	told(g, "");
+	be32(sb + 0x28, JBD2_FAST_F);
+	write_superblock(g, 1, g->sequence);
+	told(g, "linked /quick\n");
+}
+
 static uint64_t free_block(const struct guest *g, uint64_t from)
 {
 	while (owner_of(g->fs, from).kind)
@@ -206,6 +227,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fast_begin, fast_end)
 	const struct CMUnitTest tests[] = {
 		TEST(data_waits_for_its_fast_commit),
+		TEST(a_fast_commit_in_an_empty_log_counts_when_the_log_is_in_use),
 		TEST(a_number_reused_in_a_fast_commit_begins_without_ranges),
 		TEST(a_recovery_of_fast_commits_is_looked_at_when_it_is_done),
 		TEST(a_checkpoint_comes_over_what_waits_for_a_recovery),
