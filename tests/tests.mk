@@ -9,7 +9,8 @@ FUZZ := $(FUZZ_SRC:%.c=$(BUILD)/%)
 FUZZ_COMMON := $(filter-out $(FUZZ_SRC),$(wildcard tests/fuzz/*.c))
 
 .PHONY: programs fuzz-replay check check-fast
-programs: $(PROGRAMS) $(BUILD)/tests/lib/replay $(BUILD)/tests/lib/rings $(BUILD)/tests/lib/ext2read
+programs: $(PROGRAMS) $(BUILD)/tests/lib/replay $(BUILD)/tests/lib/rings $(BUILD)/tests/lib/gaps \
+	$(BUILD)/tests/lib/ext2read
 
 # An inspector that is killed and goes on, for tests/e2e/test_replay.py.
 $(BUILD)/tests/lib/%: tests/lib/%.c $(LIB)

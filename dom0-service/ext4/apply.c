@@ -191,6 +191,14 @@ static struct tw_error *hand_on_content(struct work *w)
 	return NULL;
 }
 
+/* Fast commits moved these mappings by what they said; now it is the nodes that count. */
+static struct tw_error *apply_fast_mapped(struct work *w)
+{
+	for (const struct ext4_block *b = w->fs->fast_mapped; b; b = b->hh.next)
+		TW_TRY(apply_node(w, (uint32_t)b->block));
+	return NULL;
+}
+
 static struct tw_error *apply_inodes(struct work *w)
 {
 	const struct ext4_blockset_entry *b = NULL;
@@ -207,7 +215,7 @@ static struct tw_error *apply_inodes(struct work *w)
 		else if (owner.kind == TW_OWNER_DATA)
 			TW_TRY(apply_data(w, &owner, b->block));
 	}
-	return NULL;
+	return w->fs->fast_ends ? apply_fast_mapped(w) : NULL;
 }
 
 static struct tw_error *apply_mappings(struct work *w)

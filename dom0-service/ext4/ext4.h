@@ -14,6 +14,7 @@
 #include "view/change.h"
 #include "view/load.h"
 #include "volume/fs.h"
+#include "volume/missed.h"
 #include "base/hash.h"
 
 /* super.rst: whatever the block size. */
@@ -70,7 +71,11 @@ struct ext4 {
 	struct tw_jbd2 *journal;      /* NULL: the file system has none */
 	struct ext4_fc *fast;         /* fast commits; NULL before the first one */
 	struct ext4_block *fast_dirs; /* directories in which they changed names */
+	struct ext4_block *fast_blocks; /* blocks that a recovery of them writes in place; of directories,
+					   where names went */
+	struct ext4_block *fast_mapped; /* inodes whose mapping they moved and not its nodes */
 	bool fast_applied;            /* some were applied since the last commit */
+	struct tw_missed fast_missed; /* what was written unseen while they count: a recovery may have */
 	bool fast_ends;               /* what is applied now follows on them */
 	bool flushed;                 /* since the data was written that waits */
 	struct ext4_block *nodes;     /* extent and indirect blocks of the view's mappings */
@@ -132,6 +137,9 @@ const char *ext4_geometry_changed(const struct ext4_geometry *geo, struct tw_spa
 /* If block is in an inode table: how many inodes it holds, and the number of the first one; else 0.
  */
 uint32_t ext4_geometry_itable(const struct ext4_geometry *geo, uint64_t block, uint32_t *first_ino);
+
+/* The block of the inode table that holds an inode, which has to exist. */
+uint64_t ext4_geometry_slot(const struct ext4_geometry *geo, uint32_t ino);
 
 /* --- inode.c --- */
 
@@ -431,6 +439,12 @@ struct tw_error *ext4_journal_block(
 	struct ext4 *fs, uint32_t log_block, const uint8_t *data, struct tw_time now) TW_MUST_CHECK;
 /* True when file data that went through the log is expected at its home. */
 bool ext4_data_expected(const struct ext4 *fs);
+/* True when a recovery may take fast commits: what it writes in place is in no log. */
+bool ext4_fast_counts(const struct ext4 *fs);
+/* A commit is about to be applied, with which those before it end. */
+void ext4_fast_committed(struct ext4 *fs);
+/* Takes the fast commits that are whole. */
+struct tw_error *ext4_fast_take(struct ext4 *fs, struct tw_time now) TW_MUST_CHECK;
 /* Makes room for fast commits; the journal has an area for them. */
 struct tw_error *ext4_fast_open(struct ext4 *fs) TW_MUST_CHECK;
 /* Applies the fast commits that the journal of a fresh view holds. */

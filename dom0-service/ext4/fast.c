@@ -328,6 +328,24 @@ static struct tw_error *move_content(
 	return ext4_inline_ranges(fs, remap, attr_of(fs, f->ino).size, change);
 }
 
+static struct tw_error *mark(struct ext4_block **table, uint64_t number)
+{
+	struct ext4_block *mark;
+	return ext4_block_get(table, number, &mark);
+}
+
+/* Where the view becomes ahead of the last commit by this inode. */
+static struct tw_error *mark_inode(struct ext4 *fs, const struct fast_inode *f,
+	const struct tw_attr *was, const struct tw_attr *now)
+{
+	bool inlined = (was->flags | now->flags) & EXT4_INLINE_DATA_FL;
+	if (ext4_same_attr(was, now) && !f->nranges && !inlined)
+		return NULL;
+	if (f->nranges && ext4_root_find(fs, f->ino))
+		TW_TRY(mark(&fs->fast_mapped, f->ino));
+	return mark(&fs->fast_blocks, ext4_geometry_slot(&fs->geo, f->ino));
+}
+
 static struct tw_error *move_inode(struct ext4 *fs, struct fast_inode *f)
 {
 	struct tw_change *change;
@@ -338,6 +356,7 @@ static struct tw_error *move_inode(struct ext4 *fs, struct fast_inode *f)
 	     inlined = (was.flags | now.flags) & EXT4_INLINE_DATA_FL;
 	if (!was.mode && !now.mode)
 		return NULL;
+	TW_TRY(mark_inode(fs, f, &was, &now));
 	TW_TRY(tw_changeset_inode(fs->set, f->ino, &change));
 	TW_TRY(tw_view_inode_add(fs->view, f->ino, &inode));
 	TW_TRY(tw_view_set_attr(fs->view, inode, &now));
@@ -412,14 +431,25 @@ static struct tw_error *count_links(struct fast_work *w)
 	return NULL;
 }
 
+/* Where the view is ahead of the last commit by a name that goes. */
+static struct tw_error *mark_place(struct ext4 *fs, uint32_t dir, const struct tw_name *name)
+{
+	uint64_t block = tw_view_name_block(fs->view, name);
+	if (block == EXT4_FAST_BLOCK)
+		return NULL;
+	return mark(&fs->fast_blocks,
+		block == EXT4_INLINE_BLOCK ? ext4_geometry_slot(&fs->geo, dir) : block);
+}
+
 static struct tw_error *move_name(struct ext4 *fs, const struct fast_name *wanted)
 {
 	uint32_t dir = name_dir(wanted), ino = name_ino(wanted);
 	struct tw_name *name = find_name(fs, wanted);
-	struct ext4_block *mark;
-	TW_TRY(ext4_block_get(&fs->fast_dirs, dir, &mark));
-	if (name && !wanted->there)
+	TW_TRY(mark(&fs->fast_dirs, dir));
+	if (name && !wanted->there) {
+		TW_TRY(mark_place(fs, dir, name));
 		return tw_changeset_remove_name(fs->set, name);
+	}
 	if (name || !wanted->there || !S_ISDIR(attr_of(fs, dir).mode) || !attr_of(fs, ino).mode)
 		return NULL;
 	return tw_changeset_add_name(
@@ -544,6 +574,8 @@ struct tw_error *ext4_fast_end(struct ext4 *fs)
 		change->entries = true;
 	}
 	ext4_block_clear(&fs->fast_dirs);
+	ext4_block_clear(&fs->fast_blocks);
+	ext4_block_clear(&fs->fast_mapped);
 	fs->fast_applied = false;
 	return NULL;
 }

@@ -280,6 +280,26 @@ void ext4_fc_release(struct ext4_fc *fc)
 	rewind_to(fc, fc->at);
 }
 
+bool ext4_fc_begun(const struct ext4_fc *fc, uint32_t sequence)
+{
+	if (sequence != fc->sequence)
+		return false;
+	if (fc->given_up || fc->begin)
+		return true;
+	const struct tw_logblock *first = tw_logblocks_find(fc->blocks, 0);
+	struct tw_span s = tw_span(first ? first->data : NULL, first ? fc->blocksize : 0);
+	return tw_le16(s, T_TAG) == EXT4_FC_HEAD && tw_le32(s, T_BYTES + HEAD_TID) == sequence;
+}
+
+bool ext4_fc_is_last(struct tw_span s, uint32_t sequence)
+{
+	size_t off = 0;
+	while (off + T_BYTES + TAIL_BYTES <= s.len && tw_le16(s, off + T_TAG) != EXT4_FC_TAIL)
+		off += T_BYTES + tw_le16(s, off + T_LEN);
+	return off + T_BYTES + TAIL_BYTES <= s.len &&
+	       tw_le32(s, off + T_BYTES + TAIL_TID) == sequence;
+}
+
 void ext4_fc_pending(const struct ext4_fc *fc,
 	void (*each)(uint32_t index, const uint8_t *data, void *arg), void *arg)
 {

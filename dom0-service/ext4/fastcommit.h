@@ -69,6 +69,11 @@ uint32_t ext4_fc_sequence(const struct ext4_fc *fc);
 /* Where its next fast commit begins; UINT32_MAX: none is taken any more. */
 uint32_t ext4_fc_position(const struct ext4_fc *fc);
 void ext4_fc_set_position(struct ext4_fc *fc, uint32_t sequence, uint32_t index);
+/* True when a recovery may take fast commits of this transaction: one was taken or given up, or the
+ * first block of the area says that there are some. */
+bool ext4_fc_begun(const struct ext4_fc *fc, uint32_t sequence);
+/* True for the last block of a fast commit of this transaction. */
+bool ext4_fc_is_last(struct tw_span block, uint32_t sequence);
 /* Calls each(index, data, arg) for every block that is held. */
 void ext4_fc_pending(const struct ext4_fc *fc,
 	void (*each)(uint32_t index, const uint8_t *data, void *arg), void *arg);

@@ -319,6 +319,9 @@ struct tw_error *ext4_write(void *arg, const struct tw_write *write)
 	bool undefined = write->flags & TW_RECORD_DISCARD && !(write->flags & TW_RECORD_ZEROES);
 	if (undefined || !write->length)
 		return NULL;
+	/* A recovery may have begun, and what has been told is not looked at. */
+	if (write->told && ext4_fast_counts(fs))
+		TW_TRY(tw_missed_add_range(&fs->fast_missed, write->offset, write->length));
 	TW_TRY(superblock_written(fs, write));
 	return follow(fs, write);
 }
@@ -328,9 +331,11 @@ struct tw_error *ext4_direct_apply(struct ext4 *fs, struct tw_time now)
 	struct ext4_blockset *blocks = ext4_blockset_create();
 	struct tw_error *err = blocks ? NULL : tw_error_nomem();
 	struct ext4_block *direct, *next;
-	HASH_ITER (hh, fs->direct, direct, next)
+	HASH_ITER (hh, fs->direct, direct, next) {
 		if (!err)
 			err = ext4_blockset_add(blocks, direct->block, direct->data);
+		ext4_block_drop(&fs->fast_blocks, direct->block);
+	}
 	struct tw_commit commit = {now, now, 0, false};
 	if (!err)
 		err = ext4_apply(fs, blocks, &commit);

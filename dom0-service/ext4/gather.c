@@ -9,7 +9,7 @@
  * the guest committed while we read is in the log, and a copy there counts before what is at home.
  * What comes of it is the last commit in the log, as after a recovery. (docs/architecture.md, Gaps)
  */
-#include "ext4/ext4.h"
+#include "ext4/gather.h"
 
 #include "base/pack.h"
 
@@ -25,129 +25,23 @@
 /* The log is looked at after so many blocks. */
 #define BLOCKS_A_PULL 1024u
 
-struct ext4_gather {
-	struct ext4 *fs;
-	const struct tw_missed *missed; /* tidy */
-	bool live;   /* the journal is in use */
-	bool onward; /* the log still holds all since the last commit that was followed */
-	bool again;  /* the log went on too fast */
-	struct tw_jbd2 *journal; /* NULL: there is none */
-	uint8_t *superblock;     /* the journal's, as it was read; room for a block */
-	struct tw_jbd2_position start; /* where the log was begun to be read */
-	struct ext4_replay log;
-	struct ext4_block *homes;
-	struct ext4_block *early; /* nobody's, and may be metadata */
-	struct ext4_block *pending; /* blocks of the log, of the transaction under way */
-	uint64_t looked_at; /* bytes */
-	bool fresh; /* something was read at its home since it was asked */
-	uint8_t *buf; /* room for a block */
-};
-
-/* --- the log --- */
-
-static struct tw_error *open_log(struct ext4_gather *g)
+struct tw_error *ext4_gather_check_size(const struct ext4_gather *g)
 {
-	struct ext4 *fs = g->fs;
-	tw_jbd2_destroy(g->journal);
-	g->journal = NULL;
-	TW_TRY(ext4_journal_load(fs, 0, g->superblock));
-	return tw_jbd2_create(tw_span(g->superblock, fs->geo.blocksize), fs->geo.blocksize,
-		ext4_journal_load, fs, &g->journal);
-}
-
-static bool later(uint32_t a, uint32_t b)
-{
-	return (int32_t)(a - b) > 0;
-}
-
-/* The next transaction that is whole. Where nothing tells a block of it from another one, it is
- * read once more: the first time, its commit block was read last. */
-static struct tw_error *next_transaction(
-	struct ext4_gather *g, bool *ready, struct tw_jbd2_transaction *txn)
-{
-	struct tw_jbd2_position at = tw_jbd2_position(g->journal);
-	TW_TRY(tw_jbd2_next(g->journal, true, ready, txn));
-	if (!*ready || tw_jbd2_checks_blocks(tw_jbd2_superblock(g->journal)))
-		return NULL;
-	tw_jbd2_release(g->journal, txn);
-	tw_jbd2_forget(g->journal);
-	tw_jbd2_set_position(g->journal, at);
-	return tw_jbd2_next(g->journal, true, ready, txn);
-}
-
-static struct tw_error *not_too_much(const struct ext4_gather *g)
-{
-	uint64_t blocks = (uint64_t)HASH_COUNT(g->homes) + HASH_COUNT(g->log.blocks);
+	uint64_t blocks = (uint64_t)HASH_COUNT(g->homes) + HASH_COUNT(g->log.blocks) +
+			  HASH_COUNT(g->fast);
 	if (blocks << g->fs->geo.blockbits <= MAX_GATHERED)
 		return NULL;
 	return tw_error_create(TW_GAP, "so much was written that a crawl is faster");
 }
 
-/* Takes what was committed since the last time. While we read it, the guest must not have given the
- * room of the first one to others. */
-static struct tw_error *pull(struct ext4_gather *g)
-{
-	struct tw_jbd2_position first = tw_jbd2_position(g->journal), tail;
-	/* What was read of the next one may have been older than its descriptor. */
-	tw_jbd2_forget(g->journal);
-	for (;;) {
-		struct tw_jbd2_transaction txn;
-		bool ready;
-		TW_TRY(next_transaction(g, &ready, &txn));
-		if (!ready)
-			break;
-		struct tw_error *err = ext4_replay_take(&g->fs->geo, &txn, &g->log);
-		tw_jbd2_release(g->journal, &txn);
-		TW_TRY(err);
-		TW_TRY(not_too_much(g));
-	}
-	ext4_replay_drop_revoked(&g->log);
-	if (!g->live)
-		return NULL;
-	TW_TRY(ext4_journal_load(g->fs, 0, g->buf));
-	tail = tw_jbd2_tail(tw_span(g->buf, g->fs->geo.blocksize));
-	g->again = !tail.head || later(tail.sequence, first.sequence);
-	return NULL;
-}
-
-/* The block before a position is the commit of the transaction before: else another image has been
- * copied over this one. */
-static struct tw_error *check_log(struct ext4_gather *g, struct tw_jbd2_position at)
-{
-	struct tw_span block = tw_span(g->buf, g->fs->geo.blocksize);
-	TW_TRY(ext4_journal_load(g->fs, tw_jbd2_before(g->journal, at.head), g->buf));
-	return tw_jbd2_is_commit(block, at.sequence - 1)
-		       ? NULL
-		       : tw_error_create(TW_GAP, "the journal was made anew");
-}
-
-/* Where to begin: at the last commit that was followed, if the log goes back to it. It does in the
- * same stretch only: a mount or a recovery begins a new one behind all that was committed. */
-static struct tw_error *begin_log(struct ext4_gather *g)
-{
-	struct ext4 *fs = g->fs;
-	if (!g->journal)
-		return NULL;
-	if (!g->live)
-		TW_TRY(open_log(g));
-	if (tw_jbd2_fast_blocks(g->journal) || fs->fast_applied)
-		return tw_error_create(TW_GAP, "the journal has fast commits");
-	struct tw_jbd2_position was = tw_jbd2_position(fs->journal),
-				tail = tw_jbd2_position(g->journal);
-	g->onward = g->live && was.head && later(was.sequence, tail.sequence);
-	if (g->onward) {
-		TW_TRY(check_log(g, was));
-		tw_jbd2_set_position(g->journal, was);
-	}
-	g->start = tw_jbd2_position(g->journal);
-	return g->start.head ? pull(g) : NULL;
-}
-
 /* --- blocks at home --- */
 
-static bool is_dirty(const struct ext4_gather *g, uint64_t block)
+bool ext4_gather_is_dirty(const struct ext4_gather *g, uint64_t block)
 {
-	return tw_missed_hits(g->missed, block << g->fs->geo.blockbits, g->fs->geo.blocksize);
+	const struct ext4_geometry *geo = &g->fs->geo;
+	uint64_t at = block << geo->blockbits;
+	return tw_missed_hits(g->missed, at, geo->blocksize) ||
+	       tw_missed_hits(&g->fs->fast_missed, at, geo->blocksize);
 }
 
 /* The content of a block, read where it is not known. */
@@ -162,7 +56,7 @@ static struct tw_error *need(struct ext4_gather *g, uint64_t block, const uint8_
 		TW_TRY(tw_source_read(
 			&g->fs->env.source, block << g->fs->geo.blockbits, g->buf, size));
 		TW_TRY(ext4_block_store(&g->homes, block, 0, g->buf, size));
-		TW_TRY(not_too_much(g));
+		TW_TRY(ext4_gather_check_size(g));
 		known = ext4_block_find(g->homes, block);
 	}
 	*out = known->data;
@@ -174,7 +68,9 @@ static struct tw_error *read_node(void *arg, uint64_t block, const uint8_t **out
 {
 	struct ext4_gather *g = arg;
 	const struct ext4_block *node = ext4_block_find(g->fs->nodes, block);
-	bool changed = ext4_block_find(g->log.blocks, block) || (!g->onward && is_dirty(g, block));
+	bool changed = ext4_block_find(g->log.blocks, block) ||
+		       (!g->onward && (ext4_gather_is_dirty(g, block) ||
+					      ext4_block_find(g->homes, block)));
 	if (!node || changed)
 		return need(g, block, out);
 	*out = node->data;
@@ -238,7 +134,7 @@ static struct tw_error *dirty_xattrs(struct ext4_gather *g)
 {
 	const uint8_t *data;
 	for (const struct ext4_block *b = g->fs->xattrs; b; b = b->hh.next)
-		if (b->ino && is_dirty(g, b->block))
+		if (b->ino && ext4_gather_is_dirty(g, b->block))
 			TW_TRY(need(g, b->block, &data));
 	return NULL;
 }
@@ -247,27 +143,46 @@ static struct tw_error *dirty_xattrs(struct ext4_gather *g)
 static struct tw_error *direct_homes(struct ext4_gather *g)
 {
 	for (const struct ext4_block *b = g->fs->direct; g->fs->journal && b; b = b->hh.next)
-		if (!is_dirty(g, b->block))
+		if (!ext4_gather_is_dirty(g, b->block))
 			TW_TRY(ext4_block_store(
 				&g->homes, b->block, 0, b->data, g->fs->geo.blocksize));
 	return NULL;
 }
 
-/* While the log goes back to the last commit, what was written at home is in it, or as it was. */
-static struct tw_error *dirty_homes(struct ext4_gather *g)
+/* Where the view is ahead of the blocks at home by fast commits that have ended: what those were, a
+ * recovery has written there, or a commit, or they never came to anything. */
+static struct tw_error *fast_homes(struct ext4_gather *g)
 {
-	if (g->onward)
-		return NULL;
+	const uint8_t *data;
+	for (const struct ext4_block *b = g->fs->fast_blocks; b; b = b->hh.next)
+		TW_TRY(need(g, b->block, &data));
+	return NULL;
+}
+
+static struct tw_error *dirty_ranges(struct ext4_gather *g, const struct tw_missed *missed)
+{
 	size_t pulled = 0;
-	for (size_t i = 0; i < g->missed->n && !g->again; i++) {
-		TW_TRY(dirty_range(g, &g->missed->ranges[i]));
+	for (size_t i = 0; i < missed->n && !g->again; i++) {
+		TW_TRY(dirty_range(g, &missed->ranges[i]));
 		/* Before the guest overwrites what it commits meanwhile. */
 		if (!g->live || HASH_COUNT(g->homes) - pulled < BLOCKS_A_PULL)
 			continue;
 		pulled = HASH_COUNT(g->homes);
-		TW_TRY(pull(g));
+		TW_TRY(ext4_gather_pull(g));
 	}
+	return NULL;
+}
+
+/* While the log goes back to the last commit, what was written at home is in it, or as it was. But a
+ * recovery may have written there in this gap and in those before. */
+static struct tw_error *dirty_homes(struct ext4_gather *g)
+{
+	if (g->onward)
+		return NULL;
+	TW_TRY(dirty_ranges(g, g->missed));
+	TW_TRY(dirty_ranges(g, &g->fs->fast_missed));
 	TW_TRY(direct_homes(g));
+	TW_TRY(fast_homes(g));
 	return dirty_xattrs(g);
 }
 
@@ -311,7 +226,7 @@ static struct tw_error *follow_map(struct ext4_gather *g, uint32_t ino, uint16_t
 	if (!err && S_ISDIR(mode))
 		err = follow_dir(g, ino, &map);
 	/* Without a journal a target may be written after its inode, and is waited for. */
-	bool written = map.n && (g->journal || is_dirty(g, map.extents[0].block));
+	bool written = map.n && (g->journal || ext4_gather_is_dirty(g, map.extents[0].block));
 	if (!err && S_ISLNK(mode) && written)
 		err = need(g, map.extents[0].block, &data);
 	ext4_map_deinit(&map);
@@ -398,62 +313,10 @@ static struct tw_error *look(struct ext4_gather *g)
 		g->fresh = false;
 		TW_TRY(follow_all(g));
 		if (!g->again && g->live)
-			TW_TRY(pull(g));
+			TW_TRY(ext4_gather_pull(g));
+		if (!g->again && g->live && !g->fresh)
+			TW_TRY(ext4_gather_fast(g));
 	} while (g->fresh && !g->again);
-	return NULL;
-}
-
-/* --- the transaction under way --- */
-
-struct pending {
-	struct ext4_gather *g;
-	struct tw_error *err;
-};
-
-static void take_pending(uint32_t log_block, const uint8_t *data, void *arg)
-{
-	struct pending *p = arg;
-	struct ext4_gather *g = p->g;
-	uint32_t head = tw_jbd2_position(g->journal).head;
-	/* What was under way then may have been committed since. */
-	if (!p->err && !tw_jbd2_within(g->start.head, head, log_block))
-		p->err = ext4_block_store(
-			&g->pending, log_block, 0, data, g->fs->geo.blocksize);
-}
-
-/* The place of a block of the log on the volume; 0: there is none. */
-static uint64_t log_place(const struct ext4 *fs, uint32_t log_block)
-{
-	const struct tw_inode *journal = tw_view_inode(fs->view, fs->geo.journal_ino);
-	struct tw_extent one;
-	uint32_t n = 0;
-	const struct tw_extent *e = journal ? tw_inode_extents(journal, &one, &n) : NULL;
-	for (; n--; e++)
-		if (log_block >= e->lblk && log_block - e->lblk < e->count)
-			return e->block + (log_block - e->lblk);
-	return 0;
-}
-
-/* Its blocks that were seen before the gap, and those that were missed; the others come with the
- * stream. Later, nothing must be looked up in a log that has gone on. */
-static struct tw_error *find_pending(struct ext4_gather *g)
-{
-	struct ext4 *fs = g->fs;
-	struct pending p = {g, NULL};
-	uint32_t at = g->journal ? tw_jbd2_position(g->journal).head : 0;
-	/* Where all before it has left the log, it is the same one still. */
-	bool same = at && tw_jbd2_same(g->start, tw_jbd2_position(fs->journal));
-	uint32_t most = at ? tw_jbd2_blocks(tw_jbd2_superblock(g->journal)) / 3 : 0;
-	if (g->onward || same)
-		tw_jbd2_pending(fs->journal, take_pending, &p);
-	TW_TRY(p.err);
-	for (uint32_t i = 0; i < most; i++, at = tw_jbd2_after(g->journal, at)) {
-		uint64_t place = log_place(fs, at);
-		if (!place || !is_dirty(g, place))
-			continue;
-		TW_TRY(ext4_journal_load(fs, at, g->buf));
-		TW_TRY(ext4_block_store(&g->pending, at, 0, g->buf, fs->geo.blocksize));
-	}
 	return NULL;
 }
 
@@ -471,7 +334,7 @@ static struct tw_error *find_superblock(struct ext4_gather *g, uint8_t *out)
 	memcpy(out, fs->superblock, EXT4_SUPERBLOCK_BYTES);
 	if (logged)
 		memcpy(out, logged->data + at, EXT4_SUPERBLOCK_BYTES);
-	else if (!known && is_dirty(g, block))
+	else if (!known && ext4_gather_is_dirty(g, block))
 		TW_TRY(tw_source_read(&fs->env.source, EXT4_SUPERBLOCK_AT, out,
 			EXT4_SUPERBLOCK_BYTES));
 	const char *what = ext4_geometry_changed(&fs->geo, tw_span(out, EXT4_SUPERBLOCK_BYTES));
@@ -511,7 +374,7 @@ static struct tw_error *pack(struct ext4_gather *g, struct tw_buf *out)
 	char *superblock = tw_buf_reserve(out, EXT4_SUPERBLOCK_BYTES);
 	if (!superblock)
 		return tw_error_nomem();
-	TW_TRY(find_pending(g));
+	TW_TRY(ext4_gather_pending(g));
 	TW_TRY(find_superblock(g, (uint8_t *)superblock));
 	out->len += EXT4_SUPERBLOCK_BYTES;
 	tw_pack32(out, g->onward);
@@ -522,6 +385,7 @@ static struct tw_error *pack(struct ext4_gather *g, struct tw_buf *out)
 	tw_pack64(out, HASH_COUNT(g->log.revoked));
 	for (const struct ext4_block *b = g->log.revoked; b; b = b->hh.next)
 		tw_pack64(out, b->block);
+	pack_blocks(out, g->fast, blocksize);
 	return out->failed ? tw_error_nomem() : NULL;
 }
 
@@ -534,11 +398,12 @@ struct tw_error *ext4_survey(void *arg, void **found, bool *stands)
 	if (!g)
 		return tw_error_nomem();
 	g->fs = fs;
+	tw_missed_tidy(&fs->fast_missed);
 	g->buf = malloc(fs->geo.blocksize);
 	g->superblock = malloc(fs->geo.blocksize);
 	struct tw_error *err = g->buf && g->superblock ? NULL : tw_error_nomem();
 	if (!err && fs->journal)
-		err = open_log(g);
+		err = ext4_gather_open_log(g);
 	if (err) {
 		ext4_gathered_destroy(g);
 		return err;
@@ -554,7 +419,7 @@ struct tw_error *ext4_gather(
 {
 	struct ext4_gather *g = arg;
 	g->missed = missed;
-	TW_TRY(begin_log(g));
+	TW_TRY(ext4_gather_begin_log(g));
 	if (!g->again)
 		TW_TRY(look(g));
 	*again = g->again;
@@ -571,6 +436,7 @@ void ext4_gathered_destroy(void *arg)
 	ext4_block_clear(&g->homes);
 	ext4_block_clear(&g->early);
 	ext4_block_clear(&g->pending);
+	ext4_block_clear(&g->fast);
 	free(g->superblock);
 	free(g->buf);
 	free(g);

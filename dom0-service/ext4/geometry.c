@@ -360,6 +360,12 @@ void ext4_geometry_deinit(struct ext4_geometry *geo)
 	geo->by_block = NULL;
 }
 
+uint64_t ext4_geometry_slot(const struct ext4_geometry *geo, uint32_t ino)
+{
+	uint32_t group = (ino - 1) / geo->inodes_per_group, slot = (ino - 1) % geo->inodes_per_group;
+	return geo->itable[group] + (((uint64_t)slot * geo->inode_size) >> geo->blockbits);
+}
+
 uint32_t ext4_geometry_itable(const struct ext4_geometry *geo, uint64_t block, uint32_t *first_ino)
 {
 	uint32_t lo = 0, hi = geo->ngroups;

@@ -78,6 +78,14 @@ static inline bool tw_jbd2_checks_blocks(struct tw_span superblock)
 	       tw_be32(superblock, S_INCOMPAT) & CSUM_V3;
 }
 
+/* True when a commit block may reach the disk before blocks that it covers. */
+static inline bool tw_jbd2_commits_early(struct tw_span superblock)
+{
+	enum { H_TYPE = 4, SUPERBLOCK_V2 = 4, S_INCOMPAT = 40, ASYNC_COMMIT = 4 };
+	return tw_be32(superblock, H_TYPE) == SUPERBLOCK_V2 &&
+	       tw_be32(superblock, S_INCOMPAT) & ASYNC_COMMIT;
+}
+
 struct tw_jbd2;
 
 /* Reads one log block for a journal that is attached in the middle of a transaction. */

@@ -55,6 +55,24 @@ static bool holds_data(const struct ext4 *fs, const struct ext4_blockset *blocks
 	return false;
 }
 
+/* Fast commits count until a commit ends them, and for so long what a recovery may have written in
+ * place is kept. None has: what is still to be checkpointed is what the log says. */
+static void drop_stale(struct ext4 *fs)
+{
+	struct ext4_block *direct, *next;
+	HASH_ITER (hh, fs->direct, direct, next)
+		if (ext4_block_find(fs->recent, direct->block))
+			ext4_block_drop(&fs->direct, direct->block);
+}
+
+void ext4_fast_committed(struct ext4 *fs)
+{
+	if (fs->fast_applied)
+		drop_stale(fs);
+	fs->fast_ends = fs->fast_applied;
+	tw_missed_clear(&fs->fast_missed);
+}
+
 static struct tw_error *apply_transaction(
 	struct ext4 *fs, const struct tw_jbd2_transaction *txn, struct tw_time now)
 {
@@ -78,7 +96,7 @@ static struct tw_error *apply_transaction(
 	struct tw_commit commit = {txn->time, now, txn->sequence, false};
 	if (!err)
 		err = superblock_committed(fs, blocks);
-	fs->fast_ends = fs->fast_applied;
+	ext4_fast_committed(fs);
 	if (!err)
 		err = ext4_apply(fs, blocks, &commit);
 	if (!err && !fs->data_logged)
@@ -88,11 +106,20 @@ static struct tw_error *apply_transaction(
 	return tw_error_context(err, "transaction %u", txn->sequence);
 }
 
-/* Takes the fast commits that are whole. */
-static struct tw_error *fast_commits(struct ext4 *fs, struct tw_time now)
+bool ext4_fast_counts(const struct ext4 *fs)
 {
+	struct tw_jbd2_position at =
+		fs->journal ? tw_jbd2_position(fs->journal) : (struct tw_jbd2_position){0};
+	return at.head && fs->fast && ext4_fc_begun(fs->fast, at.sequence);
+}
+
+struct tw_error *ext4_fast_take(struct ext4 *fs, struct tw_time now)
+{
+	/* While the log is empty, a recovery would not look at them: there is nothing to recover. */
+	if (!fs->fast || !tw_jbd2_position(fs->journal).head)
+		return NULL;
 	uint32_t sequence = tw_jbd2_position(fs->journal).sequence;
-	struct tw_commit commit = {now, now, sequence, false};
+	struct tw_commit commit = {now, now, fs->mending ? 0 : sequence, fs->mending};
 	for (;;) {
 		const struct ext4_fc_op *ops;
 		bool ready, taken;
@@ -122,13 +149,48 @@ struct tw_error *ext4_fast_open(struct ext4 *fs)
 static struct tw_error *fast_block(
 	struct ext4 *fs, uint32_t index, const uint8_t *data, struct tw_time now)
 {
-	struct tw_jbd2_position position = tw_jbd2_position(fs->journal);
-	/* A recovery would not look at them: there is nothing to recover. */
-	if (!position.head)
+	TW_TRY(ext4_fast_open(fs));
+	TW_TRY(ext4_fc_write(fs->fast, tw_jbd2_position(fs->journal).sequence, index, data));
+	return ext4_fast_take(fs, now);
+}
+
+/* A recovery writes a block for each thing that a fast commit said. A tool that empties the log does
+ * not; what is not at home is not there any more, then. */
+static struct tw_error *check_recovered(const struct ext4 *fs)
+{
+	if (fs->fast_missed.n)
+		return tw_error_create(TW_GAP, "a recovery of fast commits was not seen as a whole");
+	for (const struct ext4_block *b = fs->fast_blocks; b; b = b->hh.next)
+		if (!ext4_block_find(fs->direct, b->block))
+			return tw_error_create(
+				TW_GAP, "the log was begun anew without its fast commits");
+	return NULL;
+}
+
+struct early {
+	struct ext4 *fs;
+	struct tw_error *err;
+};
+
+static void take_early(uint32_t log_block, const uint8_t *data, void *arg)
+{
+	struct early *e = arg;
+	uint32_t index, sequence = tw_jbd2_position(e->fs->journal).sequence;
+	if (!e->err && tw_jbd2_fast_place(e->fs->journal, log_block, &index))
+		e->err = ext4_fc_write(e->fs->fast, sequence, index, data);
+}
+
+/* Linux makes some in a log that it has emptied (a frozen file system), and says with the next commit that
+ * the log is in use and has an area for them. */
+static struct tw_error *early_fast_commits(struct ext4 *fs, struct tw_time now)
+{
+	struct early e = {fs, NULL};
+	if (!tw_jbd2_position(fs->journal).head || !tw_jbd2_fast_blocks(fs->journal))
 		return NULL;
 	TW_TRY(ext4_fast_open(fs));
-	TW_TRY(ext4_fc_write(fs->fast, position.sequence, index, data));
-	return fast_commits(fs, now);
+	tw_jbd2_pending(fs->journal, take_early, &e);
+	TW_TRY(e.err);
+	return ext4_fast_take(fs, now);
 }
 
 /* A recovery has replayed the fast commits in place, and then begun the log anew. */
@@ -136,11 +198,13 @@ static struct tw_error *superblock_of_log(struct ext4 *fs, const uint8_t *data, 
 {
 	struct tw_jbd2_position was = tw_jbd2_position(fs->journal);
 	TW_TRY(tw_jbd2_write(fs->journal, 0, data));
-	struct tw_jbd2_position is = tw_jbd2_position(fs->journal);
-	if (!fs->fast_applied || (was.head == is.head && was.sequence == is.sequence))
+	if (tw_jbd2_same(was, tw_jbd2_position(fs->journal)))
 		return NULL;
-	fs->fast_ends = true;
-	return ext4_direct_apply(fs, now);
+	TW_TRY(check_recovered(fs));
+	fs->fast_ends = fs->fast_applied;
+	if (fs->fast_ends)
+		TW_TRY(ext4_direct_apply(fs, now));
+	return early_fast_commits(fs, now);
 }
 
 /* After a resync the stream is behind the log: it brings what is known, up to the first block that
@@ -160,12 +224,13 @@ struct tw_error *ext4_journal_block(
 	struct ext4 *fs, uint32_t log_block, const uint8_t *data, struct tw_time now)
 {
 	uint32_t index;
+	/* Those that are known are behind what was taken, or of another transaction. */
+	if (tw_jbd2_fast_place(fs->journal, log_block, &index))
+		return fast_block(fs, index, data, now);
 	if (is_known(fs, log_block))
 		return NULL;
 	if (!log_block)
 		TW_TRY(superblock_of_log(fs, data, now));
-	else if (tw_jbd2_fast_place(fs->journal, log_block, &index))
-		return fast_block(fs, index, data, now);
 	else
 		TW_TRY(tw_jbd2_write(fs->journal, log_block, data));
 	for (;;) {
@@ -193,7 +258,7 @@ static struct tw_error *fast_load(struct ext4 *fs, uint8_t *buf)
 	while ((index = ext4_fc_wanted(fs->fast)) < ext4_fc_blocks(fs->fast)) {
 		TW_TRY(ext4_journal_load(fs, tw_jbd2_fast_log_block(fs->journal, index), buf));
 		TW_TRY(ext4_fc_write(fs->fast, sequence, index, buf));
-		TW_TRY(fast_commits(fs, (struct tw_time){0}));
+		TW_TRY(ext4_fast_take(fs, (struct tw_time){0}));
 	}
 	return NULL;
 }

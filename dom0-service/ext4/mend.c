@@ -11,6 +11,7 @@ struct mend {
 	struct tw_unpack in;
 	struct tw_time now;
 	bool onward; /* the log goes back to the last commit that was followed */
+	bool moved;  /* it has another transaction under way than before */
 	struct ext4_blockset *blocks; /* what is written, at its home */
 };
 
@@ -88,6 +89,26 @@ static struct tw_error *take_pending(struct mend *m, uint64_t log_block, const u
 	return tw_jbd2_write(m->fs->journal, (uint32_t)log_block, data);
 }
 
+static struct tw_error *take_fast(struct mend *m, uint64_t index, const uint8_t *data)
+{
+	struct ext4 *fs = m->fs;
+	if (!fs->fast)
+		return damaged();
+	return ext4_fc_write(
+		fs->fast, tw_jbd2_position(fs->journal).sequence, (uint32_t)index, data);
+}
+
+/* Fast commits go on where they were, if they are of the same transaction still. */
+static struct tw_error *open_fast(struct mend *m)
+{
+	struct ext4 *fs = m->fs;
+	if (fs->journal && tw_jbd2_fast_blocks(fs->journal))
+		TW_TRY(ext4_fast_open(fs));
+	if (fs->fast && m->moved)
+		ext4_fc_set_position(fs->fast, tw_jbd2_position(fs->journal).sequence, 0);
+	return each_block(m, take_fast);
+}
+
 static struct tw_error *take_journal(struct mend *m)
 {
 	struct ext4 *fs = m->fs;
@@ -99,10 +120,11 @@ static struct tw_error *take_journal(struct mend *m)
 	/* Nothing is loaded: it would not be the same the next time. */
 	TW_TRY(tw_jbd2_create(
 		tw_unpack_bytes(&m->in), fs->geo.blocksize, NULL, NULL, &journal));
-	tw_jbd2_destroy(fs->journal);
-	fs->journal = journal;
 	struct tw_jbd2_position position = {.head = tw_unpack32(&m->in)};
 	position.sequence = tw_unpack32(&m->in);
+	m->moved = !tw_jbd2_same(position, tw_jbd2_position(fs->journal));
+	tw_jbd2_destroy(fs->journal);
+	fs->journal = journal;
 	tw_jbd2_set_position(journal, position);
 	fs->log_behind = tw_unpack32(&m->in);
 	return each_block(m, take_pending);
@@ -125,6 +147,7 @@ static struct tw_error *take(struct mend *m)
 	TW_TRY(each_block(m, take_early));
 	TW_TRY(each_block(m, take_logged));
 	forget_revoked(m);
+	TW_TRY(open_fast(m));
 	return m->in.failed ? damaged() : NULL;
 }
 
@@ -135,6 +158,15 @@ static void forget_early(struct ext4 *fs, const struct tw_missed *written)
 	HASH_ITER (hh, fs->early, b, next)
 		if (tw_missed_hits(written, b->block << fs->geo.blockbits, fs->geo.blocksize))
 			ext4_block_drop(&fs->early, b->block);
+}
+
+/* What was written unseen may be a recovery's, until a commit shows that there was none. */
+static struct tw_error *keep_missed(struct ext4 *fs, const struct tw_missed *data)
+{
+	for (size_t i = 0; i < data->n && ext4_fast_counts(fs); i++)
+		TW_TRY(tw_missed_add_range(
+			&fs->fast_missed, data->ranges[i].offset, data->ranges[i].length));
+	return NULL;
 }
 
 static struct tw_error *mend(struct mend *m, const struct tw_missed *data)
@@ -148,7 +180,11 @@ static struct tw_error *mend(struct mend *m, const struct tw_missed *data)
 	TW_TRY(take(m));
 	if (!fs->journal)
 		return ext4_unjournaled_settle(fs, m->now, false);
+	if (m->moved)
+		ext4_fast_committed(fs);
 	TW_TRY(ext4_apply(fs, m->blocks, &commit));
+	TW_TRY(ext4_fast_take(fs, m->now));
+	TW_TRY(keep_missed(fs, data));
 	fs->data_logged = fs->data_logged || ext4_data_expected(fs);
 	if (tw_jbd2_position(fs->journal).head)
 		ext4_block_clear(&fs->early);

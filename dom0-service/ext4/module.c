@@ -14,6 +14,9 @@ void ext4_destroy(void *arg)
 	tw_jbd2_destroy(fs->journal);
 	ext4_fc_destroy(fs->fast);
 	ext4_block_clear(&fs->fast_dirs);
+	ext4_block_clear(&fs->fast_blocks);
+	ext4_block_clear(&fs->fast_mapped);
+	tw_missed_clear(&fs->fast_missed);
 	ext4_block_clear(&fs->held);
 	ext4_roots_clear(fs);
 	ext4_block_clear(&fs->nodes);

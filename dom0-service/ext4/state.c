@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 10u
+#define STATE_VERSION 11u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -235,6 +235,13 @@ static void pack_fast(struct tw_buf *out, const struct ext4 *fs)
 	tw_pack32(out, fs->fast_applied);
 	tw_pack32(out, fs->flushed);
 	pack_blocks(out, fs->fast_dirs, fs->geo.blocksize);
+	pack_blocks(out, fs->fast_blocks, fs->geo.blocksize);
+	pack_blocks(out, fs->fast_mapped, fs->geo.blocksize);
+	tw_pack64(out, fs->fast_missed.n);
+	for (size_t i = 0; i < fs->fast_missed.n; i++) {
+		tw_pack64(out, fs->fast_missed.ranges[i].offset);
+		tw_pack64(out, fs->fast_missed.ranges[i].length);
+	}
 	tw_pack32(out, fs->fast != NULL);
 	if (!fs->fast)
 		return;
@@ -249,6 +256,13 @@ static struct tw_error *unpack_fast(struct tw_unpack *in, struct ext4 *fs)
 	fs->fast_applied = tw_unpack32(in);
 	fs->flushed = tw_unpack32(in);
 	TW_TRY(unpack_blocks(in, &fs->fast_dirs, fs->geo.blocksize));
+	TW_TRY(unpack_blocks(in, &fs->fast_blocks, fs->geo.blocksize));
+	TW_TRY(unpack_blocks(in, &fs->fast_mapped, fs->geo.blocksize));
+	uint64_t n = tw_unpack64(in);
+	for (uint64_t i = 0; i < n && !in->failed; i++) {
+		uint64_t offset = tw_unpack64(in);
+		TW_TRY(tw_missed_add_range(&fs->fast_missed, offset, tw_unpack64(in)));
+	}
 	if (!tw_unpack32(in) || !fs->journal || !tw_jbd2_fast_blocks(fs->journal))
 		return NULL;
 	TW_TRY(ext4_fast_open(fs));

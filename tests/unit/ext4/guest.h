@@ -28,6 +28,7 @@ struct guest {
 	struct ext4 *made; /* an instance of that */
 	uint32_t *place;   /* block of each block of the log; NULL: no journal */
 	uint32_t at, tail; /* log blocks */
+	uint32_t end;      /* behind the last of them */
 	uint32_t sequence, tail_sequence;
 	uint64_t unsettled[256]; /* blocks that are committed and not checkpointed */
 	size_t nunsettled;
@@ -127,6 +128,7 @@ static inline void find_log(struct guest *g)
 		for (uint32_t k = 0; k < e->count; k++)
 			g->place[e->lblk + k] = (uint32_t)e->block + k;
 	be32(g->disk.bytes + (size_t)g->place[0] * BLOCK + 16, LOG_END);
+	g->end = LOG_END;
 }
 
 static inline void mount_disk(struct guest *g)
@@ -141,7 +143,7 @@ static inline void mount_disk(struct guest *g)
 static inline void log_put(struct guest *g, const uint8_t *data)
 {
 	guest_write(g, g->place[g->at], data);
-	if (++g->at == LOG_END)
+	if (++g->at == g->end)
 		g->at = 1;
 	if (g->logged)
 		g->logged(g);
@@ -158,8 +160,8 @@ static inline void checkpoint(struct guest *g, bool end)
 
 static inline uint32_t log_room(const struct guest *g)
 {
-	uint32_t used = (g->at + (LOG_END - 1) - g->tail) % (LOG_END - 1);
-	return LOG_END - 2 - used;
+	uint32_t used = (g->at + (g->end - 1) - g->tail) % (g->end - 1);
+	return g->end - 2 - used;
 }
 
 static inline void log_commit_block(struct guest *g)

@@ -2,68 +2,14 @@
 /*
  * Fast commits of a guest: its inodes and ranges, behind the log. They say what a flush alone does not.
  */
-#include "fastlog.h"
-#include "guest.h"
+#include "fastguest.h"
 
 #include "base/mem.h"
-
-enum { FAST_AREA = 10, FAST_BEGIN = LOG_END - FAST_AREA + 1 /* the first block of the area is left out */ };
-
-struct fast_guest {
-	struct guest guest;
-	struct fastlog log;
-};
-
-/* mkfs leaves the feature of the journal to the first mount. */
-static int setup(void **state)
-{
-	struct fast_guest *f = calloc(1, sizeof(*f));
-	struct guest *g = &f->guest;
-	guest_setup(g, "-J size=1 -I 256");
-	uint8_t *sb = g->disk.bytes + (size_t)g->place[0] * BLOCK;
-	be32(sb + 0x28, JBD2_FAST_F);
-	be32(sb + 0x54, FAST_AREA);
-	write_superblock(g, 1, g->sequence);
-	f->log.tid = g->sequence;
-	fast_head(&f->log, 0);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fast_guest *f = *state;
-	guest_teardown(&f->guest);
-	free(f);
-	return 0;
-}
 
 static void flush(struct guest *g)
 {
 	ok(ext4_settle(g->fs, (struct tw_time){ 10, 0 }, false));
 }
-
-/* Writes what the fast commit holds. */
-static void commit_fast(struct fast_guest *f)
-{
-	uint32_t from = f->log.at;
-	struct guest *g = &f->guest;
-	fast_tail(&f->log);
-	for (; from < f->log.at; from++)
-		guest_write(g, g->place[FAST_BEGIN + from], f->log.blocks[from]);
-}
-
-/* The inode as it is on the disk. */
-static void read_inode(const struct guest *g, uint32_t ino, uint8_t *raw)
-{
-	const struct ext4_geometry *geo = &g->fs->geo;
-	uint32_t group = (ino - 1) / geo->inodes_per_group, slot = (ino - 1) % geo->inodes_per_group;
-	assert_int_equal(geo->inode_size, FAST_INODE);
-	memcpy(raw, g->disk.bytes + geo->itable[group] * BLOCK + (size_t)slot * FAST_INODE, FAST_INODE);
-}
-
-/* Bytes of an inode. */
-enum { I_MTIME = 0x10, I_LINKS = 0x1a, I_GENERATION = 0x64 };
 
 /* The guest flushes before the last block of a fast commit. */
 static void data_waits_for_its_fast_commit(void **state)
@@ -87,6 +33,27 @@ static void data_waits_for_its_fast_commit(void **state)
 	told(g, "");
 	flush(g);
 	told(g, "modified /sparse\n");
+}
+
+/* After a freeze Linux says that the log is in use with the next commit. */
+static void a_fast_commit_in_an_empty_log_counts_when_the_log_is_in_use(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint32_t ino = owner_of(g->fs, block_of(g->fs, "sparse", TW_OWNER_DATA)).ino;
+	uint8_t raw[FAST_INODE];
+	uint8_t *sb = g->disk.bytes + (size_t)g->place[0] * BLOCK;
+	be32(sb + 0x28, 0);
+	write_superblock(g, 0, g->sequence);
+	read_inode(g, ino, raw);
+	fast_le16(raw + I_LINKS, 2);
+	fast_name(&f->log, EXT4_FC_LINK, EXT4_ROOT_INO, ino, "quick");
+	fast_inode(&f->log, ino, raw, FAST_INODE);
+	commit_fast(f);
+	told(g, "");
+	be32(sb + 0x28, JBD2_FAST_F);
+	write_superblock(g, 1, g->sequence);
+	told(g, "linked /quick\n");
 }
 
 static uint64_t free_block(const struct guest *g, uint64_t from)
@@ -182,8 +149,36 @@ static void a_checkpoint_comes_over_what_waits_for_a_recovery(void **state)
 	free(committed);
 	checkpoint(g, false);
 	assert_null(g->fs->direct);
+	uint64_t table = ext4_geometry_slot(&g->fs->geo, EXT4_ROOT_INO);
+	memcpy(g->next + table * BLOCK + FAST_INODE, raw, FAST_INODE);
+	guest_write(g, table, g->next + table * BLOCK);
 	write_superblock(g, g->at, g->sequence + 1);
 	assert_int_equal(uid_of(g, ino), 9);
+}
+
+/* A cache below the guest's file system writes what it has of a block once more, before its checkpoint. */
+static void what_is_stale_is_forgotten_with_the_commit(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint32_t ino = owner_of(g->fs, block_of(g->fs, "sparse", TW_OWNER_DATA)).ino;
+	uint64_t table = g->fs->geo.itable[0] + (uint64_t)(ino - 1) * FAST_INODE / BLOCK;
+	uint8_t before[BLOCK], raw[FAST_INODE];
+	memcpy(before, g->disk.bytes + table * BLOCK, BLOCK);
+	change(g, "set_inode_field sparse uid 9");
+	f->log = (struct fastlog){ .tid = g->sequence };
+	fast_head(&f->log, 0);
+	read_inode(g, EXT4_ROOT_INO, raw);
+	fast_le32(raw + I_MTIME, 1234567890);
+	fast_inode(&f->log, EXT4_ROOT_INO, raw, FAST_INODE);
+	commit_fast(f);
+	tw_buf_reset(&g->events);
+	see(g, table, before, false);
+	assert_non_null(g->fs->direct);
+	change(g, "set_inode_field / uid 5");
+	ok(ext4_settle(g->fs, (struct tw_time){ 10, 0 }, true));
+	assert_int_equal(uid_of(g, ino), 9);
+	told(g, "attributes /\n");
 }
 
 static void new_inode(struct fast_guest *f, uint32_t ino, uint32_t like, unsigned links)
@@ -229,12 +224,14 @@ static void names_in_new_directories_need_no_order(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, fast_begin, fast_end)
 	const struct CMUnitTest tests[] = {
 		TEST(data_waits_for_its_fast_commit),
+		TEST(a_fast_commit_in_an_empty_log_counts_when_the_log_is_in_use),
 		TEST(a_number_reused_in_a_fast_commit_begins_without_ranges),
 		TEST(a_recovery_of_fast_commits_is_looked_at_when_it_is_done),
 		TEST(a_checkpoint_comes_over_what_waits_for_a_recovery),
+		TEST(what_is_stale_is_forgotten_with_the_commit),
 		TEST(a_name_in_a_directory_without_one_waits_for_the_commit),
 		TEST(names_in_new_directories_need_no_order),
 	};
