@@ -2,6 +2,7 @@
 #include "base/scope.h"
 #include "cli/ask.h"
 #include "cli/commands.h"
+#include "cli/running_options.h"
 #include "event/json.h"
 
 #include <argp.h>
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPT_JSON = 0x100, OPT_STATE, OPT_TARGET, OPT_ALL, OPT_AFTER, OPT_LIMIT };
+enum { OPT_TARGET = 0x100, OPT_ALL, OPT_AFTER, OPT_LIMIT };
 enum action { LIST, SHOW, REDELIVER, DROP, NONE };
 
 static const char *const words[] = { "list", "show", "redeliver", "drop" };
@@ -18,14 +19,13 @@ static const char *const commands[] = { "dead-letters", "dead-letter", "dead-let
 	"dead-letters-drop" };
 
 struct args {
-	const char *state;
+	struct tw_running_options running;
 	const char *target;
 	enum action action;
 	uint64_t id;
 	uint64_t after;
 	uint64_t limit;
 	bool all;
-	bool json;
 };
 
 static const struct argp_option options[] = {
@@ -33,8 +33,6 @@ static const struct argp_option options[] = {
 	{ "all", OPT_ALL, NULL, 0, "All of them, for redeliver and drop", 0 },
 	{ "after", OPT_AFTER, "ID", 0, "List what follows the letter ID", 0 },
 	{ "limit", OPT_LIMIT, "N", 0, "List at most N (default and most: 1000)", 0 },
-	{ "json", OPT_JSON, NULL, 0, "Print one JSON object", 0 },
-	{ "state", OPT_STATE, "DIR", 0, "The service's directory (default: where one is running)", 0 },
 	{ 0 },
 };
 
@@ -88,11 +86,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_LIMIT:
 		args->limit = number(arg, "--limit", state);
 		return 0;
-	case OPT_JSON:
-		args->json = true;
-		return 0;
-	case OPT_STATE:
-		args->state = arg;
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &args->running;
 		return 0;
 	case ARGP_KEY_ARG:
 		take_word(args, arg, state);
@@ -142,7 +137,7 @@ static struct tw_error *show(const struct args *args, const struct tw_answer *an
 		NULL };
 	static const char *letters[] = { "letters", NULL };
 	static const char *letter[] = { "letter", NULL };
-	if (args->json) {
+	if (args->running.json) {
 		puts(answer->text.data);
 		return NULL;
 	}
@@ -162,9 +157,11 @@ static struct tw_error *show(const struct args *args, const struct tw_answer *an
 
 struct tw_error *tw_cmd_dead_letters(int argc, char **argv)
 {
+	static const struct argp_child children[] = { { .argp = &tw_running_argp }, { 0 } };
 	static const struct argp argp = {
 		.options = options,
 		.parser = parse,
+		.children = children,
 		.args_doc = "list\nshow ID\nredeliver ID|--all\ndrop ID|--all",
 		.doc = "List, show, send again or drop the events that targets of a running service have refused.\v"
 		       "show --json prints the event itself, too. What is sent again goes to its target behind all "
@@ -176,7 +173,7 @@ struct tw_error *tw_cmd_dead_letters(int argc, char **argv)
 	struct tw_answer answer = { .text = TW_BUF_INIT };
 	struct tw_error *err = write_question(&args, &question);
 	if (!err)
-		err = tw_ask(args.state, question.data, &answer);
+		err = tw_ask(args.running.state, question.data, &answer);
 	if (!err)
 		err = show(&args, &answer);
 	tw_answer_deinit(&answer);

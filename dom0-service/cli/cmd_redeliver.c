@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/ask.h"
 #include "cli/commands.h"
+#include "cli/running_options.h"
 #include "config/value.h"
 #include "event/json.h"
 
@@ -10,21 +11,18 @@
 #include <string.h>
 #include <time.h>
 
-enum { OPT_JSON = 0x100, OPT_STATE, OPT_TARGET, OPT_SINCE };
+enum { OPT_TARGET = 0x100, OPT_SINCE };
 
 struct args {
-	const char *state;
+	struct tw_running_options running;
 	const char *target;
 	uint64_t since_ms;
-	bool json;
 };
 
 static const struct argp_option options[] = {
 	{ "target", OPT_TARGET, "NAME", 0, "Send to this target", 0 },
 	{ "since", OPT_SINCE, "TIME", 0,
 		"What has come in since then: 2026-01-05T10:00:00Z, or so long ago: 90s, 30min, 2h, 1d", 0 },
-	{ "json", OPT_JSON, NULL, 0, "Print one JSON object", 0 },
-	{ "state", OPT_STATE, "DIR", 0, "The service's directory (default: where one is running)", 0 },
 	{ 0 },
 };
 
@@ -56,11 +54,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (!parse_time(arg, &args->since_ms))
 			argp_error(state, "--since: neither a time nor so long ago: %s", arg);
 		return 0;
-	case OPT_JSON:
-		args->json = true;
-		return 0;
-	case OPT_STATE:
-		args->state = arg;
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &args->running;
 		return 0;
 	case ARGP_KEY_ARG:
 		argp_error(state, "too many arguments: %s", arg);
@@ -89,9 +84,11 @@ static struct tw_error *write_question(const struct args *args, struct tw_buf *o
 
 struct tw_error *tw_cmd_redeliver(int argc, char **argv)
 {
+	static const struct argp_child children[] = { { .argp = &tw_running_argp }, { 0 } };
 	static const struct argp argp = {
 		.options = options,
 		.parser = parse,
+		.children = children,
 		.args_doc = "--target NAME --since TIME",
 		.doc = "Send a target again what came in since a time.\v"
 		       "Events have the ids that they had, and come in new batches. They are there for as long as keep "
@@ -103,8 +100,8 @@ struct tw_error *tw_cmd_redeliver(int argc, char **argv)
 	struct tw_answer answer = { .text = TW_BUF_INIT };
 	struct tw_error *err = write_question(&args, &question);
 	if (!err)
-		err = tw_ask(args.state, question.data, &answer);
-	if (!err && args.json)
+		err = tw_ask(args.running.state, question.data, &answer);
+	if (!err && args.running.json)
 		puts(answer.text.data);
 	tw_answer_deinit(&answer);
 	tw_buf_deinit(&question);

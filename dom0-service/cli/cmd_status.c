@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/commands.h"
+#include "cli/running_options.h"
 #include "base/log.h"
 #include "base/scope.h"
 #include "cli/table.h"
@@ -15,37 +16,6 @@
 #include <yajl/yajl_tree.h>
 
 #define ANSWER_MS 3000
-
-enum { OPT_JSON = 0x100, OPT_STATE };
-
-struct args {
-	const char *state;
-	bool json;
-};
-
-static const struct argp_option options[] = {
-	{ "json", OPT_JSON, NULL, 0, "Print one JSON object", 0 },
-	{ "state", OPT_STATE, "DIR", 0, "The service's directory (default: where one is running)",
-		0 },
-	{ 0 },
-};
-
-static error_t parse(int key, char *arg, struct argp_state *state)
-{
-	struct args *args = state->input;
-	switch (key) {
-	case OPT_JSON:
-		args->json = true;
-		return 0;
-	case OPT_STATE:
-		args->state = arg;
-		return 0;
-	case ARGP_KEY_ARG:
-		argp_error(state, "too many arguments: %s", arg);
-		return 0;
-	}
-	return ARGP_ERR_UNKNOWN;
-}
 
 /* What the two processes said, as JSON text; the courier's is empty when it does not answer. */
 struct answers {
@@ -278,21 +248,22 @@ static struct tw_error *print_text(const char *dir, const struct answers *answer
 
 struct tw_error *tw_cmd_status(int argc, char **argv)
 {
+	static const struct argp_child children[] = { { .argp = &tw_running_argp }, { 0 } };
 	static const struct argp argp = {
-		.options = options,
-		.parser = parse,
+		.parser = tw_running_parse_none,
+		.children = children,
 		.doc = "Show the disks and targets of a running service.\v"
 		       "Without --state, a tapwired in /run/tapwire is asked, else a tapwire serve in its "
 		       "default directory.",
 	};
-	struct args args = { 0 };
-	argp_parse(&argp, argc, argv, 0, NULL, &args);
+	struct tw_running_options running = { 0 };
+	argp_parse(&argp, argc, argv, 0, NULL, &running);
 	TW_AUTO_FREE char *dir = NULL;
-	TW_TRY(tw_query_find_service(args.state, &dir));
+	TW_TRY(tw_query_find_service(running.state, &dir));
 	struct answers answers = { TW_BUF_INIT, TW_BUF_INIT };
 	struct tw_error *err = ask(dir, &answers);
 	if (!err)
-		err = args.json ? print_json(&answers) : print_text(dir, &answers);
+		err = running.json ? print_json(&answers) : print_text(dir, &answers);
 	tw_buf_deinit(&answers.supervisor);
 	tw_buf_deinit(&answers.courier);
 	return err;

@@ -2,6 +2,7 @@
 #include "base/scope.h"
 #include "cli/ask.h"
 #include "cli/commands.h"
+#include "cli/running_options.h"
 #include "event/json.h"
 
 #include <argp.h>
@@ -9,30 +10,18 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OPT_JSON = 0x100, OPT_STATE };
-
 struct args {
-	const char *state;
+	struct tw_running_options running;
 	const char *action;
 	const char *name;
-	bool json;
-};
-
-static const struct argp_option options[] = {
-	{ "json", OPT_JSON, NULL, 0, "Print one JSON object", 0 },
-	{ "state", OPT_STATE, "DIR", 0, "The service's directory (default: where one is running)", 0 },
-	{ 0 },
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct args *args = state->input;
 	switch (key) {
-	case OPT_JSON:
-		args->json = true;
-		return 0;
-	case OPT_STATE:
-		args->state = arg;
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &args->running;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (!args->action)
@@ -73,7 +62,7 @@ static struct tw_error *show(const struct args *args, const struct tw_answer *an
 	static const char *const members[] = { "name", "state", "backlog", "delivered", "retries", "refused",
 		"dropped", "concurrency", "last_status", "last_error", "url", NULL };
 	static const char *path[] = { "targets", NULL };
-	if (args->json) {
+	if (args->running.json) {
 		puts(answer->text.data);
 		return NULL;
 	}
@@ -84,9 +73,10 @@ static struct tw_error *show(const struct args *args, const struct tw_answer *an
 
 struct tw_error *tw_cmd_targets(int argc, char **argv)
 {
+	static const struct argp_child children[] = { { .argp = &tw_running_argp }, { 0 } };
 	static const struct argp argp = {
-		.options = options,
 		.parser = parse,
+		.children = children,
 		.args_doc = "\nsuspend NAME\nresume NAME",
 		.doc = "Show the targets of a running service, or suspend one and resume it.\v"
 		       "A suspended target gets nothing; its events are kept, as far as its limits allow. A target "
@@ -98,7 +88,7 @@ struct tw_error *tw_cmd_targets(int argc, char **argv)
 	struct tw_answer answer = { .text = TW_BUF_INIT };
 	struct tw_error *err = write_question(&args, &question);
 	if (!err)
-		err = tw_ask(args.state, question.data, &answer);
+		err = tw_ask(args.running.state, question.data, &answer);
 	if (!err)
 		err = show(&args, &answer);
 	tw_answer_deinit(&answer);
