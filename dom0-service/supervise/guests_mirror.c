@@ -173,6 +173,8 @@ static void on_listed(void *arg, const struct tw_vbd *disks, size_t n, const cha
 {
 	struct tw_guests *guests = arg;
 	struct tw_guest_entry *entry, *next;
+	if (guests->stopping)
+		return; /* nothing is said in xenstore any more */
 	HASH_ITER (hh, guests->entries, entry, next)
 		if (entry->tap.waits && entry->instances)
 			resolve(guests, entry, disks, n, why);
