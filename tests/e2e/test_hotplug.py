@@ -359,6 +359,27 @@ def test_a_tapdisk_that_does_not_close_is_killed(xl, heard):
     assert xl.clean()
 
 
+def test_a_tapdisk_that_does_not_answer_is_killed(xl, heard):
+    """Forgotten, it would go on with its image when its storage is back. Nobody else's is, with the number that it had."""
+    xl.settings["capture"] = "tapdisk"
+    web, mail = xl.guest(5, "web"), xl.guest(6, "mail")
+    for guest in web, mail:
+        assert xl.add(guest, "xvda", "aio:" + heard.image(guest.name + ".img")) == ""
+    pids = [int(pathlib.Path(xl.server(guest, "xvda"), "tapdisk").read_text()) for guest in (web, mail)]
+    pathlib.Path(xl.server(mail, "xvda"), "began").write_text("1\n")  # another process had the number
+    tool = xl.settings["tap_ctl"]
+    works = tool.read_text()
+    tool.write_text(works.replace("exec", "exec sleep 60\nexec"))
+    for guest in web, mail:
+        assert xl.call("remove", guest.backend_of("xvda"), seconds=1) == 0
+    assert [xl.is_alive(pid) for pid in pids] == [False, True]
+    tool.write_text(works)
+    guestdisk.run(str(tool), "destroy", "-p", str(pids[1]), "-m", "0")
+    for path in xl.tapdisks():
+        path.unlink()
+    assert xl.clean()
+
+
 def test_disks_do_not_mix(xl, heard):
     web, mail = xl.guest(5, "web"), xl.guest(6, "mail")
     assert xl.add(web, "xvda", "aio:" + heard.image("a.img")) == ""
