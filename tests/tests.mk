@@ -121,7 +121,7 @@ check:
 check-fast:
 	@TAPWIRE_BUILD="$(BUILD)" tests/run --fast
 
-# Under a real Xen, emulated: some minutes, of both processors.
+# Under a real Xen, emulated: three to four minutes of one processor.
 .PHONY: check-xen
 check-xen:
 	@TAPWIRE_BUILD="$(BUILD)" tests/xen/run

@@ -199,6 +199,12 @@ bool tw_quiet_has(const struct tw_quiet *quiet, uint32_t ino)
 	return find(quiet, ino) || is_late(quiet, ino);
 }
 
+const struct tw_quiet_file *tw_quiet_get(const struct tw_quiet *quiet, uint32_t ino)
+{
+	const struct entry *entry = find(quiet, ino);
+	return entry ? &entry->file : NULL;
+}
+
 static const struct entry *first(const struct tw_quiet *quiet)
 {
 	const struct entry *best = NULL;

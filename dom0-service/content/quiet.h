@@ -36,6 +36,8 @@ bool tw_quiet_again(struct tw_quiet *quiet, uint32_t ino, int64_t now_ms);
 /* It is waited for no more. */
 void tw_quiet_drop(struct tw_quiet *quiet, uint32_t ino);
 bool tw_quiet_has(const struct tw_quiet *quiet, uint32_t ino);
+/* What is known of it, until the next call that changes anything; NULL: it has no place. */
+const struct tw_quiet_file *tw_quiet_get(const struct tw_quiet *quiet, uint32_t ino);
 
 /* A file whose time is over; it is still waited for. False: there is none. */
 bool tw_quiet_due(const struct tw_quiet *quiet, int64_t now_ms, struct tw_quiet_file *out);

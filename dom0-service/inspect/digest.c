@@ -165,6 +165,14 @@ static struct tw_error *wait_for(
 	return tw_quiet_put(d->quiet, &file, now_ms());
 }
 
+/* Where nobody wants it; it may come back before its time is over. */
+static struct tw_error *changed_elsewhere(struct tw_volume *volume, const struct tw_event *event)
+{
+	const struct tw_quiet_file *file =
+		volume->digests ? tw_quiet_get(volume->digests->quiet, (uint32_t)event->inode) : NULL;
+	return file ? wait_for(volume, file->ino, event->transaction, file->quiet_ms) : NULL;
+}
+
 /* An event is told by one name, and another one may be wanted. */
 static struct tw_error *changed(struct tw_volume *volume, const struct tw_event *event)
 {
@@ -176,11 +184,8 @@ static struct tw_error *changed(struct tw_volume *volume, const struct tw_event 
 		TW_TRY(find_names(volume, inode, &names));
 		wish = names.wish;
 	}
-	if (wish.quiet_ms)
-		return wait_for(volume, ino, event->transaction, wish.quiet_ms);
-	if (volume->digests)
-		again(volume->digests, ino);
-	return NULL;
+	return wish.quiet_ms ? wait_for(volume, ino, event->transaction, wish.quiet_ms)
+			     : changed_elsewhere(volume, event);
 }
 
 /* What comes in from elsewhere is new to whoever watches the place. What only gets another name there is not. */

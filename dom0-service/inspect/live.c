@@ -136,6 +136,9 @@ static struct tw_error *farewell(struct tw_live *live)
 	bool gone = !tw_ring_reader_producer_alive(live->ring);
 	TW_TRY(tw_disk_settle(live->disk, tw_live_clock(), gone));
 	if (gone) {
+		/* The log has the notes that come, and not what has just been settled: it begins anew. */
+		if (tw_disk_digests_waiting(live->disk, NULL))
+			TW_TRY(tw_live_snapshot(live));
 		TW_TRY(tw_live_digest_rest(live));
 		TW_TRY(tw_disk_detached(live->disk, tw_live_clock()));
 		/* Whoever takes the ring over, it is another life of the disk: nobody saw what lies between. */

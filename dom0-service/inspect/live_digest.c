@@ -5,6 +5,8 @@
 #include "base/log.h"
 #include "inspect/digest.h"
 
+#include <poll.h>
+
 /* Following comes first: with more than this in the ring nothing is read. It also bounds what has to be looked
  * through to see whether what was read has been written again. */
 #define MAX_BACKLOG (256u << 10)
@@ -13,6 +15,8 @@
 /* What an inspector whose guest is gone reads before it ends. */
 #define REST_MS 20000
 #define REST_BYTES (64u << 20)
+/* ... and how long it has the courier take what there is too much of, from the same beginning on. */
+#define HAND_OVER_MS 40000
 
 static bool may_read(const struct tw_live *live)
 {
@@ -59,15 +63,30 @@ int tw_live_digest_due(const struct tw_live *live)
 	return left < 0 ? 0 : left < TW_SHA256_QUIET_MAX_MS ? (int)left : TW_SHA256_QUIET_MAX_MS;
 }
 
+/* There may be as many as the volume has files. What is sent is in the log. */
+static struct tw_error *hand_over(struct tw_live *live, int64_t end)
+{
+	while (tw_outbox_bytes(live->box) >= TW_LIVE_MAX_WAITING && tw_live_now_ms() < end &&
+		tw_uplink_connect(live->link, TW_LIVE_RECONNECT_MS)) {
+		struct pollfd fd = {tw_uplink_fd(live->link), POLLIN, 0};
+		tw_uplink_pump(live->link);
+		if (tw_outbox_unsent(live->box).len)
+			fd.events |= POLLOUT;
+		poll(&fd, 1, TW_LIVE_RECONNECT_MS);
+	}
+	return tw_statefile_wants_snapshot(live->state) ? tw_live_snapshot(live) : NULL;
+}
+
 struct tw_error *tw_live_digest_rest(struct tw_live *live)
 {
-	const int64_t end = tw_live_now_ms() + REST_MS;
+	const int64_t begun = tw_live_now_ms();
 	if (!tw_disk_wants_digests(live->disk) || live->resync)
 		return NULL;
 	while (tw_disk_digests_waiting(live->disk, NULL)) {
 		struct tw_digest_turn turn = {.budget = REST_BYTES, .last = true};
-		turn.give_up = tw_live_now_ms() >= end;
+		turn.give_up = tw_live_now_ms() >= begun + REST_MS;
 		TW_TRY(take_turn(live, &turn));
+		TW_TRY(hand_over(live, begun + HAND_OVER_MS));
 	}
 	return NULL;
 }

@@ -42,6 +42,12 @@ static bool captured_otherwise(const struct tw_guests *guests, const struct tw_g
 	return !tw_fleet_is_mirrored(guests->fleet, entry->state_dir) && tw_ring_has_producer(entry->ring);
 }
 
+/* Then the disk is followed as any other, for which its image has to be known. */
+static bool goes_without(const struct tw_guests *guests, const struct tw_guest_entry *entry)
+{
+	return tw_guest_current(entry)->image && captured_otherwise(guests, entry);
+}
+
 /* --- when --- */
 
 static void on_search(uv_timer_t *timer)
@@ -151,8 +157,13 @@ static void resolve(struct tw_guests *guests, struct tw_guest_entry *entry, cons
 		set_trouble(entry, "%s", why);
 	else
 		free(TW_STEAL(entry->tap.target));
-	if (!why && !captured_otherwise(guests, entry) && is_good(entry, disk))
+	if (!why && captured_otherwise(guests, entry)) {
+		if (!tw_guest_current(entry)->image)
+			set_trouble(entry, "its writes come by another capture, and xenstore does not name its image "
+					   "(the key params)");
+	} else if (!why && is_good(entry, disk)) {
 		take_found(entry, disk);
+	}
 	if (!entry->tap.target || why)
 		search_later(guests, entry);
 	tw_guest_evaluate(guests, entry);
@@ -162,6 +173,8 @@ static void on_listed(void *arg, const struct tw_vbd *disks, size_t n, const cha
 {
 	struct tw_guests *guests = arg;
 	struct tw_guest_entry *entry, *next;
+	if (guests->stopping)
+		return; /* nothing is said in xenstore any more */
 	HASH_ITER (hh, guests->entries, entry, next)
 		if (entry->tap.waits && entry->instances)
 			resolve(guests, entry, disks, n, why);
@@ -192,12 +205,12 @@ bool tw_guest_mirror_plan(struct tw_guests *guests, struct tw_guest_entry *entry
 		return false;
 	}
 	if (entry->tap.asked && strcmp(entry->tap.asked, asked) == 0)
-		return entry->tap.target || captured_otherwise(guests, entry);
+		return entry->tap.target || goes_without(guests, entry);
 	tw_guest_tap_deinit(&entry->tap);
 	entry->tap.asked = TW_STEAL(asked);
 	entry->tap.pause_ms = PAUSE_FIRST_MS;
 	search_in(guests, entry, 0);
-	return captured_otherwise(guests, entry);
+	return goes_without(guests, entry);
 }
 
 void tw_guest_mirror_report(

@@ -204,7 +204,8 @@ void tw_taps_ask(struct tw_taps *taps, const char *tap_ctl)
 
 bool tw_taps_runs(const struct tw_taps *taps)
 {
-	return uv_is_active((uv_handle_t *)taps->timer);
+	/* Also while one that took too long comes to its end. */
+	return taps->process || uv_is_active((uv_handle_t *)taps->timer);
 }
 
 struct tw_error *tw_taps_create(uv_loop_t *loop, tw_taps_listed_fn *listed, void *arg, struct tw_taps **out)

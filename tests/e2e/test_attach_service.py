@@ -209,6 +209,19 @@ def test_what_is_captured_already_is_left_alone(host, tap):
     await_mirror(host, guest, tap)
 
 
+def test_what_is_captured_already_and_whose_image_is_not_known_is_left_alone(host, tap):
+    """Nothing can be looked at there; and `tapwire status` goes on to answer."""
+    host.start()
+    guest = Domain(host.xen, 5, "web").create()
+    host.capture(guest, "xvda", tap.image)
+    guest.attach("xvda", "vhd:nonsense", kind="vbd3", script=None, physical_device_path=tap.path)
+    await_failure(host, guest, "xenstore does not name its image")
+    assert "xenstore does not name its image" in host.text() and not host.inspectors()
+    assert tap.asked("pause") == 0
+    host.release(guest, "xvda")
+    await_mirror(host, guest, tap)
+
+
 def test_a_service_that_starts_again_takes_the_mirror_up(host, tap, memory, hook):
     host.start()
     with mounted(memory, tap) as write:

@@ -297,6 +297,36 @@ def test_the_guest_gets_its_disk_when_the_mirror_is_followed(xl, heard, home, he
     assert script.wait(timeout=4) == 0 and xl.device(web, "xvda")
 
 
+def test_who_waits_for_the_mirror_keeps_nobody_waiting(xl, heard):
+    """Or the last of several that start together would not get their disks before libxl gives up. Their images are
+    taken all the same."""
+    xl.settings["capture"] = "mirror"
+    heard.xen.store.write("/local/domain/0/tapwire/health", "good")
+    images = [heard.image("%d.img" % n) for n in range(2)]
+    backs = [xl.guest(5 + n, "web%d" % n).attach("xvda", "aio:" + image) for n, image in enumerate(images)]
+    scripts = [xl.start("add", back) for back in backs]
+    assert guestdisk.wait_until(lambda: all(heard.xen.store.get(back + "/tapdisk") for back in backs), 10)
+    assert [script.poll() for script in scripts] == [None, None]
+    assert "in use by domain 5" in xl.add(xl.guest(9, "thief"), "xvda", images[0])
+    for back in backs:
+        heard.xen.store.write(back + "/tapwire/state", "live")
+    assert [script.wait(timeout=10) for script in scripts] == [0, 0]
+    assert len({heard.xen.store.get(back + "/physical-device-path") for back in backs}) == 2
+
+
+def test_a_tapdisk_that_somebody_else_has_is_left_alone(xl, heard):
+    """Though it serves the same image, and xenstore does not say so."""
+    xl.settings["capture"] = "mirror"
+    image = heard.image("web.img")
+    guestdisk.run(str(xl.settings["tap_ctl"]), "create", "-a", "aio:" + image)
+    ((socket, pid),) = xl.tapdisks().items()
+    web = xl.guest(5, "web")
+    assert "in use by a tapdisk already: pid=%d" % pid in xl.add(web, "xvda", "aio:" + image)
+    xl.remove(web, "xvda")
+    assert xl.is_alive(pid) and list(xl.tapdisks()) == [socket]
+    guestdisk.run(str(xl.settings["tap_ctl"]), "destroy", "-p", str(pid), "-m", "0")
+
+
 def test_a_tapdisk_that_is_half_there_is_made_anew(xl, heard):
     xl.settings["capture"] = "tapdisk"
     web = xl.guest(5, "web")
@@ -324,6 +354,27 @@ def test_a_tapdisk_that_does_not_close_is_killed(xl, heard):
     tool.write_text(tool.read_text().replace("exec", '[ "$1" != destroy ] || exec sleep 60\nexec'))
     assert xl.call("remove", web.backend_of("xvda"), seconds=1) == 0
     assert guestdisk.wait_until(lambda: not xl.is_alive(pid), 5)
+    for path in xl.tapdisks():
+        path.unlink()
+    assert xl.clean()
+
+
+def test_a_tapdisk_that_does_not_answer_is_killed(xl, heard):
+    """Forgotten, it would go on with its image when its storage is back. Nobody else's is, with the number that it had."""
+    xl.settings["capture"] = "tapdisk"
+    web, mail = xl.guest(5, "web"), xl.guest(6, "mail")
+    for guest in web, mail:
+        assert xl.add(guest, "xvda", "aio:" + heard.image(guest.name + ".img")) == ""
+    pids = [int(pathlib.Path(xl.server(guest, "xvda"), "tapdisk").read_text()) for guest in (web, mail)]
+    pathlib.Path(xl.server(mail, "xvda"), "began").write_text("1\n")  # another process had the number
+    tool = xl.settings["tap_ctl"]
+    works = tool.read_text()
+    tool.write_text(works.replace("exec", "exec sleep 60\nexec"))
+    for guest in web, mail:
+        assert xl.call("remove", guest.backend_of("xvda"), seconds=1) == 0
+    assert [xl.is_alive(pid) for pid in pids] == [False, True]
+    tool.write_text(works)
+    guestdisk.run(str(tool), "destroy", "-p", str(pids[1]), "-m", "0")
     for path in xl.tapdisks():
         path.unlink()
     assert xl.clean()

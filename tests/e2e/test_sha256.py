@@ -282,6 +282,28 @@ def test_what_becomes_of_a_file_that_is_waited_for(tapwire, memory):
         assert len(settled(endpoint)) == 10
 
 
+@pytest.mark.parametrize("mkfs", ((), ("-O", "inline_data")), ids=["blocks", "inline"])
+def test_what_changes_elsewhere_and_comes_back_is_told_as_it_is(tapwire, memory, mkfs):
+    """Also what lies in the inode, whose digest is made when its event is told."""
+    with watched(tapwire, memory, "sha256 = yes\nsha256_quiet = 4s\npaths = /in/**\n", mkfs=mkfs) as (
+            disk, daemon, endpoint):
+        for name in ("/in", "/in/sub", "/out"):
+            os.mkdir(disk.root + name)
+        for name in ("/in/file", "/in/sub/file"):
+            write(disk, name, b"one")
+            assert guestdisk.wait_until(lambda where=name: of(endpoint, "created", where), 30)
+        os.rename(disk.root + "/in/file", disk.root + "/out/file")
+        os.rename(disk.root + "/in/sub", disk.root + "/out/sub")
+        disk.sync("away")
+        for name in ("/out/file", "/out/sub/file"):
+            write(disk, name, b"two", "r+b")
+        os.rename(disk.root + "/out/file", disk.root + "/in/file")
+        os.rename(disk.root + "/out/sub", disk.root + "/in/sub")
+        disk.sync("back")
+        await_told(disk, daemon, endpoint, "/in/file")
+        await_told(disk, daemon, endpoint, "/in/sub/file")
+
+
 def test_what_is_too_large_is_said(tapwire, memory):
     with watched(tapwire, memory, ASKS + "sha256_max = 1000\n") as (disk, daemon, endpoint):
         write(disk, "/just", b"x" * 1000)
