@@ -140,7 +140,8 @@ def _unmount(where):
 
 
 def detach(loop):
-    """Until the loop device is free of its file; it may be another test's by then."""
+    """Until the loop device is free of its file; it may be another test's by then. Whoever looks at all of the host's
+    devices (lsblk, LVM) has it open meanwhile, and on a busy host for long."""
     backing = "/sys/block/%s/loop/backing_file" % os.path.basename(loop)
 
     def attached():
@@ -151,7 +152,7 @@ def detach(loop):
             return None
     was = attached()
     run("losetup", "-d", loop)
-    for _ in range(200):
+    for _ in range(1500):
         if attached() != was:
             return
         time.sleep(0.02)
