@@ -360,7 +360,7 @@ def test_a_tapdisk_that_does_not_close_is_killed(xl, heard):
 
 
 def test_a_tapdisk_that_does_not_answer_is_killed(xl, heard):
-    """Forgotten, it would go on with its image when its storage is back. Nobody else's is, with the number that it had."""
+    """Forgotten, it would go on with its image when its storage is back. Nobody else's is, with the number it had."""
     xl.settings["capture"] = "tapdisk"
     web, mail = xl.guest(5, "web"), xl.guest(6, "mail")
     for guest in web, mail:
