@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define STATE_VERSION 11u
+#define STATE_VERSION 12u
 
 static void pack_attr(struct tw_buf *out, const struct tw_attr *a)
 {
@@ -234,6 +234,7 @@ static void pack_fast(struct tw_buf *out, const struct ext4 *fs)
 	} to = {out, fs->geo.blocksize};
 	tw_pack32(out, fs->fast_applied);
 	tw_pack32(out, fs->flushed);
+	tw_pack32(out, fs->data_waits);
 	pack_blocks(out, fs->fast_dirs, fs->geo.blocksize);
 	pack_blocks(out, fs->fast_blocks, fs->geo.blocksize);
 	pack_blocks(out, fs->fast_mapped, fs->geo.blocksize);
@@ -255,6 +256,7 @@ static struct tw_error *unpack_fast(struct tw_unpack *in, struct ext4 *fs)
 {
 	fs->fast_applied = tw_unpack32(in);
 	fs->flushed = tw_unpack32(in);
+	fs->data_waits = tw_unpack32(in);
 	TW_TRY(unpack_blocks(in, &fs->fast_dirs, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(in, &fs->fast_blocks, fs->geo.blocksize));
 	TW_TRY(unpack_blocks(in, &fs->fast_mapped, fs->geo.blocksize));
@@ -263,14 +265,18 @@ static struct tw_error *unpack_fast(struct tw_unpack *in, struct ext4 *fs)
 		uint64_t offset = tw_unpack64(in);
 		TW_TRY(tw_missed_add_range(&fs->fast_missed, offset, tw_unpack64(in)));
 	}
-	if (!tw_unpack32(in) || !fs->journal || !tw_jbd2_fast_blocks(fs->journal))
+	if (!tw_unpack32(in))
 		return NULL;
-	TW_TRY(ext4_fast_open(fs));
-	uint32_t sequence = tw_unpack32(in), index;
-	ext4_fc_set_position(fs->fast, sequence, tw_unpack32(in));
+	uint32_t sequence = tw_unpack32(in), position = tw_unpack32(in), index;
+	/* A log that was emptied has no area until it is in use again. */
+	bool area = fs->journal && tw_jbd2_fast_blocks(fs->journal);
+	if (area) {
+		TW_TRY(ext4_fast_open(fs));
+		ext4_fc_set_position(fs->fast, sequence, position);
+	}
 	while ((index = tw_unpack32(in)) != UINT32_MAX && !in->failed) {
 		const uint8_t *data = tw_unpack_raw(in, fs->geo.blocksize);
-		if (data)
+		if (data && area && index < ext4_fc_blocks(fs->fast))
 			TW_TRY(ext4_fc_write(fs->fast, sequence, index, data));
 	}
 	return NULL;
@@ -397,7 +403,6 @@ static struct tw_error *load(struct ext4 *fs, struct tw_span state)
 	TW_TRY(unpack_journal(&in, fs));
 	TW_TRY(unpack_fast(&in, fs));
 	TW_TRY(tw_changeset_load_ranges(fs->set, &in));
-	fs->data_waits = true;
 	fs->data_logged = ext4_data_expected(fs);
 	return in.failed ? tw_error_create(TW_BAD_DATA, "the saved state is cut off") : NULL;
 }

@@ -56,6 +56,59 @@ static void a_fast_commit_in_an_empty_log_counts_when_the_log_is_in_use(void **s
 	told(g, "linked /quick\n");
 }
 
+static void restart(struct guest *g)
+{
+	struct tw_buf saved = TW_BUF_INIT;
+	ok(ext4_save(g->fs, &saved));
+	struct tw_fs_env env = g->fs->env;
+	ext4_destroy(g->fs);
+	g->fs = NULL;
+	ok(ext4_load(&env, tw_span(saved.data, saved.len), (void **)&g->fs));
+	tw_buf_deinit(&saved);
+}
+
+/* An empty log says that it has no area for fast commits. */
+static void a_restart_while_the_log_is_empty_keeps_what_waits(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint32_t ino = owner_of(g->fs, block_of(g->fs, "sparse", TW_OWNER_DATA)).ino;
+	uint8_t raw[FAST_INODE];
+	uint8_t *sb = g->disk.bytes + (size_t)g->place[0] * BLOCK;
+	read_inode(g, ino, raw);
+	fast_le16(raw + I_LINKS, 2);
+	fast_name(&f->log, EXT4_FC_LINK, EXT4_ROOT_INO, ino, "quick");
+	fast_inode(&f->log, ino, raw, FAST_INODE);
+	commit_fast(f);
+	told(g, "linked /quick\n");
+	change(g, "set_inode_field sparse links_count 2;ln sparse quick");
+	told(g, "modified /\n");
+	be32(sb + 0x28, 0);
+	checkpoint(g, true);
+	restart(g);
+	same_as_disk(g, "after a restart");
+}
+
+/* What is told after a restart is what was told without one. */
+static void a_restart_before_a_flush_changes_nothing(void **state)
+{
+	struct fast_guest *f = *state;
+	struct guest *g = &f->guest;
+	uint64_t block = block_of(g->fs, "sparse", TW_OWNER_DATA);
+	uint32_t ino = owner_of(g->fs, block).ino;
+	uint8_t raw[FAST_INODE], data[BLOCK] = { 'n' };
+	restart(g);
+	flush(g);
+	guest_write(g, block, data);
+	flush(g);
+	told(g, "");
+	read_inode(g, ino, raw);
+	fast_le32(raw + I_MTIME, 1234567890);
+	fast_inode(&f->log, ino, raw, FAST_INODE);
+	commit_fast(f);
+	told(g, "modified /sparse\n");
+}
+
 static uint64_t free_block(const struct guest *g, uint64_t from)
 {
 	while (owner_of(g->fs, from).kind)
@@ -228,6 +281,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(data_waits_for_its_fast_commit),
 		TEST(a_fast_commit_in_an_empty_log_counts_when_the_log_is_in_use),
+		TEST(a_restart_while_the_log_is_empty_keeps_what_waits),
+		TEST(a_restart_before_a_flush_changes_nothing),
 		TEST(a_number_reused_in_a_fast_commit_begins_without_ranges),
 		TEST(a_recovery_of_fast_commits_is_looked_at_when_it_is_done),
 		TEST(a_checkpoint_comes_over_what_waits_for_a_recovery),
