@@ -228,6 +228,25 @@ static struct tw_error *read_pending(struct ext4_gather *g, uint32_t at)
 	return ext4_block_store(&g->pending, at, 0, g->buf, size);
 }
 
+/* Fast commits that were made since the log was emptied: they count when it is in use again. */
+static struct tw_error *early_pending(struct ext4_gather *g, struct pending *p)
+{
+	struct ext4 *fs = g->fs;
+	struct tw_span sb = tw_jbd2_superblock(g->journal);
+	uint32_t at = tw_jbd2_fast_area(sb), end = at ? tw_jbd2_blocks(sb) : 0;
+	if (tw_jbd2_same(tw_jbd2_position(g->journal), tw_jbd2_position(fs->journal)))
+		tw_jbd2_pending(fs->journal, take_pending, p);
+	TW_TRY(p->err);
+	for (; at < end; at++) {
+		uint64_t place = log_place(fs, at);
+		if (!place || !ext4_gather_is_dirty(g, place))
+			continue;
+		TW_TRY(ext4_journal_load(fs, at, g->buf));
+		TW_TRY(ext4_block_store(&g->pending, at, 0, g->buf, fs->geo.blocksize));
+	}
+	return NULL;
+}
+
 /* Its blocks that were seen before the gap, and those that were missed; the others come with the
  * stream. Later, nothing must be looked up in a log that has gone on. */
 struct tw_error *ext4_gather_pending(struct ext4_gather *g)
@@ -235,6 +254,8 @@ struct tw_error *ext4_gather_pending(struct ext4_gather *g)
 	struct ext4 *fs = g->fs;
 	struct pending p = {g, NULL};
 	uint32_t at = g->journal ? tw_jbd2_position(g->journal).head : 0;
+	if (g->journal && !at)
+		return early_pending(g, &p);
 	/* Where all before it has left the log, it is the same one still. */
 	bool same = at && tw_jbd2_same(g->start, tw_jbd2_position(fs->journal));
 	uint32_t most = at ? tw_jbd2_blocks(tw_jbd2_superblock(g->journal)) / 3 : 0;

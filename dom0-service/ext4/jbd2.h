@@ -56,6 +56,15 @@ static inline uint32_t tw_jbd2_blocks(struct tw_span superblock)
 	enum { S_MAXLEN = 16 };
 	return tw_be32(superblock, S_MAXLEN);
 }
+/* The first block of its area for fast commits, also while it says that it has none; 0: no room for one, or one that is
+ * too large to be looked through. */
+static inline uint32_t tw_jbd2_fast_area(struct tw_span superblock)
+{
+	enum { S_MAXLEN = 16, S_FAST_BLOCKS = 0x54, DEFAULT = 256, MOST = 16384 };
+	uint32_t maxlen = tw_be32(superblock, S_MAXLEN), n = tw_be32(superblock, S_FAST_BLOCKS);
+	n = n ? n : DEFAULT;
+	return n < maxlen / 2 && n <= MOST ? maxlen - n : 0;
+}
 /* True for a log block from one place up to another, in a log that goes round. */
 static inline bool tw_jbd2_within(uint32_t from, uint32_t to, uint32_t log_block)
 {
