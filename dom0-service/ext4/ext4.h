@@ -441,6 +441,8 @@ struct tw_error *ext4_journal_block(
 bool ext4_data_expected(const struct ext4 *fs);
 /* True when a recovery may take fast commits: what it writes in place is in no log. */
 bool ext4_fast_counts(const struct ext4 *fs);
+/* While they count: this was written unseen, or has been told before its commit. Bytes of the volume. */
+struct tw_error *ext4_fast_missed(struct ext4 *fs, uint64_t offset, uint64_t length) TW_MUST_CHECK;
 /* A commit is about to be applied, with which those before it end. */
 void ext4_fast_committed(struct ext4 *fs);
 /* Takes the fast commits that are whole. */

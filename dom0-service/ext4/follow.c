@@ -321,7 +321,7 @@ struct tw_error *ext4_write(void *arg, const struct tw_write *write)
 		return NULL;
 	/* A recovery may have begun, and what has been told is not looked at. */
 	if (write->told && ext4_fast_counts(fs))
-		TW_TRY(tw_missed_add_range(&fs->fast_missed, write->offset, write->length));
+		TW_TRY(ext4_fast_missed(fs, write->offset, write->length));
 	TW_TRY(superblock_written(fs, write));
 	return follow(fs, write);
 }

@@ -106,6 +106,20 @@ static struct tw_error *apply_transaction(
 	return tw_error_context(err, "transaction %u", txn->sequence);
 }
 
+/* A guest that never commits says nothing in more ranges than these: then it is the whole volume, which is crawled. */
+struct tw_error *ext4_fast_missed(struct ext4 *fs, uint64_t offset, uint64_t length)
+{
+	enum { MOST = 65536 };
+	struct tw_missed *missed = &fs->fast_missed;
+	if (missed->n < MOST)
+		return tw_missed_add_range(missed, offset, length);
+	tw_missed_tidy(missed);
+	if (missed->n < MOST / 2)
+		return tw_missed_add_range(missed, offset, length);
+	tw_missed_clear(missed);
+	return tw_missed_add_range(missed, 0, fs->geo.nblocks << fs->geo.blockbits);
+}
+
 bool ext4_fast_counts(const struct ext4 *fs)
 {
 	struct tw_jbd2_position at =
@@ -187,6 +201,9 @@ static struct tw_error *early_fast_commits(struct ext4 *fs, struct tw_time now)
 	struct early e = {fs, NULL};
 	if (!tw_jbd2_position(fs->journal).head || !tw_jbd2_fast_blocks(fs->journal))
 		return NULL;
+	/* A tool has written the transaction first (debugfs). */
+	if (tw_jbd2_underway(fs->journal))
+		return NULL;
 	TW_TRY(ext4_fast_open(fs));
 	tw_jbd2_pending(fs->journal, take_early, &e);
 	TW_TRY(e.err);
@@ -200,6 +217,8 @@ static struct tw_error *superblock_of_log(struct ext4 *fs, const uint8_t *data, 
 	TW_TRY(tw_jbd2_write(fs->journal, 0, data));
 	if (tw_jbd2_same(was, tw_jbd2_position(fs->journal)))
 		return NULL;
+	/* What a resync had read is over. */
+	fs->log_behind = 0;
 	TW_TRY(check_recovered(fs));
 	fs->fast_ends = fs->fast_applied;
 	if (fs->fast_ends)

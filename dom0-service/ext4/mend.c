@@ -164,8 +164,7 @@ static void forget_early(struct ext4 *fs, const struct tw_missed *written)
 static struct tw_error *keep_missed(struct ext4 *fs, const struct tw_missed *data)
 {
 	for (size_t i = 0; i < data->n && ext4_fast_counts(fs); i++)
-		TW_TRY(tw_missed_add_range(
-			&fs->fast_missed, data->ranges[i].offset, data->ranges[i].length));
+		TW_TRY(ext4_fast_missed(fs, data->ranges[i].offset, data->ranges[i].length));
 	return NULL;
 }
 
