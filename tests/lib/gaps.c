@@ -3,9 +3,10 @@
  * Follows a trace of one ext4 volume as an inspector that misses some of it: every now and then writes
  * are missed and then looked at, while the disk goes on. After each time the view has to be what a crawl
  * finds, and so in the end. FIRST and LAST: records in the middle of which the disk is no state to compare
- * with (a recovery); 0 0: none.
+ * with (a recovery); 0 0: none. RESTARTS: once in so many records it is saved and goes on from that; 0: never.
+ * EVENTS: a file for what it tells.
  *
- *   gaps BASE TRACE SEED GAPS FIRST LAST
+ *   gaps BASE TRACE SEED GAPS FIRST LAST RESTARTS EVENTS
  *
  * Prints how many gaps were mended, how many crawled, and how many bytes were read for either.
  */
@@ -26,6 +27,7 @@ struct follower {
 	size_t played;   /* records that are on the image */
 	unsigned goes_on; /* one of so many reads lets the disk go on; 0: none */
 	struct ext4 *fs;
+	FILE *events;
 	uint64_t read, first, last;
 	uint64_t mended, crawled, mended_bytes, crawled_bytes;
 };
@@ -68,9 +70,17 @@ static struct tw_error *no_event(struct tw_event *event, void *arg)
 	return NULL;
 }
 
-static struct ext4 *crawl(struct follower *f)
+static struct tw_error *tell(struct tw_event *event, void *arg)
 {
-	struct tw_fs_env env = { { .read = read_image, .arg = f, .bytes = f->bytes }, no_event, f, "gaps", NULL };
+	struct follower *f = arg;
+	fprintf(f->events, "%s %.*s %d\n", tw_event_type_name(event->type), (int)event->path.len,
+		(const char *)event->path.data, event->resync);
+	return NULL;
+}
+
+static struct ext4 *crawl(struct follower *f, tw_emit_fn event)
+{
+	struct tw_fs_env env = { { .read = read_image, .arg = f, .bytes = f->bytes }, event, f, "gaps", NULL };
 	struct ext4 *fs;
 	sound(tw_fs_ext4.open(&env, (void **)&fs), "crawl");
 	return fs;
@@ -85,9 +95,19 @@ static void crawl_anew(struct follower *f, struct tw_error *why)
 	tw_error_destroy(why);
 	tw_fs_ext4.destroy(f->fs);
 	f->read = 0;
-	f->fs = crawl(f);
+	f->fs = crawl(f, tell);
 	f->crawled_bytes += f->read;
 	f->crawled++;
+}
+
+static void restart(struct follower *f)
+{
+	struct tw_buf saved = TW_BUF_INIT;
+	struct tw_fs_env env = f->fs->env;
+	sound(ext4_save(f->fs, &saved), "save");
+	tw_fs_ext4.destroy(f->fs);
+	sound(ext4_load(&env, tw_span(saved.data, saved.len), (void **)&f->fs), "load");
+	tw_buf_deinit(&saved);
 }
 
 static struct tw_error *see(struct follower *f, size_t i, bool told)
@@ -112,7 +132,7 @@ static void compare(struct follower *f, const char *when)
 	struct tw_buf got = TW_BUF_INIT, expected = TW_BUF_INIT;
 	if (f->first && f->played >= f->first && f->played <= f->last)
 		return;
-	struct ext4 *newer = crawl(f);
+	struct ext4 *newer = crawl(f, no_event);
 	dump_inodes(f->fs, false, &got);
 	dump_owners(f->fs, &got);
 	dump_inodes(newer, false, &expected);
@@ -225,6 +245,7 @@ static void load(struct follower *f, const char *base, const char *path)
 
 static void unload(struct follower *f)
 {
+	fclose(f->events);
 	tw_fs_ext4.destroy(f->fs);
 	for (size_t i = 0; i < f->n; i++)
 		free((void *)f->records[i].payload);
@@ -235,19 +256,26 @@ static void unload(struct follower *f)
 int main(int argc, char **argv)
 {
 	struct follower f = { 0 };
-	if (argc != 7)
+	if (argc != 9)
 		return 2;
 	load(&f, argv[1], argv[2]);
 	srandom((unsigned)atoi(argv[3]));
 	size_t gaps = (size_t)atoi(argv[4]);
 	f.first = strtoull(argv[5], NULL, 10);
 	f.last = strtoull(argv[6], NULL, 10);
-	f.fs = crawl(&f);
-	while (f.played < f.n)
+	unsigned dice = 1, restarts = (unsigned)atoi(argv[7]);
+	f.events = fopen(argv[8], "w");
+	if (!f.events)
+		die(argv[8], strerror(errno));
+	f.fs = crawl(&f, tell);
+	while (f.played < f.n) {
+		if (restarts && !((unsigned)rand_r(&dice) % restarts))
+			restart(&f);
 		if (gaps && !((size_t)random() % (f.n / gaps + 1)))
 			miss(&f);
 		else
 			follow(&f);
+	}
 	sound(ext4_settle(f.fs, (struct tw_time){ 1, 0 }, true), "settle");
 	f.first = 0;
 	compare(&f, "the end");
