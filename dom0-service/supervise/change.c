@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "supervise/change.h"
+#include "supervise/handle.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,23 +19,10 @@ struct tw_change {
 	char said[512];
 };
 
-static void free_handle(uv_handle_t *handle)
-{
-	free(handle);
-}
-
-static void close_handle(void *at)
-{
-	uv_handle_t **handle = at;
-	if (*handle)
-		uv_close(*handle, free_handle);
-	*handle = NULL;
-}
-
 static void finish(struct tw_change *change, int status)
 {
-	close_handle(&change->out);
-	close_handle(&change->process);
+	tw_handle_close(&change->out);
+	tw_handle_close(&change->process);
 	change->said[change->nsaid] = '\0';
 	change->said[strcspn(change->said, "\n")] = '\0';
 	change->runs = false;
@@ -143,8 +131,8 @@ void tw_change_destroy(struct tw_change *change)
 {
 	if (!change)
 		return;
-	close_handle(&change->late);
-	close_handle(&change->out);
-	close_handle(&change->process);
+	tw_handle_close(&change->late);
+	tw_handle_close(&change->out);
+	tw_handle_close(&change->process);
 	free(change);
 }

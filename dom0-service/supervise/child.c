@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/scope.h"
+#include "supervise/handle.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -68,19 +69,6 @@ void tw_child_main(int argc, char **argv)
 
 /* --- memory --- */
 
-static void free_handle(uv_handle_t *handle)
-{
-	free(handle);
-}
-
-static void close_handle(void *at)
-{
-	uv_handle_t **handle = at;
-	if (*handle)
-		uv_close(*handle, free_handle);
-	*handle = NULL;
-}
-
 static void free_argv(char **argv)
 {
 	for (char **a = argv; a && *a; a++)
@@ -135,9 +123,9 @@ void tw_child_destroy(struct tw_child *child)
 {
 	if (!child)
 		return;
-	close_handle(&child->ready_pipe);
-	close_handle(&child->process);
-	close_handle(&child->timer);
+	tw_handle_close(&child->ready_pipe);
+	tw_handle_close(&child->process);
+	tw_handle_close(&child->timer);
 	tw_buf_deinit(&child->lines);
 	free(child->name);
 	free_argv(child->argv);
@@ -190,7 +178,7 @@ static void take_lines(struct tw_child *child)
 		snprintf(line, sizeof(line), "%.*s", (int)len, child->lines.data);
 		tw_buf_consume(&child->lines, len + 1);
 		if (!child->ops->line)
-			close_handle(&child->ready_pipe);
+			tw_handle_close(&child->ready_pipe);
 		take_line(child, line);
 	}
 	if (child->lines.len >= LINE_MAX_BYTES)
@@ -201,7 +189,7 @@ static void on_pipe_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
 	struct tw_child *child = stream->data;
 	if (n < 0) {
-		close_handle(&child->ready_pipe);
+		tw_handle_close(&child->ready_pipe);
 		return;
 	}
 	tw_buf_append(&child->lines, buf->base, (size_t)n);
@@ -249,8 +237,8 @@ static void handle_end(struct tw_child *child, int status)
 	bool asked = child->state == TW_CHILD_STOPPING;
 	uv_timer_stop(child->timer);
 	read_rest(child);
-	close_handle(&child->ready_pipe);
-	close_handle(&child->process);
+	tw_handle_close(&child->ready_pipe);
+	tw_handle_close(&child->process);
 	tw_buf_reset(&child->lines);
 	child->state = TW_CHILD_IDLE;
 	if (asked) {
@@ -381,7 +369,7 @@ void tw_child_stop(struct tw_child *child, uint64_t patience_ms)
 		    (child->state == TW_CHILD_STARTING || child->state == TW_CHILD_LIVE);
 	if (!runs && child->state != TW_CHILD_STOPPING) {
 		child->state = TW_CHILD_IDLE;
-		close_handle(&child->process);
+		tw_handle_close(&child->process);
 		if (child->ops->stopped)
 			child->ops->stopped(child->arg, -1);
 		return;

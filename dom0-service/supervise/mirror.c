@@ -5,6 +5,7 @@
 #include "ring.h"
 #include "supervise/change.h"
 #include "supervise/child.h"
+#include "supervise/handle.h"
 #include "supervise/paths.h"
 #include "supervise/watchdog.h"
 
@@ -336,11 +337,6 @@ static void start_change(struct tw_mirror *m, bool leave)
 
 /* --- the loop --- */
 
-static void free_handle(uv_handle_t *handle)
-{
-	free(handle);
-}
-
 
 static void on_tick(uv_timer_t *timer)
 {
@@ -495,10 +491,8 @@ void tw_mirror_destroy(struct tw_mirror *m)
 	tw_watchdog_destroy(m->dog);
 	tw_child_destroy(m->sink);
 	tw_change_destroy(m->change);
-	if (m->tick)
-		uv_close((uv_handle_t *)m->tick, free_handle);
-	if (m->renew)
-		uv_close((uv_handle_t *)m->renew, free_handle);
+	tw_handle_close(&m->tick);
+	tw_handle_close(&m->renew);
 	if (m->renew_fd >= 0) {
 		close(m->renew_fd);
 		unlink(m->renew_path);

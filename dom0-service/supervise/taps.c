@@ -2,6 +2,7 @@
 #include "supervise/taps.h"
 #include "base/buf.h"
 #include "base/scope.h"
+#include "supervise/handle.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -28,19 +29,6 @@ struct tw_taps {
 	bool late;
 	char why[512];
 };
-
-static void free_handle(uv_handle_t *handle)
-{
-	free(handle);
-}
-
-static void close_handle(void *at)
-{
-	uv_handle_t **handle = at;
-	if (*handle)
-		uv_close(*handle, free_handle);
-	*handle = NULL;
-}
 
 /* --- what it said --- */
 
@@ -82,8 +70,8 @@ static void tell(struct tw_taps *taps)
 static void finish(struct tw_taps *taps)
 {
 	uv_timer_stop(taps->timer);
-	close_handle(&taps->out);
-	close_handle(&taps->process);
+	tw_handle_close(&taps->out);
+	tw_handle_close(&taps->process);
 	tell(taps);
 }
 
@@ -186,8 +174,8 @@ static void start(struct tw_taps *taps)
 		return;
 	snprintf(taps->why, sizeof(taps->why), "%s: %s%s", taps->tap_ctl, uv_strerror(ret),
 		ret == UV_ENOENT ? "; install blktap, or name it with tap_ctl in [service]" : "");
-	close_handle(&taps->process);
-	close_handle(&taps->out);
+	tw_handle_close(&taps->process);
+	tw_handle_close(&taps->out);
 }
 
 /* --- the whole --- */
@@ -233,9 +221,9 @@ void tw_taps_destroy(struct tw_taps *taps)
 		return;
 	if (taps->process)
 		uv_process_kill(taps->process, SIGKILL);
-	close_handle(&taps->timer);
-	close_handle(&taps->out);
-	close_handle(&taps->process);
+	tw_handle_close(&taps->timer);
+	tw_handle_close(&taps->out);
+	tw_handle_close(&taps->process);
 	tw_buf_deinit(&taps->said);
 	free(taps->tap_ctl);
 	free(taps);
