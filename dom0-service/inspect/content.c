@@ -52,7 +52,6 @@ struct tw_disk_content {
 	uint64_t all_before; /* a record before which nothing in the image counts */
 
 	uint8_t *written; /* a bit for each sector that the image has as it was; NULL: it goes on */
-	uint64_t nwritten; /* bytes */
 	bool broken; /* the image could not be read */
 
 	/* of the event at hand */
@@ -127,8 +126,7 @@ struct tw_error *tw_disk_content_set_base(struct tw_disk_content *c, uint64_t di
 	TW_TRY(tw_recent_create(BASE_RECENT_BYTES, &recent));
 	tw_recent_destroy(c->recent);
 	c->recent = recent;
-	c->nwritten = (disk_bytes >> UNIT_SHIFT) + 1;
-	c->written = calloc(c->nwritten, 1);
+	c->written = calloc((disk_bytes >> UNIT_SHIFT) + 1, 1);
 	return c->written ? NULL : tw_error_nomem();
 }
 

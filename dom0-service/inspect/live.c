@@ -119,6 +119,16 @@ static int sooner(int a, int b)
 	return b < 0 || (a >= 0 && a < b) ? a : b;
 }
 
+void tw_live_pump(struct tw_live *live, int ms)
+{
+	struct pollfd fd = {tw_uplink_fd(live->link), POLLIN, 0};
+	tw_uplink_pump(live->link);
+	if (tw_outbox_unsent(live->box).len)
+		fd.events |= POLLOUT;
+	if (tw_outbox_bytes(live->box))
+		poll(&fd, 1, ms);
+}
+
 static struct tw_error *farewell(struct tw_live *live)
 {
 	unsigned n;
@@ -151,12 +161,7 @@ static struct tw_error *farewell(struct tw_live *live)
 			poll(NULL, 0, TW_LIVE_RECONNECT_MS);
 			continue;
 		}
-		struct pollfd pfd = {tw_uplink_fd(live->link), POLLIN, 0};
-		tw_uplink_pump(live->link);
-		if (tw_outbox_unsent(live->box).len)
-			pfd.events |= POLLOUT;
-		if (tw_outbox_bytes(live->box))
-			poll(&pfd, 1, 100);
+		tw_live_pump(live, 100);
 	}
 	live->status.state = "stopped";
 	live->status.written_ms = 0;

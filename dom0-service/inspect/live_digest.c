@@ -5,8 +5,6 @@
 #include "base/log.h"
 #include "inspect/digest.h"
 
-#include <poll.h>
-
 /* Following comes first: with more than this in the ring nothing is read. It also bounds what has to be looked
  * through to see whether what was read has been written again. */
 #define MAX_BACKLOG (256u << 10)
@@ -67,13 +65,8 @@ int tw_live_digest_due(const struct tw_live *live)
 static struct tw_error *hand_over(struct tw_live *live, int64_t end)
 {
 	while (tw_outbox_bytes(live->box) >= TW_LIVE_MAX_WAITING && tw_live_now_ms() < end &&
-		tw_uplink_connect(live->link, TW_LIVE_RECONNECT_MS)) {
-		struct pollfd fd = {tw_uplink_fd(live->link), POLLIN, 0};
-		tw_uplink_pump(live->link);
-		if (tw_outbox_unsent(live->box).len)
-			fd.events |= POLLOUT;
-		poll(&fd, 1, TW_LIVE_RECONNECT_MS);
-	}
+		tw_uplink_connect(live->link, TW_LIVE_RECONNECT_MS))
+		tw_live_pump(live, TW_LIVE_RECONNECT_MS);
 	return tw_statefile_wants_snapshot(live->state) ? tw_live_snapshot(live) : NULL;
 }
 

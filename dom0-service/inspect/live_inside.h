@@ -51,6 +51,8 @@ struct tw_live {
 int64_t tw_live_now_ms(void);
 /* As much waits for the courier as may. */
 bool tw_live_is_full(const struct tw_live *live);
+/* Exchanges with the courier, which is connected, what can be; waits up to ms for more when something is left. */
+void tw_live_pump(struct tw_live *live, int ms);
 struct tw_time tw_live_clock(void);
 /* A tw_disk_emit_fn: encodes the event into the outbox. */
 struct tw_error *tw_live_take_event(const struct tw_event *event, void *live) TW_MUST_CHECK;
