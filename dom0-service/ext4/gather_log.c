@@ -215,12 +215,15 @@ static void take_pending(uint32_t log_block, const uint8_t *data, void *arg)
 			&g->pending, log_block, 0, data, g->fs->geo.blocksize);
 }
 
-/* Reads a block of it that was missed. Its commit was not there when the log was read: it comes with the
+/* Reads a block of it if it was missed. Its commit was not there when the log was read: it comes with the
  * stream, and until then a flush is none that it should have waited for. */
 static struct tw_error *read_pending(struct ext4_gather *g, uint32_t at)
 {
 	uint32_t size = g->fs->geo.blocksize;
+	uint64_t place = log_place(g->fs, at);
 	struct tw_span sb = tw_jbd2_superblock(g->journal);
+	if (!place || !ext4_gather_is_dirty(g, place))
+		return NULL;
 	TW_TRY(ext4_journal_load(g->fs, at, g->buf));
 	if (!tw_jbd2_commits_early(sb) && tw_jbd2_is_commit(tw_span(g->buf, size),
 						  tw_jbd2_position(g->journal).sequence))
@@ -237,13 +240,8 @@ static struct tw_error *early_pending(struct ext4_gather *g, struct pending *p)
 	if (tw_jbd2_same(tw_jbd2_position(g->journal), tw_jbd2_position(fs->journal)))
 		tw_jbd2_pending(fs->journal, take_pending, p);
 	TW_TRY(p->err);
-	for (; at < end; at++) {
-		uint64_t place = log_place(fs, at);
-		if (!place || !ext4_gather_is_dirty(g, place))
-			continue;
-		TW_TRY(ext4_journal_load(fs, at, g->buf));
-		TW_TRY(ext4_block_store(&g->pending, at, 0, g->buf, fs->geo.blocksize));
-	}
+	for (; at < end; at++)
+		TW_TRY(read_pending(g, at));
 	return NULL;
 }
 
@@ -262,10 +260,7 @@ struct tw_error *ext4_gather_pending(struct ext4_gather *g)
 	if (g->onward || same)
 		tw_jbd2_pending(fs->journal, take_pending, &p);
 	TW_TRY(p.err);
-	for (uint32_t i = 0; i < most; i++, at = tw_jbd2_after(g->journal, at)) {
-		uint64_t place = log_place(fs, at);
-		if (place && ext4_gather_is_dirty(g, place))
-			TW_TRY(read_pending(g, at));
-	}
+	for (uint32_t i = 0; i < most; i++, at = tw_jbd2_after(g->journal, at))
+		TW_TRY(read_pending(g, at));
 	return NULL;
 }
