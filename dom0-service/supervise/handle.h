@@ -3,8 +3,8 @@
 #ifndef TW_SUPERVISE_HANDLE_H
 #define TW_SUPERVISE_HANDLE_H
 
-/* at: of a pointer to a handle from malloc(), or of NULL. Closes it, frees it when that is done, and sets the pointer to
- * NULL. */
+/* at: of a pointer to a handle from malloc(), or of NULL. Closes it, frees it when that is done, and sets the pointer
+ * to NULL. */
 void tw_handle_close(void *at);
 
 #endif
